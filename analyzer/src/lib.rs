@@ -1,0 +1,1 @@
+//! SQL over the run history, breakdowns, comparisons and reports

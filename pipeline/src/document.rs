@@ -1,0 +1,63 @@
+//! The things that flow through the pipeline.
+
+use retake_schemas::Digest;
+use serde::{Deserialize, Serialize};
+
+/// A loaded document: plain text with the place it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// Stable id: the path relative to the ingested root, with `/` between parts.
+    pub id: String,
+    /// Path as it was opened.
+    pub path: std::path::PathBuf,
+    /// Format it was read as.
+    pub format: Format,
+    /// Its text.
+    pub text: String,
+    /// Digest of the file's bytes: what decides whether a document is unchanged.
+    pub digest: Digest,
+    /// Size of the file, bytes.
+    pub bytes: u64,
+}
+
+/// How a file is turned into text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Taken as it is.
+    Text,
+    /// Kept as Markdown, chunked along its structure.
+    Markdown,
+    /// Reduced to its text.
+    Html,
+}
+
+/// A piece of a document, the unit of embedding and retrieval.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// Stable id: `<document id>#<ordinal>`.
+    pub id: String,
+    /// The document.
+    pub document_id: String,
+    /// Position in the document, from 0.
+    pub ordinal: u32,
+    /// Its text.
+    pub text: String,
+    /// First character in the document's text, Unicode code points.
+    pub start_char: u64,
+    /// One past the last character in the document's text, Unicode code points.
+    pub end_char: u64,
+    /// Tokens, by the tokenizer the chunker counts with.
+    pub tokens: u32,
+}
+
+/// A chunk found by a search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hit {
+    /// The chunk.
+    pub chunk: Chunk,
+    /// Cosine similarity to the query, -1 to 1.
+    pub similarity: f64,
+    /// Score of the reranker, when one ran; its scale is the reranker's.
+    pub rerank_score: Option<f64>,
+}

@@ -1,0 +1,95 @@
+//! Where chunks and vectors are kept.
+//!
+//! A document enters a store with all its chunks in one transaction, or not at all; its digest is
+//! written in the same transaction, so "seen" always means "committed".
+
+use async_trait::async_trait;
+use retake_schemas::Digest;
+
+use crate::document::{Chunk, Hit};
+use crate::error::PipelineError;
+
+/// A document with its vectors, ready to be committed.
+#[derive(Debug, Clone)]
+pub struct EmbeddedDocument {
+    /// Stable id.
+    pub id: String,
+    /// Digest of the file.
+    pub digest: Digest,
+    /// Path it was read from.
+    pub path: String,
+    /// Its chunks with their vectors, in order.
+    pub chunks: Vec<(Chunk, Vec<f32>)>,
+}
+
+/// What a collection is made of; a collection refuses vectors of another model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectionSpec {
+    /// Name.
+    pub name: String,
+    /// Model of its vectors.
+    pub model: String,
+    /// Dimensions of its vectors.
+    pub dim: usize,
+    /// Fingerprint of the chunking (settings and text extraction): a document is unchanged only
+    /// if its digest and this are.
+    pub chunking: String,
+}
+
+/// Counts of a collection.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoreStats {
+    /// Documents.
+    pub documents: u64,
+    /// Chunks.
+    pub chunks: u64,
+}
+
+/// Keeps vectors and finds the nearest.
+#[async_trait]
+pub trait VectorStore: Send + Sync {
+    /// Database system for `db.system.name`: `sqlite`, `postgresql`.
+    fn system(&self) -> &'static str;
+
+    /// Makes the collection, or checks that it was made of the same model.
+    ///
+    /// # Errors
+    /// [`PipelineError::ModelMismatch`], or the database failed.
+    async fn open_collection(&self, spec: &CollectionSpec) -> Result<(), PipelineError>;
+
+    /// The digest under which a document is committed with the collection's present chunking.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn committed_digest(&self, document_id: &str) -> Result<Option<Digest>, PipelineError>;
+
+    /// Commits documents, replacing earlier versions, in one transaction.
+    ///
+    /// # Errors
+    /// The database failed; then nothing has changed.
+    async fn commit(&self, documents: &[EmbeddedDocument]) -> Result<(), PipelineError>;
+
+    /// The `top_k` chunks most similar to `vector`, best first; equal similarities in order of id.
+    ///
+    /// # Errors
+    /// The database failed, or `vector` has another width.
+    async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError>;
+
+    /// Makes searches fast after a load (builds or refreshes an index where there is one).
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn finish_load(&self) -> Result<(), PipelineError>;
+
+    /// Counts.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn stats(&self) -> Result<StoreStats, PipelineError>;
+
+    /// Drops the collection with everything in it.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn drop_collection(&self) -> Result<(), PipelineError>;
+}

@@ -1,0 +1,1 @@
+//! Records tracing spans and events into crash-safe journals and Parquet

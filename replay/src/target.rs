@@ -1,0 +1,102 @@
+//! What a replay drives: anything that can execute the operations of a workload.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use retake_schemas::{RunId, SpanId, TraceId};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::cassette::Cassette;
+
+/// One root operation of a workload.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Position in the workload, from 0, in order of due time.
+    pub index: u64,
+    /// What to do, in the target's words (`ingest`, `query`).
+    pub kind: String,
+    /// Its input, as the target recorded it.
+    pub input: serde_json::Value,
+    /// When it was due in the source run, ns after the first operation.
+    pub due_ns: i64,
+    /// Whether later operations must wait until this one has ended (an ingest that later queries
+    /// read from).
+    pub is_barrier: bool,
+    /// The operation it repeats.
+    pub source: SourceLink,
+}
+
+/// The recorded operation that a replayed one repeats.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceLink {
+    /// Its run.
+    pub run_id: RunId,
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// Its root span.
+    pub span_id: SpanId,
+}
+
+/// What a target needs to know beside the operation.
+#[derive(Clone)]
+pub struct OperationContext {
+    /// When the operation was due in this replay, ns since the Unix epoch.
+    pub due_unix_ns: i64,
+    /// Cancelled when the user ends the replay.
+    pub cancellation: CancellationToken,
+    /// Recorded LLM answers, when the LLM stage is `recorded`; a target must then make no live
+    /// LLM call.
+    pub cassette: Option<Arc<dyn Cassette>>,
+}
+
+impl std::fmt::Debug for OperationContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OperationContext")
+            .field("due_unix_ns", &self.due_unix_ns)
+            .field("cassette", &self.cassette.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an operation did not succeed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// The target tried and failed.
+    #[error("{message}")]
+    Failed {
+        /// Class of the error, as recorded in `error_type`.
+        error_type: String,
+        /// Text of the error.
+        message: String,
+    },
+    /// The target does not know how to do this kind of operation, or not with this input.
+    #[error("{0}")]
+    Refused(String),
+    /// The replay was ended by the user.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Executes operations. Implementations record themselves with `tracing`; the root span of an
+/// operation carries the fields of `retake_schemas::convention` that link it to its source.
+#[async_trait]
+pub trait Target: Send + Sync {
+    /// Name for messages and the run's settings.
+    fn name(&self) -> &str;
+
+    /// The settings in force, by dotted name, without secrets.
+    fn settings(&self) -> BTreeMap<String, serde_json::Value>;
+
+    /// Executes one operation to its end.
+    ///
+    /// # Errors
+    /// See [`TargetError`].
+    async fn execute(
+        &self,
+        operation: &Operation,
+        context: &OperationContext,
+    ) -> Result<(), TargetError>;
+}

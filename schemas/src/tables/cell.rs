@@ -1,0 +1,81 @@
+//! The Rust types a column can have, and their Arrow counterparts.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, StringArray,
+};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
+
+/// A value of one column in one row.
+pub trait Cell: Sized {
+    /// The Arrow type.
+    const TYPE: DataType;
+    /// Whether the column may hold NULL.
+    const NULLABLE: bool;
+
+    /// Builds the column from one cell per row.
+    fn write<'a>(cells: impl Iterator<Item = &'a Self>) -> ArrayRef
+    where
+        Self: 'a;
+
+    /// Reads the column back, one cell per row. The array may be an encoding of the same values
+    /// (a dictionary, a string view), as query engines produce.
+    ///
+    /// # Errors
+    /// The array has another type, or a NULL where none may be.
+    fn read(array: &ArrayRef) -> Result<Vec<Self>, ArrowError>;
+}
+
+fn unexpected_null() -> ArrowError {
+    ArrowError::SchemaError("NULL in a column that may not hold one".to_owned())
+}
+
+fn downcast<'a, A: 'static>(array: &'a ArrayRef) -> Result<&'a A, ArrowError> {
+    array.as_any().downcast_ref::<A>().ok_or_else(|| {
+        ArrowError::SchemaError(format!("unexpected column type {}", array.data_type()))
+    })
+}
+
+macro_rules! cell {
+    ($rust:ty, $array:ty, $arrow:expr, $borrow:expr, $own:expr) => {
+        impl Cell for $rust {
+            const TYPE: DataType = $arrow;
+            const NULLABLE: bool = false;
+
+            fn write<'a>(cells: impl Iterator<Item = &'a Self>) -> ArrayRef {
+                Arc::new(<$array>::from_iter(cells.map(|cell| Some($borrow(cell)))))
+            }
+
+            fn read(array: &ArrayRef) -> Result<Vec<Self>, ArrowError> {
+                let array = cast(array, &$arrow)?;
+                downcast::<$array>(&array)?
+                    .iter()
+                    .map(|cell| cell.map($own).ok_or_else(unexpected_null))
+                    .collect()
+            }
+        }
+
+        impl Cell for Option<$rust> {
+            const TYPE: DataType = $arrow;
+            const NULLABLE: bool = true;
+
+            fn write<'a>(cells: impl Iterator<Item = &'a Self>) -> ArrayRef {
+                Arc::new(<$array>::from_iter(cells.map(|cell| cell.as_ref().map($borrow))))
+            }
+
+            fn read(array: &ArrayRef) -> Result<Vec<Self>, ArrowError> {
+                let array = cast(array, &$arrow)?;
+                Ok(downcast::<$array>(&array)?.iter().map(|cell| cell.map($own)).collect())
+            }
+        }
+    };
+}
+
+cell!(String, StringArray, DataType::Utf8, String::as_str, str::to_owned);
+cell!(i64, Int64Array, DataType::Int64, i64::clone, std::convert::identity);
+cell!(i32, Int32Array, DataType::Int32, i32::clone, std::convert::identity);
+cell!(f64, Float64Array, DataType::Float64, f64::clone, std::convert::identity);
+cell!(bool, BooleanArray, DataType::Boolean, bool::clone, std::convert::identity);
