@@ -1,1 +1,35 @@
-//! Records tracing spans and events into crash-safe journals and Parquet
+//! Records what a program does into crash-safe journals and digest-checked Parquet.
+//!
+//! ```text
+//! tracing span/event ─► RecorderLayer ─┐
+//! Dispatcher::emit ────────────────────┴► lane (mapped journal) ─► writer thread ─► handlers
+//!                                                                      └► fold ─► seal ─► Parquet
+//! ```
+//!
+//! What the instrumented program pays is encoding the event and copying it into a memory-mapped
+//! file under a lock; from then on a killed process cannot lose it. Folding, sealing and handlers
+//! run on threads of the recorder. A recording failure never breaks the program: it is counted,
+//! stated in the run as a `Gap`, and shown.
+//!
+//! Reading goes through [`reader::RunReader`], which checks every sealed file's digest before
+//! anyone sees a byte of it, and also shows what is not sealed yet.
+
+pub mod capture;
+pub mod clock;
+pub mod dispatcher;
+pub mod fold;
+pub mod host;
+pub mod journal;
+pub mod layer;
+pub mod reader;
+pub mod recorder;
+pub mod recover;
+pub mod seal;
+pub mod store;
+pub mod verify;
+
+pub use dispatcher::{Dispatcher, Handler, Interest};
+pub use layer::RecorderLayer;
+pub use reader::RunReader;
+pub use recorder::{Recorder, RecorderBuilder};
+pub use store::Store;

@@ -1,0 +1,329 @@
+//! Reading a run: sealed segments, whose digests are checked first, and the part that is not
+//! sealed yet, so that there is no invisible second between recording and asking.
+
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+use retake_schemas::event::RunStatus;
+use retake_schemas::manifest::{Manifest, Segment};
+use retake_schemas::tables::{Row, RunRow, TableName};
+use retake_schemas::{EventSeq, RunId};
+
+use crate::fold::{Fold, FoldedRows, OpenSpans};
+use crate::journal::{TailEnd, journal_files, read_journal};
+use crate::seal::read_carry;
+use crate::store::{Store, StoreError, digest_file, read_manifest};
+
+/// Why a run's data cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The store or the run cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A sealed file is not what was sealed.
+    #[error(
+        "read {file} of run {run_id}: {reason}; nothing of this file was used \
+         (`retake verify` lists every damaged file)"
+    )]
+    Damaged {
+        /// The run.
+        run_id: RunId,
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file holds other columns than its table.
+    #[error("read table {table}: {source}")]
+    Table {
+        /// The table.
+        table: TableName,
+        /// What is wrong.
+        #[source]
+        source: arrow::error::ArrowError,
+    },
+    /// A Parquet file cannot be decoded although its digest is right.
+    #[error("read {file}: {source}")]
+    Parquet {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+}
+
+/// One run, as of now.
+#[derive(Debug)]
+pub struct RunReader {
+    run_id: RunId,
+    folder: PathBuf,
+    manifest: Manifest,
+    tail: FoldedRows,
+    tail_traces: u64,
+    tail_last_unix_ns: Option<i64>,
+    damage: Vec<String>,
+}
+
+impl RunReader {
+    /// Opens a run as it is now. Nothing is changed or repaired.
+    ///
+    /// # Errors
+    /// There is no such run, or its manifest cannot be read.
+    pub fn open(store: &Store, run_id: &RunId) -> Result<Self, ReadError> {
+        let folder = store.run_dir(run_id);
+        let mut manifest = store.manifest(run_id)?;
+        // A live writer may seal between our reading of the manifest and of the journal; then the
+        // journal we saw belongs to another revision, and we look again.
+        for _ in 0..OPEN_TRIES {
+            if manifest.status != RunStatus::Recording {
+                break;
+            }
+            let loaded = load_tail(&folder, &manifest)?;
+            let now = read_manifest(&folder).map_err(StoreError::from)?;
+            if now.revision == manifest.revision {
+                let mut fold = loaded.fold;
+                let tail_last_unix_ns = fold.last_unix_ns();
+                let tail_traces = fold.traces();
+                let tail = fold.take(OpenSpans::Finish);
+                let run_id = run_id.clone();
+                let damage = loaded.damage;
+                return Ok(Self {
+                    run_id,
+                    folder,
+                    manifest,
+                    tail,
+                    tail_traces,
+                    tail_last_unix_ns,
+                    damage,
+                });
+            }
+            manifest = now;
+        }
+        Ok(Self {
+            run_id: run_id.clone(),
+            folder,
+            manifest,
+            tail: FoldedRows::default(),
+            tail_traces: 0,
+            tail_last_unix_ns: None,
+            damage: Vec::new(),
+        })
+    }
+
+    /// The run.
+    #[must_use]
+    pub fn run_id(&self) -> &RunId {
+        &self.run_id
+    }
+
+    /// Its manifest.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What could not be read of the unsealed part.
+    #[must_use]
+    pub fn damage(&self) -> &[String] {
+        &self.damage
+    }
+
+    /// The sealed segments of a table, digests not checked yet.
+    pub fn segments(&self, table: TableName) -> impl Iterator<Item = &Segment> {
+        self.manifest.segments.iter().filter(move |segment| segment.table == table)
+    }
+
+    /// The sealed files of a table, each checked against its digest before it is handed out.
+    ///
+    /// # Errors
+    /// [`ReadError::Damaged`] for the first file that is missing or differs.
+    pub fn checked_files(&self, table: TableName) -> Result<Vec<PathBuf>, ReadError> {
+        self.segments(table)
+            .map(|segment| {
+                let path = self.folder.join(&segment.file);
+                check_segment(&path, segment).map_err(|reason| ReadError::Damaged {
+                    run_id: self.run_id.clone(),
+                    file: segment.file.clone(),
+                    reason,
+                })?;
+                Ok(path)
+            })
+            .collect()
+    }
+
+    /// The rows of a table that are not sealed yet; open spans appear as `unfinished`.
+    #[must_use]
+    pub fn tail(&self, table: TableName) -> RecordBatch {
+        self.tail.batch(table)
+    }
+
+    /// All rows of a table, sealed and not.
+    ///
+    /// # Errors
+    /// A file is damaged or holds other columns.
+    pub fn rows<R: Row>(&self) -> Result<Vec<R>, ReadError> {
+        let table = R::TABLE;
+        let decode = |batch: &RecordBatch| {
+            R::from_batch(batch).map_err(|source| ReadError::Table { table, source })
+        };
+        let mut rows = Vec::new();
+        for path in self.checked_files(table)? {
+            for batch in read_parquet(&path)? {
+                rows.extend(decode(&batch)?);
+            }
+        }
+        rows.extend(decode(&self.tail(table))?);
+        Ok(rows)
+    }
+
+    /// The run's row of the table `runs`.
+    #[must_use]
+    pub fn run_row(&self) -> RunRow {
+        let mut row = run_row(&self.manifest);
+        let tail_spans = i64::try_from(self.tail.spans.len()).unwrap_or(i64::MAX);
+        row.spans += tail_spans;
+        if let Some(last) = self.tail_last_unix_ns {
+            row.duration_ns = row.duration_ns.max(last - row.started_unix_ns);
+        }
+        if row.traces.is_none() && self.manifest.segments.is_empty() {
+            row.traces = i64::try_from(self.tail_traces).ok();
+        }
+        row
+    }
+}
+
+/// The row of the table `runs` that a manifest alone gives; what is not sealed is missing in it.
+#[must_use]
+pub fn run_row(manifest: &Manifest) -> RunRow {
+    let facts = &manifest.facts;
+    let accounting = &manifest.accounting;
+    let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    RunRow {
+        run_id: manifest.run_id.to_string(),
+        name: facts.name.clone(),
+        service: facts.service.clone(),
+        service_version: facts.service_version.clone(),
+        status: manifest.status.as_str().to_owned(),
+        started_unix_ns: facts.started_unix_ns,
+        duration_ns: (manifest.last_unix_ns - facts.started_unix_ns).max(0),
+        spans: signed(manifest.rows(TableName::Spans)),
+        traces: manifest.traces.map(signed),
+        git_sha: facts.git_sha.clone(),
+        git_branch: facts.git_branch.clone(),
+        replay_of: facts.replay_of.as_ref().map(ToString::to_string),
+        workload: facts.workload.map(|digest| digest.to_string()),
+        seed: facts.seed.map(signed),
+        labels: serde_json::to_string(&facts.labels).unwrap_or_default(),
+        settings: serde_json::to_string(&facts.settings).unwrap_or_default(),
+        capture: facts.capture.as_str().to_owned(),
+        host: facts.host.name.clone(),
+        os: facts.host.os.clone(),
+        cpu: facts.host.cpu.clone(),
+        cpus: i32::try_from(facts.host.cpus).unwrap_or(i32::MAX),
+        memory_bytes: signed(facts.host.memory_bytes),
+        machine_key: facts.host.machine_key(),
+        events_offered: signed(accounting.offered),
+        events_accepted: signed(accounting.accepted),
+        events_dropped: signed(accounting.dropped_total()),
+        recorder_version: facts.recorder_version.clone(),
+    }
+}
+
+/// Reads a Parquet file whose digest was checked.
+///
+/// # Errors
+/// It cannot be decoded.
+pub fn read_parquet(path: &Path) -> Result<Vec<RecordBatch>, ReadError> {
+    let name = path.display().to_string();
+    let parquet = |source| ReadError::Parquet { file: name.clone(), source };
+    let file = std::fs::File::open(path).map_err(StoreError::io("open", path))?;
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file)
+        .and_then(|builder| builder.with_batch_size(READ_BATCH_ROWS).build())
+        .map_err(parquet)?;
+    reader
+        .collect::<Result<_, _>>()
+        .map_err(|source| ReadError::Parquet { file: name.clone(), source: source.into() })
+}
+
+/// Checks a sealed file against its manifest entry; `Err` says what is wrong.
+pub(crate) fn check_segment(path: &Path, segment: &Segment) -> Result<(), String> {
+    let (digest, bytes) = digest_file(path).map_err(|error| error.to_string())?;
+    if bytes != segment.bytes {
+        return Err(format!("it has {bytes} bytes, the manifest says {}", segment.bytes));
+    }
+    if digest != segment.blake3 {
+        return Err(format!("its digest is {digest}, the manifest says {}", segment.blake3));
+    }
+    Ok(())
+}
+
+/// The unsealed part of a run.
+#[derive(Debug)]
+pub(crate) struct LoadedTail {
+    /// Everything after the last seal, applied.
+    pub(crate) fold: Fold,
+    /// Events read.
+    pub(crate) events: u64,
+    /// What could not be read.
+    pub(crate) damage: Vec<String>,
+}
+
+/// Folds the carry file and the journal behind a manifest. Damage is reported, and everything
+/// before it is used.
+pub(crate) fn load_tail(folder: &Path, manifest: &Manifest) -> Result<LoadedTail, StoreError> {
+    let from = EventSeq(manifest.sealed_below);
+    let mut fold = Fold::new(&manifest.run_id, &manifest.facts.service, from);
+    let mut tail_damage = Vec::new();
+    let carried = match &manifest.carry {
+        Some(entry) => read_carry(folder, entry).unwrap_or_else(|reason| {
+            tail_damage.push(format!("spans open at the last seal: {reason}"));
+            Vec::new()
+        }),
+        None => Vec::new(),
+    };
+    fold.resume(&manifest.accounting, carried);
+    let mut loaded = LoadedTail { fold, events: 0, damage: tail_damage };
+    let journal = folder.join(JOURNAL_DIR);
+    let files = journal_files(&journal).map_err(StoreError::io("list journal", &journal))?;
+    for path in files {
+        load_file(&mut loaded, &path)?;
+    }
+    Ok(loaded)
+}
+
+fn load_file(loaded: &mut LoadedTail, path: &Path) -> Result<(), StoreError> {
+    let expected = loaded.fold.next_seq();
+    let contents = match read_journal(path, expected) {
+        // Sealed and removed by its writer while we were looking.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(StoreError::io("read journal", path))?,
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some(first) = contents.events.first()
+        && first.seq > expected
+    {
+        let missing = first.seq.0 - expected.0;
+        loaded.damage.push(format!("{name}: {missing} events before it are missing"));
+    }
+    for event in &contents.events {
+        loaded.fold.apply(event);
+        loaded.events += 1;
+    }
+    if contents.undecodable > 0 {
+        let count = contents.undecodable;
+        loaded.damage.push(format!("{name}: {count} events of an unknown shape were left out"));
+    }
+    if let TailEnd::Damaged(error) = contents.end {
+        loaded.damage.push(format!("{name}: {error}; what follows was not read"));
+    }
+    Ok(())
+}
+
+/// Folder of a run's journal, inside the run's folder.
+pub(crate) const JOURNAL_DIR: &str = "journal";
+/// A writer seals at most a few times a second; more collisions than this mean something else.
+const OPEN_TRIES: usize = 8;
+/// Rows decoded at a time.
+const READ_BATCH_ROWS: usize = 8192;

@@ -1,0 +1,213 @@
+//! Repairing what a dead process left behind: its journal becomes segments, its open spans become
+//! rows marked `unfinished`, and what cannot be used is moved aside, never deleted.
+//!
+//! Recovery needs no person and ends always; doing it twice changes nothing more. A crash during
+//! recovery leaves what a crash during any seal leaves, which the next recovery repairs.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use retake_schemas::RunId;
+use retake_schemas::event::RunStatus;
+use retake_schemas::manifest::Manifest;
+use retake_schemas::tables::TableName;
+
+use crate::fold::OpenSpans;
+use crate::journal::journal_files;
+use crate::reader::{JOURNAL_DIR, load_tail};
+use crate::seal::Sealer;
+use crate::store::{ManifestError, RunLock, Store, StoreError, create_dir};
+
+/// What recovery did to one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// The run.
+    pub run_id: RunId,
+    /// Events that were only in the journal and are sealed now.
+    pub events: u64,
+    /// Rows of spans that were open when the process died.
+    pub unfinished_spans: u64,
+    /// What could not be read.
+    pub damage: Vec<String>,
+    /// Files moved into the run's `quarantine` folder.
+    pub quarantined: Vec<String>,
+}
+
+impl std::fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { run_id, events, unfinished_spans, .. } = self;
+        write!(
+            f,
+            "recovered run {run_id}: its process had died; sealed {events} events from the \
+             journal, {unfinished_spans} spans were unfinished"
+        )?;
+        for damage in &self.damage {
+            write!(f, "; {damage}")?;
+        }
+        if !self.quarantined.is_empty() {
+            write!(f, "; moved to quarantine: {}", self.quarantined.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a store's recovery did and could not do.
+#[derive(Debug, Default)]
+pub struct RecoveryOutcome {
+    /// Runs that were repaired.
+    pub repaired: Vec<RecoveryReport>,
+    /// Runs that could not be, and why. The others were not held up by them.
+    pub failed: Vec<(RunId, StoreError)>,
+}
+
+impl Store {
+    /// Repairs every run whose process died. Runs that are being recorded are left alone.
+    ///
+    /// # Errors
+    /// The store cannot be listed.
+    pub fn recover(&self) -> Result<RecoveryOutcome, StoreError> {
+        let mut outcome = RecoveryOutcome::default();
+        for run_id in self.run_ids()? {
+            match recover_run(self, &run_id) {
+                Ok(Some(report)) => outcome.repaired.push(report),
+                Ok(None) => {}
+                Err(error) => outcome.failed.push((run_id, error)),
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// Repairs one run; `None` when there was nothing to do.
+fn recover_run(store: &Store, run_id: &RunId) -> Result<Option<RecoveryReport>, StoreError> {
+    let folder = store.run_dir(run_id);
+    let journal = folder.join(JOURNAL_DIR);
+    let manifest = match store.manifest(run_id) {
+        Ok(manifest) => manifest,
+        Err(StoreError::Manifest(ManifestError::Io { source, .. }))
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            return remove_stillborn(&folder, run_id);
+        }
+        Err(error) => return Err(error),
+    };
+    if manifest.status != RunStatus::Recording && !journal.exists() {
+        return Ok(None);
+    }
+    let Some(_lock) = RunLock::try_take(&folder).map_err(StoreError::io("lock run", &folder))?
+    else {
+        return Ok(None);
+    };
+    // Whoever had the lock may have finished the run since we looked.
+    let manifest = store.manifest(run_id)?;
+    if manifest.status == RunStatus::Recording {
+        seal_tail(&folder, run_id, manifest).map(Some)
+    } else {
+        remove_journal(&folder)?;
+        Ok(None)
+    }
+}
+
+fn seal_tail(
+    folder: &Path,
+    run_id: &RunId,
+    manifest: Manifest,
+) -> Result<RecoveryReport, StoreError> {
+    let quarantined = quarantine_unnamed(folder, &manifest)?;
+    let mut loaded = load_tail(folder, &manifest)?;
+    let unfinished_before = loaded.fold.open_spans().count() as u64;
+    let mut sealer = Sealer::new(folder, manifest);
+    sealer.seal(&mut loaded.fold, OpenSpans::Finish, RunStatus::Recovered)?;
+    let mut report = RecoveryReport {
+        run_id: run_id.clone(),
+        events: loaded.events,
+        unfinished_spans: unfinished_before,
+        damage: loaded.damage,
+        quarantined,
+    };
+    if report.damage.is_empty() {
+        remove_journal(folder)?;
+    } else {
+        let journal = folder.join(JOURNAL_DIR);
+        for path in journal_files(&journal).map_err(StoreError::io("list journal", &journal))? {
+            report.quarantined.push(quarantine(folder, &path)?);
+        }
+        remove_journal(folder)?;
+    }
+    Ok(report)
+}
+
+/// Files that no manifest names: a seal was cut short. Their events are still in the journal.
+fn quarantine_unnamed(folder: &Path, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
+    let named: HashSet<&str> = manifest
+        .segments
+        .iter()
+        .map(|segment| segment.file.as_str())
+        .chain(manifest.carry.as_ref().map(|carry| carry.file.as_str()))
+        .collect();
+    let mut moved = Vec::new();
+    for path in unnamed_files(folder, &named).map_err(StoreError::io("list run", folder))? {
+        moved.push(quarantine(folder, &path)?);
+    }
+    moved.sort();
+    Ok(moved)
+}
+
+/// Segment, carry and temporary files in a run's folder that `named` does not hold.
+pub(crate) fn unnamed_files(folder: &Path, named: &HashSet<&str>) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_table_file = TableName::SEALED.iter().any(|t| name.starts_with(t.as_str()));
+        let is_ours = is_table_file || name.starts_with("carry-") || name.ends_with(".tmp");
+        if is_ours && path.is_file() && !named.contains(name.as_str()) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn quarantine(folder: &Path, path: &Path) -> Result<String, StoreError> {
+    let aside = folder.join("quarantine");
+    create_dir(&aside).map_err(StoreError::io("create", &aside))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // An earlier recovery may have moved a file of this name; both are kept.
+    let target = (0..)
+        .map(|n| aside.join(if n == 0 { name.clone() } else { format!("{name}.{n}") }))
+        .find(|target| !target.exists())
+        .unwrap_or_else(|| aside.join(&name));
+    std::fs::rename(path, target).map_err(StoreError::io("move to quarantine", path))?;
+    Ok(name)
+}
+
+/// A folder without a manifest belongs to a process that died while making the run: nothing was
+/// recorded yet. One that holds anything of value is left for a person.
+fn remove_stillborn(folder: &Path, run_id: &RunId) -> Result<Option<RecoveryReport>, StoreError> {
+    let Some(_lock) = RunLock::try_take(folder).map_err(StoreError::io("lock run", folder))? else {
+        return Ok(None);
+    };
+    let unnamed = unnamed_files(folder, &HashSet::new()).unwrap_or_default();
+    let journals = journal_files(&folder.join(JOURNAL_DIR)).unwrap_or_default();
+    if unnamed.iter().all(|path| path.extension().is_some_and(|e| e == "tmp"))
+        && journals.is_empty()
+    {
+        std::fs::remove_dir_all(folder).map_err(StoreError::io("remove empty run", folder))?;
+        return Ok(None);
+    }
+    Err(StoreError::Manifest(ManifestError::Damaged {
+        path: folder.join("manifest.json"),
+        reason: format!("it is missing although run {run_id} has data"),
+    }))
+}
+
+fn remove_journal(folder: &Path) -> Result<(), StoreError> {
+    let journal = folder.join(JOURNAL_DIR);
+    match std::fs::remove_dir_all(&journal) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::io("remove journal", &journal)(error))
+        }
+        _ => Ok(()),
+    }
+}

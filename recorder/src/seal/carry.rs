@@ -1,0 +1,51 @@
+//! The carry file: spans that were open at a seal, with what they must remember of their sealed
+//! children, so that the journal behind them can go.
+
+use std::path::Path;
+
+use retake_schemas::EventSeq;
+use retake_schemas::manifest::FileEntry;
+
+use crate::fold::OpenSpan;
+use crate::journal::{Frame, write_frame};
+use crate::store::{StoreError, digest_file, write_file_synced};
+
+const MAGIC: &[u8; 8] = b"RETAKEC\0";
+
+pub(super) fn write(
+    folder: &Path,
+    number: u64,
+    open: &[&OpenSpan],
+) -> Result<FileEntry, StoreError> {
+    let mut bytes = MAGIC.to_vec();
+    for (index, span) in open.iter().enumerate() {
+        let payload = rmp_serde::to_vec_named(span).map_err(|error| StoreError::Io {
+            action: "encode open spans for",
+            path: folder.to_owned(),
+            source: std::io::Error::other(error),
+        })?;
+        write_frame(&mut bytes, EventSeq(index as u64), 0, &payload);
+    }
+    let file = format!("carry-{number:06}.bin");
+    let path = folder.join(&file);
+    write_file_synced(&path, &bytes).map_err(StoreError::io("write open spans", &path))?;
+    let (blake3, bytes) = digest_file(&path).map_err(StoreError::io("read back", &path))?;
+    Ok(FileEntry { file, bytes, blake3 })
+}
+
+/// Reads the carry file back. `Err` says what is wrong with it.
+pub(crate) fn read_carry(folder: &Path, entry: &FileEntry) -> Result<Vec<OpenSpan>, String> {
+    let path = folder.join(&entry.file);
+    let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", entry.file))?;
+    let found = retake_schemas::Digest::of(&bytes);
+    if found != entry.blake3 {
+        return Err(format!("{}: digest is {found}, manifest says {}", entry.file, entry.blake3));
+    }
+    let frames = bytes.strip_prefix(MAGIC).ok_or_else(|| format!("{}: wrong magic", entry.file))?;
+    let (mut spans, mut offset) = (Vec::new(), 0);
+    while let Some(frame) = Frame::decode(frames, offset).map_err(|e| e.to_string())? {
+        spans.push(rmp_serde::from_slice(frame.payload).map_err(|e| e.to_string())?);
+        offset = frame.next_offset(offset);
+    }
+    Ok(spans)
+}

@@ -1,0 +1,77 @@
+//! One writer per run: an advisory lock that the kernel frees when the process dies.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use retake_schemas::RunId;
+use rustix::fs::{FlockOperation, flock};
+
+use super::StoreError;
+
+/// Held while a run's folder is written to.
+#[derive(Debug)]
+pub(crate) struct RunLock {
+    _file: File,
+}
+
+impl RunLock {
+    /// Takes the lock without waiting.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`], or the lock file cannot be made.
+    pub(crate) fn take(folder: &Path, run_id: &RunId) -> Result<Self, StoreError> {
+        match Self::try_take(folder) {
+            Ok(Some(lock)) => Ok(lock),
+            Ok(None) => Err(StoreError::Busy(run_id.clone())),
+            Err(source) => {
+                Err(StoreError::Io { action: "lock run", path: folder.to_owned(), source })
+            }
+        }
+    }
+
+    /// Takes the lock; `None` when another process (or another recorder) has it.
+    pub(crate) fn try_take(folder: &Path) -> io::Result<Option<Self>> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(folder.join(LOCK_FILE))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether somebody has the lock now.
+    pub(crate) fn is_held(folder: &Path) -> bool {
+        let Ok(file) = File::open(folder.join(LOCK_FILE)) else { return false };
+        // A shared lock is refused exactly while a writer has the exclusive one, and several
+        // readers may look at the same time.
+        flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    }
+}
+
+const LOCK_FILE: &str = "writer.lock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guarantees: J11 - a second writer gets a typed error, and the lock is free again after.
+    #[test]
+    fn a_run_has_one_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_id: RunId = "r".parse().unwrap();
+        assert!(!RunLock::is_held(folder.path()));
+        let lock = RunLock::take(folder.path(), &run_id).unwrap();
+        assert!(RunLock::is_held(folder.path()));
+        assert!(matches!(RunLock::take(folder.path(), &run_id), Err(StoreError::Busy(_))));
+        drop(lock);
+        assert!(!RunLock::is_held(folder.path()));
+        assert!(RunLock::take(folder.path(), &run_id).is_ok());
+    }
+}
