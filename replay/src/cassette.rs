@@ -1,6 +1,12 @@
 //! Recorded outside answers, keyed by the digest of the request.
 
+use std::collections::{HashMap, VecDeque};
+
+use parking_lot::Mutex;
+use retake_recorder::RunReader;
+use retake_recorder::reader::ReadError;
 use retake_schemas::Digest;
+use retake_schemas::tables::{PayloadRow, SpanRow, TokenRow};
 
 /// A recorded answer of a language model.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,4 +42,99 @@ pub trait Cassette: Send + Sync {
     /// # Errors
     /// Nothing (left) for this request: never falls back to a live call.
     fn take(&self, request: &Digest) -> Result<RecordedAnswer, CassetteMiss>;
+}
+
+/// The recorded answers of one run.
+#[derive(Debug, Default)]
+pub struct RunCassette {
+    answers: Mutex<HashMap<Digest, VecDeque<RecordedAnswer>>>,
+    recorded: u64,
+}
+
+impl RunCassette {
+    /// Loads the answers of every language-model call whose request and answer were kept.
+    ///
+    /// # Errors
+    /// The run cannot be read.
+    pub fn load(reader: &RunReader) -> Result<Self, ReadError> {
+        let contents: HashMap<String, String> = reader
+            .rows::<PayloadRow>()?
+            .into_iter()
+            .filter(|payload| !payload.truncated)
+            .filter_map(|payload| Some((payload.digest, payload.content?)))
+            .collect();
+        let mut arrivals: HashMap<(String, String), Vec<(i64, u32)>> = HashMap::new();
+        for token in reader.rows::<TokenRow>()? {
+            let count = u32::try_from(token.token_count).unwrap_or(u32::MAX);
+            let arrival = (token.time_unix_ns, count);
+            arrivals.entry((token.trace_id, token.span_id)).or_default().push(arrival);
+        }
+        let mut calls: Vec<SpanRow> = reader.rows::<SpanRow>()?;
+        calls.retain(|span| span.kind == "llm" && span.status == "ok");
+        calls.sort_by_key(|span| span.start_unix_ns);
+        let mut cassette = Self::default();
+        let answers = cassette.answers.get_mut();
+        for call in calls {
+            let key = call.input_ref.as_deref().and_then(|text| text.parse().ok());
+            let text = call.output_ref.as_ref().and_then(|digest| contents.get(digest));
+            let (Some(key), Some(text)) = (key, text) else { continue };
+            let mut arrivals = arrivals.remove(&(call.trace_id, call.span_id)).unwrap_or_default();
+            arrivals.sort_unstable();
+            for (time, _) in &mut arrivals {
+                *time -= call.start_unix_ns;
+            }
+            answers.entry(key).or_default().push_back(RecordedAnswer {
+                text: text.clone(),
+                arrivals,
+                duration_ns: call.duration_ns,
+                input_tokens: call.input_tokens,
+                output_tokens: call.output_tokens,
+            });
+            cassette.recorded += 1;
+        }
+        Ok(cassette)
+    }
+
+    /// Answers loaded.
+    #[must_use]
+    pub fn recorded(&self) -> u64 {
+        self.recorded
+    }
+}
+
+impl Cassette for RunCassette {
+    fn take(&self, request: &Digest) -> Result<RecordedAnswer, CassetteMiss> {
+        self.answers
+            .lock()
+            .get_mut(request)
+            .and_then(VecDeque::pop_front)
+            .ok_or(CassetteMiss { request: *request })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: the same prompt was asked twice and answered differently.
+    /// Guarantees: R3 - answers come back in order, each once; then a miss, never a live call.
+    #[test]
+    fn equal_requests_get_their_answers_in_order() {
+        let key = Digest::of(b"request");
+        let answer = |text: &str| RecordedAnswer {
+            text: text.to_owned(),
+            arrivals: Vec::new(),
+            duration_ns: 1,
+            input_tokens: None,
+            output_tokens: None,
+        };
+        let cassette = RunCassette {
+            answers: Mutex::new(HashMap::from([(key, [answer("a"), answer("b")].into())])),
+            recorded: 2,
+        };
+        assert_eq!(cassette.take(&key).map(|a| a.text), Ok("a".to_owned()));
+        assert_eq!(cassette.take(&key).map(|a| a.text), Ok("b".to_owned()));
+        assert_eq!(cassette.take(&key), Err(CassetteMiss { request: key }));
+        assert!(cassette.take(&Digest::of(b"other")).is_err());
+    }
 }

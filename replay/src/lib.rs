@@ -1,8 +1,13 @@
 //! Cuts a workload out of a recorded run and re-executes it against a target.
 //!
 //! A replay is itself a run: it is recorded like any other, and every replayed operation links to
-//! the operation it repeats. This crate knows workloads, schedules, cassettes and targets; it
-//! does not know the built-in pipeline, which is just one more [`target::Target`].
+//! the operation it repeats. This crate knows workloads, plans, schedules, cassettes and targets;
+//! it does not know the built-in pipeline, which is just one more [`target::Target`].
 
 pub mod cassette;
+pub mod engine;
+pub mod fidelity;
+pub mod pacer;
+pub mod plan;
 pub mod target;
+pub mod workload;

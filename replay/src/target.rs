@@ -21,6 +21,8 @@ pub struct Operation {
     pub input: serde_json::Value,
     /// When it was due in the source run, ns after the first operation.
     pub due_ns: i64,
+    /// How long it took in the source run, ns.
+    pub recorded_duration_ns: i64,
     /// Whether later operations must wait until this one has ended (an ingest that later queries
     /// read from).
     pub is_barrier: bool,

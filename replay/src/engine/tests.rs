@@ -1,0 +1,147 @@
+//! The engine against a target that only notes when it was called.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use retake_schemas::{SpanId, TraceId};
+
+use super::*;
+use crate::target::SourceLink;
+
+#[derive(Default)]
+struct Noting {
+    started: Mutex<Vec<(u64, Instant)>>,
+    ended: Mutex<Vec<(u64, Instant)>>,
+    running_max: Mutex<(usize, usize)>,
+}
+
+#[async_trait]
+impl Target for Noting {
+    fn name(&self) -> &str {
+        "noting"
+    }
+
+    fn settings(&self) -> BTreeMap<String, serde_json::Value> {
+        BTreeMap::new()
+    }
+
+    async fn execute(&self, op: &Operation, context: &OperationContext) -> Result<(), TargetError> {
+        self.started.lock().push((op.index, Instant::now()));
+        {
+            let mut running = self.running_max.lock();
+            running.0 += 1;
+            running.1 = running.1.max(running.0);
+        }
+        let work = Duration::from_millis(op.input.as_u64().unwrap_or(0));
+        let outcome = tokio::select! {
+            () = context.cancellation.cancelled() => Err(TargetError::Cancelled),
+            () = tokio::time::sleep(work) => match op.kind.as_str() {
+                "fail" => Err(TargetError::Failed { error_type: "x".into(), message: "no".into() }),
+                "unknown" => Err(TargetError::Refused("what?".into())),
+                _ => Ok(()),
+            },
+        };
+        self.running_max.lock().0 -= 1;
+        self.ended.lock().push((op.index, Instant::now()));
+        outcome
+    }
+}
+
+fn workload(operations: &[(&str, u64, i64)]) -> Workload {
+    let source_run = "r".parse().unwrap();
+    let operations = operations
+        .iter()
+        .zip(0..)
+        .map(|((kind, work_ms, due_ms), index)| Operation {
+            index,
+            kind: (*kind).to_owned(),
+            input: (*work_ms).into(),
+            due_ns: due_ms * 1_000_000,
+            recorded_duration_ns: 0,
+            is_barrier: *kind == "ingest",
+            source: SourceLink {
+                run_id: "r".parse().unwrap(),
+                trace_id: TraceId::from_bytes([1; 16]),
+                span_id: SpanId::from_u64(index + 1),
+            },
+        })
+        .collect();
+    Workload { source_run, operations }
+}
+
+async fn run(workload: &Workload, arrival: Arrival) -> (ReplayReport, Arc<Noting>) {
+    let noting = Arc::new(Noting::default());
+    let target: Arc<dyn Target> = Arc::clone(&noting) as Arc<dyn Target>;
+    let options = ReplayOptions { arrival, cassette: None, cancellation: CancellationToken::new() };
+    (replay(workload, &target, &options, &|_| {}).await, noting)
+}
+
+fn is_closed(report: &ReplayReport) -> bool {
+    report.planned == report.ok + report.error + report.cancelled + report.refused
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_arrivals_do_not_wait_for_a_slow_target() {
+    let operations: Vec<_> = (0..10).map(|n| ("query", 100, n * 5)).collect();
+    let (report, noting) = run(&workload(&operations), Arrival::Open { speed: 1.0 }).await;
+    assert_eq!((report.ok, report.fidelity.scheduled), (10, 10));
+    assert!(is_closed(&report));
+    assert!(noting.running_max.lock().1 > 5, "arrivals overlap");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closed_arrivals_keep_to_their_slots() {
+    let operations: Vec<_> = (0..12).map(|_| ("query", 5, 0)).collect();
+    let (report, noting) = run(&workload(&operations), Arrival::Closed { concurrency: 3 }).await;
+    assert_eq!(report.ok, 12);
+    assert_eq!(noting.running_max.lock().1, 3);
+}
+
+/// Scenario: queries read what an ingest wrote, and the ingest is slower than recorded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_passes_a_barrier() {
+    let operations = [("ingest", 60, 0), ("query", 1, 5), ("query", 1, 6)];
+    for arrival in [Arrival::Open { speed: 1.0 }, Arrival::Closed { concurrency: 8 }] {
+        let (report, noting) = run(&workload(&operations), arrival).await;
+        assert_eq!(report.ok, 3);
+        let ingest_end = noting.ended.lock().iter().find(|(index, _)| *index == 0).unwrap().1;
+        assert!(noting.started.lock().iter().all(|(index, at)| *index == 0 || *at >= ingest_end));
+    }
+}
+
+#[tokio::test]
+async fn the_accounting_closes_over_failures_and_refusals() {
+    let operations = [("query", 0, 0), ("fail", 0, 0), ("unknown", 0, 0), ("query", 0, 0)];
+    let (report, _) = run(&workload(&operations), Arrival::Closed { concurrency: 2 }).await;
+    assert_eq!((report.ok, report.error, report.refused), (2, 1, 1));
+    assert!(is_closed(&report));
+    assert_eq!(report.failures.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_never_began_counts_as_cancelled() {
+    let operations: Vec<_> = (0..20).map(|n| ("query", 50, n * 1000)).collect();
+    for arrival in [Arrival::Open { speed: 1.0 }, Arrival::Closed { concurrency: 1 }] {
+        let cancellation = CancellationToken::new();
+        let options = ReplayOptions { arrival, cassette: None, cancellation: cancellation.clone() };
+        let target: Arc<dyn Target> = Arc::new(Noting::default());
+        let cancel = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            cancellation.cancel();
+        });
+        let report = replay(&workload(&operations), &target, &options, &|_| {}).await;
+        cancel.await.unwrap();
+        assert!(is_closed(&report), "{report:?}");
+        assert!(report.cancelled >= 19, "{report:?}");
+    }
+}
+
+#[test]
+fn equal_workloads_have_equal_digests() {
+    let one = workload(&[("query", 1, 0), ("query", 2, 5)]);
+    assert_eq!(one.digest(), workload(&[("query", 1, 0), ("query", 2, 5)]).digest());
+    assert_ne!(one.digest(), workload(&[("query", 1, 0), ("query", 2, 6)]).digest());
+    assert_ne!(one.digest(), workload(&[("query", 1, 0), ("query", 3, 5)]).digest());
+}
