@@ -1,2 +1,47 @@
-//! The `retake` command line.
-fn main() {}
+//! The `retake` command line: parse, call, print. The crates hold the logic.
+
+mod cli;
+mod commands;
+mod config;
+mod context;
+mod failure;
+mod output;
+mod progress;
+mod recording;
+mod render;
+mod units;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::Cli;
+use failure::{Code, Failure};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures; clap prints both kinds to the right stream.
+            let code = if error.use_stderr() { Code::Usage } else { Code::Ok };
+            let _ = error.print();
+            return code.into();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Failure::new(Code::Environment, format!("start runtime: {error}")).report();
+        }
+    };
+    let outcome = runtime.block_on(commands::run(cli));
+    // Worker threads that are stuck in a blocking read must not keep the process alive.
+    runtime.shutdown_timeout(SHUTDOWN_MAX);
+    match outcome {
+        Ok(code) => code.into(),
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Long enough for a blocking task to notice that it was cancelled.
+const SHUTDOWN_MAX: std::time::Duration = std::time::Duration::from_secs(2);

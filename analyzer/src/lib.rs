@@ -1,1 +1,37 @@
-//! SQL over the run history, breakdowns, comparisons and reports
+//! SQL over the run history, breakdowns, comparisons and reports.
+//!
+//! This is the only crate that compiles DataFusion. [`Analyzer`] opens runs; everything else
+//! takes one and answers with the plain types of [`model`].
+//!
+//! ```text
+//! Store ─► Analyzer (SQL) ─► trace (pure) ─► breakdown, traces ─► model ─► report, command line
+//!                                     └────► stats (pure) ─► diff ───┘
+//! ```
+
+mod assemble;
+pub mod breakdown;
+pub mod diff;
+pub mod error;
+pub mod format;
+pub mod model;
+pub mod report;
+mod report_data;
+pub mod session;
+pub mod sql;
+pub mod stats;
+mod tables;
+pub mod trace;
+mod traces;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;
+
+pub use breakdown::{GroupKey, breakdown};
+pub use diff::{DiffOptions, diff};
+pub use error::{AnalyzeError, DamagedFile};
+pub use report_data::report_data;
+pub use session::{Analyzer, QueryResult, QueryStream, Scope};
+pub use sql::sql_reference_markdown;
+pub use traces::{data_quality, trace_summaries, trace_tree};

@@ -8,6 +8,18 @@ pub mod chunk;
 pub mod document;
 pub mod embed;
 pub mod error;
+pub mod eval;
+pub mod http;
+pub mod ingest;
+pub mod known_item;
 pub mod load;
+pub mod query;
+pub mod replay_target;
 pub mod rerank;
 pub mod store;
+pub mod tokens;
+pub mod words;
+
+mod collection;
+mod embed_call;
+mod trace;

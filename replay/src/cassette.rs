@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use retake_recorder::RunReader;
 use retake_recorder::reader::ReadError;
 use retake_schemas::Digest;
+use retake_schemas::event::TokensSource;
 use retake_schemas::tables::{PayloadRow, SpanRow, TokenRow};
 
 /// A recorded answer of a language model.
@@ -21,6 +22,8 @@ pub struct RecordedAnswer {
     pub input_tokens: Option<i64>,
     /// Output tokens, if the recording has them.
     pub output_tokens: Option<i64>,
+    /// Who counted them.
+    pub tokens_source: TokensSource,
 }
 
 /// A request that was not recorded, or more often asked than recorded.
@@ -89,6 +92,7 @@ impl RunCassette {
                 duration_ns: call.duration_ns,
                 input_tokens: call.input_tokens,
                 output_tokens: call.output_tokens,
+                tokens_source: TokensSource::parse(&call.tokens_source).unwrap_or_default(),
             });
             cassette.recorded += 1;
         }
@@ -127,6 +131,7 @@ mod tests {
             duration_ns: 1,
             input_tokens: None,
             output_tokens: None,
+            tokens_source: TokensSource::None,
         };
         let cassette = RunCassette {
             answers: Mutex::new(HashMap::from([(key, [answer("a"), answer("b")].into())])),

@@ -208,10 +208,9 @@ impl Run<'_> {
     }
 
     fn take(&mut self, done: Option<Result<Finished, tokio::task::JoinError>>) {
-        match done {
-            Some(Ok(finished)) => self.ended.push(finished),
-            // A panic of the target: which operation it was the accounting finds out.
-            Some(Err(_)) | None => {}
+        // An `Err` is a panic of the target; which operation it was the accounting finds out.
+        if let Some(Ok(finished)) = done {
+            self.ended.push(finished);
         }
         (self.progress)(self.ended.len() as u64);
     }

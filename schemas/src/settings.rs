@@ -348,6 +348,15 @@ impl RagSettings {
         flat
     }
 
+    /// The settings a run recorded. Names that this build does not know are left out, values that
+    /// no longer fit keep their default: a newer build replays an older run.
+    #[must_use]
+    pub fn from_recorded(flat: &BTreeMap<String, Json>) -> Self {
+        flat.iter().fold(Self::default(), |settings, (name, value)| {
+            settings.with(name, value.clone()).unwrap_or(settings)
+        })
+    }
+
     /// Applies one `name=value`.
     ///
     /// # Errors
@@ -496,6 +505,19 @@ mod tests {
         assert_eq!(settings.workers, 8);
         assert_eq!(settings.embed.provider, EmbedProvider::Minilm);
         assert_eq!(settings.embed.model, "7");
+    }
+
+    #[test]
+    fn recorded_settings_come_back() {
+        let mut settings = RagSettings::default();
+        settings.set("embed.batch_size=64").unwrap();
+        settings.set("vectors.url=postgres://u@h/d").unwrap();
+        assert_eq!(RagSettings::from_recorded(&settings.recordable()), settings);
+        let strange = BTreeMap::from([
+            ("no.such".to_owned(), Json::from(1)),
+            ("workers".to_owned(), Json::from("many")),
+        ]);
+        assert_eq!(RagSettings::from_recorded(&strange), RagSettings::default());
     }
 
     #[test]

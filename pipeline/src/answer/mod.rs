@@ -1,8 +1,16 @@
 //! Prompts to answers, as a stream of pieces.
 
+pub mod extractive;
+pub mod openai;
+pub mod prompt;
+pub mod recorded;
+
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use retake_schemas::event::TokensSource;
+use retake_schemas::settings::{SynthesizeProvider, SynthesizeSettings};
 use serde::{Deserialize, Serialize};
 
 use crate::error::PipelineError;
@@ -86,4 +94,25 @@ pub trait Llm: Send + Sync {
         &self,
         request: &ChatRequest,
     ) -> Result<BoxStream<'static, Result<AnswerPart, PipelineError>>, PipelineError>;
+}
+
+/// The canonical text of a request: what its recorded answer is found by, through its digest.
+#[must_use]
+pub fn canonical(request: &ChatRequest) -> String {
+    // Serializing text and numbers fails for no request; a temperature that is not a number
+    // becomes null, the same every time.
+    serde_json::to_string(request).unwrap_or_default()
+}
+
+/// The model the settings ask for.
+///
+/// # Errors
+/// [`PipelineError::Configuration`] for settings that cannot work.
+pub fn from_settings(settings: &SynthesizeSettings) -> Result<Arc<dyn Llm>, PipelineError> {
+    Ok(match settings.provider {
+        SynthesizeProvider::Extractive => {
+            Arc::new(extractive::ExtractiveLlm::new(settings.max_sentences))
+        }
+        SynthesizeProvider::Openai => Arc::new(openai::OpenaiLlm::new(settings)?),
+    })
 }

@@ -3,8 +3,17 @@
 //! A document enters a store with all its chunks in one transaction, or not at all; its digest is
 //! written in the same transaction, so "seen" always means "committed".
 
+pub mod postgres;
+pub mod sqlite;
+
+mod open;
+mod sqlite_vec;
+mod vector;
+
 use async_trait::async_trait;
 use retake_schemas::Digest;
+
+pub use self::open::open;
 
 use crate::document::{Chunk, Hit};
 use crate::error::PipelineError;
@@ -56,6 +65,12 @@ pub trait VectorStore: Send + Sync {
     /// # Errors
     /// [`PipelineError::ModelMismatch`], or the database failed.
     async fn open_collection(&self, spec: &CollectionSpec) -> Result<(), PipelineError>;
+
+    /// Opens the collection for reading, and makes nothing; `false` when there is none.
+    ///
+    /// # Errors
+    /// [`PipelineError::ModelMismatch`], or the database failed.
+    async fn open_existing(&self, spec: &CollectionSpec) -> Result<bool, PipelineError>;
 
     /// The digest under which a document is committed with the collection's present chunking.
     ///

@@ -1,0 +1,44 @@
+# Two commands: `make demo` runs the main job, `make test` passes the tests. Both set up what they
+# need on a fresh Debian with a Rust toolchain.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/retake
+# One target folder for demo, tests and CI: DataFusion compiles once.
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: build
+build: ## build the binary (the first time compiles DataFusion: 20 to 40 minutes on two cores)
+	@scripts/setup build
+	@[ -x "$(CARGO_TARGET_DIR)/debug/retake" ] || echo "First build: compiles DataFusion, 20 to 40 minutes on two cores. cargo shows what it is at."
+	cargo build --locked
+
+.PHONY: demo
+demo: build ## the main job: record, break down, replay, diff, report
+	"$(CARGO_TARGET_DIR)/debug/retake" demo
+
+.PHONY: lint
+lint: ## formatting and lints
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: test
+test: ## everything CI checks, with a real PostgreSQL + pgvector and a real MiniLM
+	@scripts/setup test
+	$(MAKE) --no-print-directory lint
+	source "$$(scripts/setup env)" && cargo test --locked --workspace
+
+.PHONY: docs
+docs: ## write the generated pages of docs/ anew
+	UPDATE_DOCS=1 UPDATE_GOLDEN=1 cargo test --locked --workspace --test architecture
+
+.PHONY: install
+install: ## install an optimised binary into ~/.cargo/bin
+	@scripts/setup build
+	cargo install --locked --path .

@@ -1,0 +1,133 @@
+//! One row of a breakdown while it is summed up.
+
+use super::SpanVerdict;
+use crate::assemble::{LeanSpan, Text, Texts};
+use crate::model::BreakdownRow;
+use crate::stats::nearest_rank;
+
+#[derive(Debug, Default)]
+pub(super) struct Aggregate {
+    pub(super) self_ns: i128,
+    pub(super) wall_ns: i128,
+    pub(super) critical_ns: i128,
+    kind: Agreed,
+    errors: u64,
+    durations: Vec<i64>,
+    ttft: Vec<i64>,
+    queue: Mean,
+    batch: Mean,
+    input_tokens: Option<i64>,
+    output_tokens: Option<i64>,
+    tokens_source: Agreed,
+    cost_usd: Option<f64>,
+}
+
+impl Aggregate {
+    pub(super) fn add_span(&mut self, span: &LeanSpan, verdict: SpanVerdict, texts: &Texts) {
+        self.kind.add(span.kind, texts);
+        self.errors += u64::from(verdict.is_error_origin);
+        self.durations.push(span.duration_ns);
+        self.ttft.extend(span.ttft_ns);
+        self.queue.add(span.queue_ns);
+        self.batch.add(span.batch_size);
+        if verdict.counts_tokens {
+            self.tokens_source.add(span.tokens_source, texts);
+            add(&mut self.input_tokens, span.input_tokens);
+            add(&mut self.output_tokens, span.output_tokens);
+        }
+        if let Some(cost) = span.cost_usd.filter(|_| verdict.counts_cost) {
+            *self.cost_usd.get_or_insert(0.0) += cost;
+        }
+    }
+
+    /// The row, and its durations in ascending order.
+    pub(super) fn finish(mut self, stage: String, run_wall_ns: i128) -> (BreakdownRow, Vec<i64>) {
+        self.durations.sort_unstable();
+        self.ttft.sort_unstable();
+        let share = |ns: i128| if run_wall_ns > 0 { ns as f64 / run_wall_ns as f64 } else { 0.0 };
+        let total: i128 = self.durations.iter().map(|ns| i128::from(*ns)).sum();
+        let row = BreakdownRow {
+            stage,
+            kind: self.kind.word("").to_owned(),
+            calls: self.durations.len() as u64,
+            errors: self.errors,
+            total_ns: saturated(total),
+            self_ns: saturated(self.self_ns),
+            wall_ns: saturated(self.wall_ns),
+            wall_share: share(self.wall_ns),
+            critical_share: share(self.critical_ns),
+            p50_ns: nearest_rank(&self.durations, 50),
+            p95_ns: nearest_rank(&self.durations, 95),
+            p99_ns: nearest_rank(&self.durations, 99),
+            queue_mean_ns: self.queue.mean().map(|ns| ns.round() as i64),
+            batch_mean: self.batch.mean(),
+            input_tokens: self.input_tokens,
+            output_tokens: self.output_tokens,
+            tokens_source: self.tokens_source.word("mixed").to_owned(),
+            cost_usd: self.cost_usd,
+            ttft_p50_ns: (!self.ttft.is_empty()).then(|| nearest_rank(&self.ttft, 50)),
+        };
+        let row = match row.tokens_source.as_str() {
+            "" => BreakdownRow { tokens_source: "none".to_owned(), ..row },
+            _ => row,
+        };
+        (row, self.durations)
+    }
+}
+
+/// Sums are exact in 128 bits; only hostile times do not fit a column.
+pub(super) fn saturated(ns: i128) -> i64 {
+    i64::try_from(ns).unwrap_or(if ns < 0 { i64::MIN } else { i64::MAX })
+}
+
+fn add(total: &mut Option<i64>, count: Option<i64>) {
+    if let Some(count) = count {
+        *total = Some(total.unwrap_or(0).saturating_add(count));
+    }
+}
+
+#[derive(Debug, Default)]
+struct Mean {
+    sum: f64,
+    count: u64,
+}
+
+impl Mean {
+    fn add(&mut self, value: Option<i64>) {
+        if let Some(value) = value {
+            self.sum += value as f64;
+            self.count += 1;
+        }
+    }
+
+    fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
+}
+
+/// A word all spans of a row share, as long as they do.
+#[derive(Debug, Default)]
+enum Agreed {
+    #[default]
+    Nothing,
+    On(Text, String),
+    Not,
+}
+
+impl Agreed {
+    fn add(&mut self, text: Text, texts: &Texts) {
+        match self {
+            Self::Nothing => *self = Self::On(text, texts.text(text).to_owned()),
+            Self::On(agreed, _) if *agreed != text => *self = Self::Not,
+            Self::On(..) | Self::Not => {}
+        }
+    }
+
+    fn word(&self, otherwise: &'static str) -> &str {
+        match self {
+            Self::Nothing => "",
+            Self::On(_, word) => word,
+            Self::Not => otherwise,
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Where a run's time, tokens, money and errors went.
+
+mod aggregate;
+mod group;
+
+use std::collections::HashMap;
+
+use retake_schemas::RunId;
+
+pub use group::{GroupKey, UnknownGroupKey};
+
+use aggregate::Aggregate;
+
+use crate::assemble::{Family, LeanSpan, Texts, TraceView, family, visit_traces};
+use crate::error::AnalyzeError;
+use crate::model::{Breakdown, BreakdownRow, ErrorOrigin, SCHEMA_VERSION, TokenTotals};
+use crate::session::Analyzer;
+use crate::trace::times;
+
+/// Breaks a run down by `by`, or by stage when that is empty.
+///
+/// Percentiles are exact (nearest rank). Tokens and costs count once, at the lowest span that
+/// states them; failures count at the deepest failed span. The row `(idle)` holds instants of a
+/// trace at which no span was active.
+///
+/// # Errors
+/// The run is not in scope, a file is damaged, or the attributed times do not sum to the wall
+/// time, which would be a bug here.
+pub async fn breakdown(
+    analyzer: &Analyzer,
+    run_id: &RunId,
+    by: &[GroupKey],
+) -> Result<Breakdown, AnalyzeError> {
+    Ok(breakdown_with_durations(analyzer, run_id, by).await?.0)
+}
+
+/// A breakdown, and the ascending durations of each row's spans, ns.
+pub(crate) type WithDurations = (Breakdown, Vec<(String, Vec<i64>)>);
+
+/// A breakdown with the durations behind it.
+pub(crate) async fn breakdown_with_durations(
+    analyzer: &Analyzer,
+    run_id: &RunId,
+    by: &[GroupKey],
+) -> Result<WithDurations, AnalyzeError> {
+    let by = if by.is_empty() { &[GroupKey::Stage] } else { by };
+    let mut collected = Collected::default();
+    visit_traces(analyzer, run_id, |trace| {
+        collected.add(trace, by);
+        Ok(())
+    })
+    .await?;
+    let dropped = analyzer.run(run_id)?.events_dropped;
+    collected.finish(run_id, u64::try_from(dropped).unwrap_or(0))
+}
+
+#[derive(Debug, Default)]
+struct Collected {
+    traces: u64,
+    spans: u64,
+    /// Wider than a column, so that hostile times cannot overflow a sum.
+    wall_ns: i128,
+    lost_spans: u64,
+    groups: HashMap<String, Aggregate>,
+    tokens: TokenTotals,
+    errors: Vec<ErrorOrigin>,
+}
+
+impl Collected {
+    fn add(&mut self, trace: &TraceView<'_>, by: &[GroupKey]) {
+        let times = times(&trace.forest);
+        let family = family(trace.spans, &trace.forest, trace.texts);
+        self.traces += 1;
+        self.spans += trace.spans.len() as u64;
+        self.wall_ns += i128::from(trace.forest.wall_ns());
+        self.lost_spans += trace.forest.lost_parents().len() as u64;
+        let at = |column: &[i64], index: usize| column.get(index).copied().unwrap_or(0);
+        for (index, span) in trace.spans.iter().enumerate() {
+            let verdict = SpanVerdict::new(&family, index);
+            let group = self.groups.entry(group::label(span, by, trace.texts)).or_default();
+            group.add_span(span, verdict, trace.texts);
+            group.self_ns += i128::from(at(&times.self_ns, index));
+            group.wall_ns += i128::from(at(&times.wall_ns, index));
+            group.critical_ns += i128::from(at(&times.critical_ns, index));
+            if verdict.counts_tokens {
+                count_tokens(&mut self.tokens, span, trace.texts);
+            }
+            if verdict.is_error_origin && self.errors.len() < ERRORS_MAX {
+                self.errors.push(error_origin(trace, span));
+            }
+        }
+        if times.wall_idle_ns > 0 || times.critical_idle_ns > 0 {
+            let idle = self.groups.entry(IDLE.to_owned()).or_default();
+            idle.wall_ns += i128::from(times.wall_idle_ns);
+            idle.critical_ns += i128::from(times.critical_idle_ns);
+        }
+    }
+
+    fn finish(self, run_id: &RunId, dropped_events: u64) -> Result<WithDurations, AnalyzeError> {
+        let attributed: i128 = self.groups.values().map(|group| group.wall_ns).sum();
+        let critical: i128 = self.groups.values().map(|group| group.critical_ns).sum();
+        if attributed != self.wall_ns || critical != self.wall_ns {
+            return Err(AnalyzeError::Internal(format!(
+                "of {} ns wall time {attributed} were attributed and {critical} are on the \
+                 critical path",
+                self.wall_ns
+            )));
+        }
+        let mut groups: Vec<(String, Aggregate)> = self.groups.into_iter().collect();
+        groups.sort_by(|(a_name, a), (b_name, b)| {
+            (b.wall_ns, a_name.as_str()).cmp(&(a.wall_ns, b_name.as_str()))
+        });
+        let mut rows: Vec<BreakdownRow> = Vec::with_capacity(groups.len());
+        let mut durations = Vec::with_capacity(groups.len());
+        for (name, group) in groups {
+            let (row, sorted) = group.finish(name, self.wall_ns);
+            durations.push((row.stage.clone(), sorted));
+            rows.push(row);
+        }
+        let breakdown = Breakdown {
+            schema_version: SCHEMA_VERSION,
+            run_id: run_id.to_string(),
+            traces: self.traces,
+            spans: self.spans,
+            wall_ns: aggregate::saturated(self.wall_ns),
+            lost_spans: self.lost_spans,
+            dropped_events,
+            rows,
+            tokens: self.tokens,
+            errors: self.errors,
+        };
+        Ok((breakdown, durations))
+    }
+}
+
+/// What its family decides about one span.
+#[derive(Debug, Clone, Copy, Default)]
+struct SpanVerdict {
+    is_error_origin: bool,
+    counts_tokens: bool,
+    counts_cost: bool,
+}
+
+impl SpanVerdict {
+    fn new(family: &Family, index: usize) -> Self {
+        let at = |column: &[bool]| column.get(index).copied().unwrap_or(false);
+        Self {
+            is_error_origin: at(&family.is_error_origin),
+            counts_tokens: at(&family.counts_tokens),
+            counts_cost: at(&family.counts_cost),
+        }
+    }
+}
+
+fn count_tokens(totals: &mut TokenTotals, span: &LeanSpan, texts: &Texts) {
+    let (input, output) = (span.input_tokens.unwrap_or(0), span.output_tokens.unwrap_or(0));
+    let add = |total: &mut i64, count: i64| *total = total.saturating_add(count);
+    if texts.text(span.tokens_source) == "estimate" {
+        add(&mut totals.estimated_input, input);
+        add(&mut totals.estimated_output, output);
+    } else if texts.text(span.kind) == "embedding" {
+        add(&mut totals.embedding, input);
+    } else {
+        add(&mut totals.llm_input, input);
+        add(&mut totals.llm_output, output);
+    }
+}
+
+fn error_origin(trace: &TraceView<'_>, span: &LeanSpan) -> ErrorOrigin {
+    let text = |text: Option<_>| text.map_or_else(String::new, |t| trace.texts.text(t).to_owned());
+    ErrorOrigin {
+        trace_id: trace.trace_id.to_owned(),
+        span_id: span.id_text(),
+        stage: trace.texts.text(span.stage).to_owned(),
+        error_type: text(span.error_type),
+        message: text(span.error_message),
+    }
+}
+
+/// Name of the row for instants at which no span was active.
+pub const IDLE: &str = "(idle)";
+
+/// Failures listed one by one; the rows count all of them.
+const ERRORS_MAX: usize = 1000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! Breakdowns of runs written by the real recorder.
+
+use crate::breakdown::GroupKey;
+use crate::fixture::{Fixture, START, question, spec, trace_id};
+use crate::model::BreakdownRow;
+use crate::{AnalyzeError, Analyzer, Scope};
+use crate::{breakdown, data_quality, report_data, trace_summaries, trace_tree};
+
+fn row<'a>(rows: &'a [BreakdownRow], stage: &str) -> &'a BreakdownRow {
+    rows.iter().find(|row| row.stage == stage).unwrap_or_else(|| panic!("{stage} in {rows:?}"))
+}
+
+/// Scenario: two questions, the first sealed in two parts.
+/// Guarantees: the attributed times sum to the wall time; the parallel searches share theirs.
+#[tokio::test]
+async fn every_nanosecond_of_the_wall_time_is_in_one_row() {
+    let fixture = Fixture::new();
+    let run_id = fixture.run("r", |recorder| {
+        question(recorder, 1, 0, 1_000_000);
+        recorder.seal().unwrap();
+        question(recorder, 2, 0, 1_000_001);
+    });
+    let analyzer = Analyzer::open(&fixture.store, Scope::All).unwrap();
+    let found = breakdown(&analyzer, &run_id, &[]).await.unwrap();
+    assert_eq!((found.traces, found.spans, found.wall_ns), (2, 10, 20_000_010));
+    assert_eq!(found.rows.iter().map(|row| row.wall_ns).sum::<i64>(), found.wall_ns);
+    let shares: f64 = found.rows.iter().map(|row| row.critical_share).sum();
+    assert!((shares - 1.0).abs() < 1e-9);
+    let search = row(&found.rows, "search");
+    assert_eq!((search.calls, search.wall_ns, search.total_ns), (4, 6_000_003, 10_000_005));
+    assert_eq!(row(&found.rows, "retrieve").self_ns, 0);
+    assert_eq!(row(&found.rows, "query").wall_ns, 6_000_003);
+    let llm = row(&found.rows, "llm");
+    assert_eq!((llm.kind.as_str(), llm.p50_ns, llm.p99_ns), ("llm", 4_000_000, 4_000_004));
+    assert_eq!((llm.input_tokens, llm.output_tokens), (Some(200), Some(20)));
+    assert_eq!((llm.tokens_source.as_str(), llm.ttft_p50_ns), ("provider", Some(1_000_000)));
+    assert_eq!((found.tokens.llm_input, found.tokens.llm_output), (200, 20));
+    assert_eq!(found.rows[0].stage, "llm", "largest first: {:?}", found.rows);
+    let by = [GroupKey::Kind, GroupKey::Model];
+    let by_model = breakdown(&analyzer, &run_id, &by).await.unwrap();
+    assert_eq!(row(&by_model.rows, "llm / model-a").calls, 2);
+    assert_eq!(row(&by_model.rows, "span / -").calls, 8);
+}
+
+/// Scenario: an agent that states the sum of its calls' tokens, sealed after them; estimates;
+/// an embedding; a failure below a failed parent; a lost parent; a gap between two roots.
+/// Guarantees: tokens and failures count once, across segments; estimates stand apart.
+#[tokio::test]
+async fn tokens_and_failures_count_once_across_segments() {
+    let fixture = Fixture::new();
+    let usage = |s: crate::fixture::Spec, input: i64| {
+        s.with("gen_ai.usage.input_tokens", input).with("gen_ai.usage.output_tokens", 1_i64)
+    };
+    let run_id = fixture.run("r", |recorder| {
+        let agent = usage(spec(1, 1, None, "agent").at(0, 100), 30).failed("Gave up");
+        agent.open(recorder);
+        usage(spec(1, 2, Some(1), "llm").at(0, 10), 10).record(recorder);
+        recorder.seal().unwrap();
+        usage(spec(1, 3, Some(1), "llm").at(10, 10), 20).failed("Timeout").record(recorder);
+        recorder.seal().unwrap();
+        agent.close(recorder);
+        usage(spec(2, 1, None, "guess").at(0, 10), 5)
+            .with("retake.tokens.source", "estimate")
+            .record(recorder);
+        usage(spec(3, 1, None, "embed").at(0, 10), 7)
+            .with("gen_ai.operation.name", "embeddings")
+            .record(recorder);
+        spec(4, 8, Some(7), "lost").at(0, 10).record(recorder);
+        spec(4, 9, Some(7), "lost").at(30, 10).record(recorder);
+    });
+    let analyzer = Analyzer::open(&fixture.store, Scope::All).unwrap();
+    let found = breakdown(&analyzer, &run_id, &[]).await.unwrap();
+    assert_eq!(row(&found.rows, "llm").input_tokens, Some(30));
+    assert_eq!(row(&found.rows, "agent").input_tokens, None);
+    assert_eq!(found.tokens.embedding, 7);
+    assert_eq!(found.tokens.llm_input + found.tokens.estimated_input, 35);
+    let [error] = found.errors.as_slice() else { panic!("{:?}", found.errors) };
+    assert_eq!((error.stage.as_str(), error.error_type.as_str()), ("llm", "Timeout"));
+    assert_eq!(error.span_id, "0000000000000003");
+    assert_eq!((row(&found.rows, "agent").errors, row(&found.rows, "llm").errors), (0, 1));
+    assert_eq!(found.lost_spans, 1);
+    assert_eq!(row(&found.rows, "(idle)").wall_ns, 20);
+    assert_eq!(found.wall_ns, 100 + 10 + 10 + 40);
+    let quality = data_quality(&analyzer, &run_id).await.unwrap();
+    assert_eq!((quality.lost_spans, quality.orphans, quality.unfinished), (1, 2, 0));
+}
+
+#[tokio::test]
+async fn a_trace_is_found_by_a_prefix_and_shown_in_order() {
+    let fixture = Fixture::new();
+    let run_id = fixture.run("r", |recorder| {
+        question(recorder, 0x1a, 0, 1_000);
+        question(recorder, 0x1b, 500, 1_000);
+    });
+    let analyzer = Analyzer::open(&fixture.store, Scope::All).unwrap();
+    let tree = trace_tree(&analyzer, &run_id, "1A").await.unwrap();
+    assert_eq!(tree.trace_id, trace_id(0x1a).to_string());
+    let shape: Vec<(usize, &str, bool)> = tree
+        .nodes
+        .iter()
+        .map(|node| (node.depth, node.span.stage.as_str(), node.is_critical))
+        .collect();
+    assert_eq!(
+        shape,
+        [
+            (0, "query", true),
+            (1, "retrieve", true),
+            (2, "search", true),
+            (2, "search", false),
+            (1, "llm", true)
+        ]
+    );
+    assert_eq!((tree.start_unix_ns, tree.duration_ns), (START, 10_000));
+    for (prefix, reason) in
+        [("1", "several traces"), ("ff", "no trace"), ("x'--", "hex"), ("", "hex"), ("%", "hex")]
+    {
+        let error = trace_tree(&analyzer, &run_id, prefix).await.unwrap_err();
+        assert!(error.to_string().contains(reason), "{error}");
+    }
+    let summaries = trace_summaries(&analyzer, &run_id).await.unwrap();
+    let first = &summaries[0];
+    assert_eq!((first.name.as_str(), first.duration_ns, first.spans), ("query call", 10_000, 5));
+    assert_eq!((first.ttft_ns, first.input_tokens, first.error.clone()), (Some(6_000), 100, None));
+    let none = "none".parse().unwrap();
+    let error = breakdown(&analyzer, &none, &[]).await.unwrap_err();
+    assert!(matches!(error, AnalyzeError::NoRun(_)));
+}
+
+#[tokio::test]
+async fn a_report_has_everything_it_draws() {
+    let fixture = Fixture::new();
+    let record = |recorder: &retake_recorder::Recorder| {
+        for trace in 1..=8 {
+            question(recorder, trace, i64::from(trace) * 1_000_000, 1_000 * i64::from(trace));
+        }
+        spec(9, 1, None, "query").at(0, 10).failed("Timeout").record(recorder);
+    };
+    let base = fixture.run("base", record);
+    let run_id = fixture.run("r", record);
+    let analyzer = Analyzer::open(&fixture.store, Scope::All).unwrap();
+    let data = report_data(&analyzer, &run_id, Some(&base)).await.unwrap();
+    assert_eq!(data.traces.len(), 9);
+    assert_eq!(data.traces[0].duration_ns, 80_000, "slowest first");
+    assert_eq!(data.trees.len(), 6, "the five slowest and the failed one");
+    let stages: Vec<&String> = data.breakdown.rows.iter().map(|row| &row.stage).collect();
+    assert_eq!(data.durations.iter().map(|(stage, _)| stage).collect::<Vec<_>>(), stages);
+    assert_eq!(data.token_gaps_ns.len(), 16);
+    assert_eq!(data.token_gaps_ns[0], 1_000);
+    for (_, sql) in &data.queries {
+        assert!(analyzer.query(sql).await.is_ok(), "{sql}");
+    }
+    let baseline = data.baseline.unwrap();
+    assert_eq!(baseline.trace_durations_ns.len(), 9);
+    assert!(!baseline.diff.paired);
+}

@@ -1,0 +1,288 @@
+//! What the analyses answer, as plain data: the command line prints it, JSON carries it (fields
+//! may be added, never renamed), the report draws it.
+//!
+//! Three times, and which of them add up (`docs/breakdown.md`):
+//!
+//! * `total_ns` sums durations. Nested and parallel work counts more than once; never a share.
+//! * `self_ns` is a span's time not covered by the union of its children. Sums to busy time.
+//! * `wall_ns` divides every instant of a trace among the spans that are active then and have no
+//!   active child. Sums exactly to the traces' wall time, so shares of it are honest.
+//! * `critical_ns` is time on the critical path. Sums to the wall time too, and says where a
+//!   speed-up would help.
+
+use retake_schemas::tables::{RunRow, SpanRow};
+use serde::Serialize;
+
+/// Version of the JSON documents.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Where a run's time, tokens, money and errors went.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Breakdown {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The run.
+    pub run_id: String,
+    /// Traces in it.
+    pub traces: u64,
+    /// Spans in it.
+    pub spans: u64,
+    /// Sum of the traces' wall times, ns; `rows[].wall_ns` sums to exactly this.
+    pub wall_ns: i64,
+    /// Spans that are named as a parent but never arrived.
+    pub lost_spans: u64,
+    /// Events the recorder had to drop.
+    pub dropped_events: u64,
+    /// One row per group, largest attributed wall time first.
+    pub rows: Vec<BreakdownRow>,
+    /// Tokens by what they were for, each counted once.
+    pub tokens: TokenTotals,
+    /// Failures at their origin.
+    pub errors: Vec<ErrorOrigin>,
+}
+
+/// One stage (or other group) of a breakdown.
+#[derive(Debug, Clone, PartialEq, Serialize, Default)]
+pub struct BreakdownRow {
+    /// The group: stage, or what `--by` names, joined with ` / `.
+    pub stage: String,
+    /// Kind of its spans, when they agree.
+    pub kind: String,
+    /// Spans.
+    pub calls: u64,
+    /// Spans that failed and where the failure began.
+    pub errors: u64,
+    /// Sum of durations, ns.
+    pub total_ns: i64,
+    /// Sum of self times, ns.
+    pub self_ns: i64,
+    /// Attributed wall time, ns.
+    pub wall_ns: i64,
+    /// `wall_ns` as a share of the run's, 0 to 1.
+    pub wall_share: f64,
+    /// Time on critical paths as a share of the run's wall time, 0 to 1.
+    pub critical_share: f64,
+    /// Median duration, ns.
+    pub p50_ns: i64,
+    /// 95th percentile of durations, ns.
+    pub p95_ns: i64,
+    /// 99th percentile of durations, ns.
+    pub p99_ns: i64,
+    /// Mean time waited before the work began, ns; `None` when nobody recorded it.
+    pub queue_mean_ns: Option<i64>,
+    /// Mean items per batch; `None` where there are no batches.
+    pub batch_mean: Option<f64>,
+    /// Input tokens, counted once; `None` when nobody counted.
+    pub input_tokens: Option<i64>,
+    /// Output tokens, counted once; `None` when nobody counted.
+    pub output_tokens: Option<i64>,
+    /// Who counted: `provider`, `tokenizer`, `estimate`, `none`, or `mixed`.
+    pub tokens_source: String,
+    /// Cost, US dollars; `None` when nobody recorded it.
+    pub cost_usd: Option<f64>,
+    /// Median time to first token, ns.
+    pub ttft_p50_ns: Option<i64>,
+}
+
+/// Tokens of a run, each counted once. Estimates stand apart from counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+pub struct TokenTotals {
+    /// Input tokens of language models, by provider or tokenizer.
+    pub llm_input: i64,
+    /// Output tokens of language models, by provider or tokenizer.
+    pub llm_output: i64,
+    /// Input tokens of embedding models, by provider or tokenizer.
+    pub embedding: i64,
+    /// Input tokens that are only estimated.
+    pub estimated_input: i64,
+    /// Output tokens that are only estimated.
+    pub estimated_output: i64,
+}
+
+/// Where a failure began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ErrorOrigin {
+    /// Its trace.
+    pub trace_id: String,
+    /// The deepest span that failed.
+    pub span_id: String,
+    /// Its stage.
+    pub stage: String,
+    /// Class of the error.
+    pub error_type: String,
+    /// Its text.
+    pub message: String,
+}
+
+/// One trace at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TraceSummary {
+    /// The trace.
+    pub trace_id: String,
+    /// Name of its root span, or of its earliest one when the root is missing.
+    pub name: String,
+    /// The application's name for the request, if it has one.
+    pub request_id: Option<String>,
+    /// Start, ns since the Unix epoch.
+    pub start_unix_ns: i64,
+    /// From its first start to its last end, ns.
+    pub duration_ns: i64,
+    /// Spans in it.
+    pub spans: u64,
+    /// Time to the first output token, ns after the trace's start.
+    pub ttft_ns: Option<i64>,
+    /// Input tokens, counted once.
+    pub input_tokens: i64,
+    /// Output tokens, counted once.
+    pub output_tokens: i64,
+    /// The failure it began with, if any: `stage: error type`.
+    pub error: Option<String>,
+}
+
+/// A trace as a tree in display order: parents before children, siblings by start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TraceTree {
+    /// The trace.
+    pub trace_id: String,
+    /// Start of the earliest span, ns since the Unix epoch.
+    pub start_unix_ns: i64,
+    /// From the first start to the last end, ns.
+    pub duration_ns: i64,
+    /// The spans with their depth.
+    pub nodes: Vec<TraceNode>,
+}
+
+/// A span in a [`TraceTree`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct TraceNode {
+    /// 0 for a root.
+    pub depth: usize,
+    /// Time not covered by the union of its children, ns.
+    pub self_ns: i64,
+    /// Whether it lies on the trace's critical path.
+    pub is_critical: bool,
+    /// The span.
+    pub span: SpanRow,
+}
+
+/// Whether a change is for the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The interval is clear of the practical minimum, on the good side.
+    Better,
+    /// The interval is clear of the practical minimum, on the bad side.
+    Worse,
+    /// The whole interval lies within the practical minimum.
+    Same,
+    /// The data cannot tell; `note` says what would.
+    Inconclusive,
+}
+
+/// Two runs compared.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Diff {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The run compared against.
+    pub base: String,
+    /// The run under question.
+    pub candidate: String,
+    /// Whether both executed the same operations, so that requests are compared pairwise.
+    pub paired: bool,
+    /// Operations paired.
+    pub pairs: u64,
+    /// Settings that differ: name, base value, candidate value.
+    pub settings_diff: Vec<(String, String, String)>,
+    /// Why the numbers may not be comparable: other machine, dropped events, lost spans.
+    pub warnings: Vec<String>,
+    /// End to end first (`stage` = `(end to end)`), then stages, largest explained share first.
+    pub rows: Vec<DiffRow>,
+    /// The verdict of the end-to-end row.
+    pub verdict: Verdict,
+    /// What the verdict rests on, in words.
+    pub note: String,
+}
+
+/// One stage of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DiffRow {
+    /// The stage.
+    pub stage: String,
+    /// What is compared, such as `latency`.
+    pub metric: String,
+    /// Its unit, such as `ns`.
+    pub unit: String,
+    /// Typical value in the base run (median over operations).
+    pub base: f64,
+    /// Typical value in the candidate run.
+    pub candidate: f64,
+    /// Relative change: 0.10 is 10 % more than base.
+    pub effect: f64,
+    /// 95 % confidence interval of `effect`.
+    pub effect_ci: [f64; 2],
+    /// p-value after correction for the number of stages; `None` where no test applies.
+    pub p_adjusted: Option<f64>,
+    /// Operations in the base run.
+    pub n_base: u64,
+    /// Operations in the candidate run.
+    pub n_candidate: u64,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Share of the end-to-end change that this stage's attributed wall time accounts for; the
+    /// shares of all stages sum to 1.
+    pub explains_share: Option<f64>,
+    /// Why it is inconclusive, or what to mind.
+    pub note: Option<String>,
+}
+
+/// What is odd about a run's data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+pub struct DataQuality {
+    /// Spans named as a parent that never arrived.
+    pub lost_spans: u64,
+    /// Spans whose parent never arrived.
+    pub orphans: u64,
+    /// Spans whose end was never seen.
+    pub unfinished: u64,
+    /// Events the recorder had to drop.
+    pub dropped_events: u64,
+    /// Rows by flag, for every flag that occurs.
+    pub flags: Vec<(String, u64)>,
+}
+
+/// Everything a report draws.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReportData {
+    /// The run.
+    pub run: RunRow,
+    /// Its breakdown by stage.
+    pub breakdown: Breakdown,
+    /// Every trace, slowest first.
+    pub traces: Vec<TraceSummary>,
+    /// Trees of the slowest and of the failed traces.
+    pub trees: Vec<TraceTree>,
+    /// Durations of every span by stage, ns, for histograms; stages in breakdown order.
+    pub durations: Vec<(String, Vec<i64>)>,
+    /// Gaps between neighbouring arrivals of output tokens, ns.
+    pub token_gaps_ns: Vec<i64>,
+    /// What is odd about the data.
+    pub quality: DataQuality,
+    /// The run compared against, with its breakdown and the comparison.
+    pub baseline: Option<BaselineData>,
+    /// The SQL behind the numbers: title and query.
+    pub queries: Vec<(String, String)>,
+}
+
+/// The other side of a report with a baseline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BaselineData {
+    /// The run.
+    pub run: RunRow,
+    /// Its breakdown by stage.
+    pub breakdown: Breakdown,
+    /// Durations of its traces, ns.
+    pub trace_durations_ns: Vec<i64>,
+    /// The comparison; base is this run.
+    pub diff: Diff,
+}

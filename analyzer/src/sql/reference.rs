@@ -1,0 +1,27 @@
+//! The SQL reference, generated so that it cannot disagree with the code.
+
+use super::{FUNCTIONS, VIEWS};
+
+/// Views and functions as Markdown; `docs/sql.md` is this text.
+#[must_use]
+pub fn sql_reference_markdown() -> String {
+    let mut text = String::from(
+        "# SQL reference\n\nGenerated from `analyzer/src/sql`. The tables are in `tables.md`; the \
+         dialect is DataFusion's.\nOnly queries run: nothing can be defined, written, copied or \
+         set.\n\n## Views\n",
+    );
+    for view in VIEWS {
+        text.push_str(&format!(
+            "\n### {}\n\n{}\n\n```sql\n{}\n```\n",
+            view.name, view.doc, view.sql
+        ));
+    }
+    text.push_str("\n## Functions\n");
+    for function in FUNCTIONS {
+        text.push_str(&format!(
+            "\n### {}\n\n{}\n\n```sql\n{}\n```\n",
+            function.call, function.doc, function.example
+        ));
+    }
+    text
+}

@@ -1,0 +1,126 @@
+//! The views: questions asked so often that they have a name.
+
+/// A view and what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// Its name in SQL.
+    pub name: &'static str,
+    /// What it gives, one row per what.
+    pub doc: &'static str,
+    /// The query behind it.
+    pub sql: &'static str,
+}
+
+/// Every view. Costs of spans whose tokens are roll-ups are roll-ups too and left out. None reads files of runs that a filter on `run_id` leaves out.
+pub const VIEWS: &[View] = &[
+    View {
+        name: "run_summary",
+        doc: "One row per run: spans, traces, errors (each counted at its origin), tokens counted \
+              once, cost, and what the recorder had to drop.",
+        sql: "SELECT r.run_id, r.name, r.service, r.status, r.started_unix_ns, r.duration_ns,
+       coalesce(s.traces, 0) AS traces, coalesce(s.spans, 0) AS spans,
+       coalesce(s.errors, 0) AS errors, s.input_tokens, s.output_tokens, s.cost_usd,
+       r.events_dropped, r.replay_of, r.git_sha, r.machine_key
+FROM runs r LEFT JOIN (
+  SELECT run_id, count(*) AS spans, count(DISTINCT trace_id) AS traces,
+         count(*) FILTER (WHERE is_error_origin) AS errors,
+         sum(input_tokens) FILTER (WHERE tokens_counted) AS input_tokens,
+         sum(output_tokens) FILTER (WHERE tokens_counted) AS output_tokens,
+         sum(cost_usd) FILTER (WHERE tokens_counted OR tokens_source = 'none') AS cost_usd
+  FROM spans GROUP BY run_id
+) s ON r.run_id = s.run_id",
+    },
+    View {
+        name: "stage_latency",
+        doc: "One row per run and stage: durations, ns. Percentiles are approximate (t-digest); \
+              `retake breakdown` gives exact ones. `sum_ns` counts nested and parallel work more \
+              than once and is no share of anything.",
+        sql: "SELECT run_id, stage, count(*) AS n, sum(duration_ns) AS sum_ns,
+       CAST(approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ns) AS BIGINT) AS p50_ns,
+       CAST(approx_percentile_cont(0.9) WITHIN GROUP (ORDER BY duration_ns) AS BIGINT) AS p90_ns,
+       CAST(approx_percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ns) AS BIGINT) AS p95_ns,
+       CAST(approx_percentile_cont(0.99) WITHIN GROUP (ORDER BY duration_ns) AS BIGINT) AS p99_ns,
+       avg(CASE WHEN status = 'error' THEN 1.0 ELSE 0.0 END) AS error_rate
+FROM spans GROUP BY run_id, stage",
+    },
+    View {
+        name: "stage_self_time",
+        doc: "One row per run and stage: time not covered by the union of the children, ns. Sums \
+              to busy time: parallel branches each count.",
+        sql: "SELECT run_id, stage, count(*) AS n, sum(self_ns) AS self_ns,
+       avg(self_ns) AS self_mean_ns, sum(duration_ns) AS total_ns
+FROM spans GROUP BY run_id, stage",
+    },
+    View {
+        name: "llm_calls",
+        doc: "One row per call of a language model whose tokens count: time to first token, time \
+              per further output token, output rate after the first token, finish reason.",
+        sql: "SELECT run_id, trace_id, span_id, stage, provider,
+       coalesce(model_response, model_request) AS model, start_unix_ns, duration_ns, ttft_ns,
+       input_tokens, output_tokens, cache_read_tokens, reasoning_tokens, tokens_source,
+       CASE WHEN output_tokens > 1
+            THEN (duration_ns - ttft_ns) / (output_tokens - 1) END AS tpot_ns,
+       tokens_per_second(output_tokens, duration_ns - coalesce(ttft_ns, 0)) AS output_per_second,
+       cost_usd, finish_reason, retries, status, error_type
+FROM spans WHERE kind = 'llm' AND (tokens_counted OR tokens_source = 'none')",
+    },
+    View {
+        name: "trace_summary",
+        doc: "One row per trace: end to end, first token after the trace's start, tokens counted \
+              once, retries, failures by origin, cost.",
+        sql: "SELECT run_id, trace_id,
+       coalesce(max(name) FILTER (WHERE parent_span_id IS NULL), min(name)) AS name,
+       max(request_id) AS request_id, min(start_unix_ns) AS start_unix_ns,
+       max(start_unix_ns + duration_ns) - min(start_unix_ns) AS duration_ns,
+       count(*) AS spans,
+       min(start_unix_ns + ttft_ns) - min(start_unix_ns) AS ttft_ns,
+       sum(input_tokens) FILTER (WHERE tokens_counted) AS input_tokens,
+       sum(output_tokens) FILTER (WHERE tokens_counted) AS output_tokens,
+       sum(retries) AS retries, count(*) FILTER (WHERE is_error_origin) AS errors,
+       sum(cost_usd) FILTER (WHERE tokens_counted OR tokens_source = 'none') AS cost_usd
+FROM spans GROUP BY run_id, trace_id",
+    },
+    View {
+        name: "batch_efficiency",
+        doc: "One row per run, stage and batch size: batches, mean wait before the work began, \
+              mean time of a batch, items per second of batch time.",
+        sql: "SELECT run_id, stage, batch_size, count(*) AS n, sum(batch_size) AS items,
+       avg(queue_ns) AS queue_mean_ns, avg(duration_ns) AS service_mean_ns,
+       tokens_per_second(sum(batch_size), sum(duration_ns)) AS items_per_second
+FROM spans WHERE batch_size IS NOT NULL GROUP BY run_id, stage, batch_size",
+    },
+    View {
+        name: "cost_by_stage",
+        doc: "One row per run, stage and who counted: tokens counted once, and cost. Estimates \
+              stand apart from counts.",
+        sql: "SELECT run_id, stage, tokens_source, count(*) AS calls,
+       sum(input_tokens) AS input_tokens, sum(cache_read_tokens) AS cache_read_tokens,
+       sum(output_tokens) AS output_tokens, sum(reasoning_tokens) AS reasoning_tokens,
+       sum(cost_usd) AS cost_usd
+FROM spans WHERE tokens_counted OR (tokens_source = 'none' AND cost_usd IS NOT NULL) GROUP BY run_id, stage, tokens_source",
+    },
+    View {
+        name: "cost_by_model",
+        doc: "One row per run, provider, model and who counted: tokens counted once, and cost.",
+        sql: "SELECT run_id, provider, coalesce(model_response, model_request) AS model,
+       tokens_source, count(*) AS calls, sum(input_tokens) AS input_tokens,
+       sum(cache_read_tokens) AS cache_read_tokens, sum(output_tokens) AS output_tokens,
+       sum(reasoning_tokens) AS reasoning_tokens, sum(cost_usd) AS cost_usd
+FROM spans WHERE tokens_counted OR (tokens_source = 'none' AND cost_usd IS NOT NULL)
+GROUP BY run_id, provider, coalesce(model_response, model_request), tokens_source",
+    },
+    View {
+        name: "replay_pairs",
+        doc: "One row per replayed operation: the operation it repeats, both durations, and \
+              `ratio`, the replay's over the source's. Both runs must be in scope.",
+        sql: "SELECT r.source_run_id, r.source_trace_id, r.source_span_id,
+       r.run_id, r.trace_id, r.span_id, s.name, s.duration_ns AS source_duration_ns,
+       r.duration_ns, CASE WHEN s.duration_ns > 0
+            THEN CAST(r.duration_ns AS DOUBLE) / s.duration_ns END AS ratio,
+       s.status AS source_status, r.status, r.due_unix_ns,
+       r.start_unix_ns - r.due_unix_ns AS late_ns
+FROM spans r JOIN spans s ON r.source_run_id = s.run_id
+  AND r.source_trace_id = s.trace_id AND r.source_span_id = s.span_id
+WHERE r.source_span_id IS NOT NULL",
+    },
+];

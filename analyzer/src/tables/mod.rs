@@ -1,0 +1,8 @@
+//! The tables of the runs in scope as DataFusion sees them.
+
+mod checked;
+mod prune;
+mod sealed;
+
+pub(crate) use checked::RunSource;
+pub(crate) use sealed::SealedTable;

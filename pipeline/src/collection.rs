@@ -1,0 +1,30 @@
+//! Which collection the settings mean.
+
+use retake_schemas::settings::RagSettings;
+
+use crate::chunk::Chunker;
+use crate::embed::Embedder;
+use crate::error::PipelineError;
+use crate::store::CollectionSpec;
+
+/// The collection of `settings` as `embedder` would fill it.
+///
+/// # Errors
+/// The chunking settings cannot work, or a service that has to be asked for the width of its
+/// vectors failed.
+pub(crate) async fn spec(
+    settings: &RagSettings,
+    embedder: &dyn Embedder,
+) -> Result<CollectionSpec, PipelineError> {
+    let dim = match embedder.dim() {
+        Some(dim) => dim,
+        // The width must be known before the first document is looked up, so one word is spent.
+        None => embedder.embed(&["width"]).await?.dim,
+    };
+    Ok(CollectionSpec {
+        name: settings.vectors.collection.clone(),
+        model: embedder.model().to_owned(),
+        dim,
+        chunking: Chunker::new(&settings.chunk)?.fingerprint(),
+    })
+}

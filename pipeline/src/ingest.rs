@@ -1,0 +1,204 @@
+//! Files to a searchable collection.
+//!
+//! A document goes `found -> loaded -> chunked -> embedded -> committed`, and is "seen" only when
+//! its vectors are committed, in the same transaction. So a run that was cancelled, killed, or
+//! half failed is resumed by running it again: what is committed and unchanged is skipped. A file
+//! that cannot be read is counted and reported, and stops nothing else. Files that vanished from
+//! the disk stay in the collection.
+//!
+//! The work is in `flow`: one task owns all state and starts bounded sets of loads, embedding
+//! calls and commits, so there is no queue that could grow and no lock.
+
+mod batch;
+mod document;
+mod flow;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use retake_replay::target::SourceLink;
+use retake_schemas::settings::RagSettings;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, field};
+
+use self::flow::Flow;
+pub use self::report::{
+    DocumentOutcome, FAILURES_KEPT, IngestFailure, IngestProgress, IngestReport, Silent,
+};
+use crate::chunk::Chunker;
+use crate::embed::{self, Embedder};
+use crate::error::PipelineError;
+use crate::store::{self, VectorStore};
+use crate::trace::{Stage, stage_span};
+use crate::{collection, load};
+
+/// What to ingest.
+#[derive(Debug, Clone, Default)]
+pub struct IngestRequest {
+    /// Folders and files.
+    pub roots: Vec<PathBuf>,
+    /// The caller's name for the request.
+    pub request_id: Option<String>,
+    /// In a replay, the operation this one repeats.
+    pub source: Option<SourceLink>,
+    /// In a replay, when the operation was due.
+    pub due_unix_ns: Option<i64>,
+}
+
+/// The input of an ingest as it is recorded, and read again by a replay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IngestInput {
+    /// Folders and files, absolute.
+    pub roots: Vec<PathBuf>,
+    /// The collection.
+    #[serde(default)]
+    pub collection: String,
+}
+
+/// What an ingest works with.
+#[derive(Clone)]
+pub struct IngestDeps {
+    /// Makes vectors.
+    pub embedder: Arc<dyn Embedder>,
+    /// Keeps them.
+    pub store: Arc<dyn VectorStore>,
+    /// Everything else.
+    pub settings: RagSettings,
+}
+
+impl std::fmt::Debug for IngestDeps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IngestDeps").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl IngestDeps {
+    /// The embedder and the store of the settings; without a URL the store is `default_sqlite`.
+    ///
+    /// # Errors
+    /// The settings cannot work, or the database cannot be reached.
+    pub async fn from_settings(
+        settings: &RagSettings,
+        default_sqlite: &Path,
+    ) -> Result<Self, PipelineError> {
+        Ok(Self {
+            embedder: embed::from_settings(&settings.embed)?,
+            store: store::open(&settings.vectors, default_sqlite).await?,
+            settings: settings.clone(),
+        })
+    }
+}
+
+/// Ingests everything under the roots, and reports what became of each document.
+///
+/// A cancelled ingest ends soon and in order: whole documents are committed, the report says
+/// `cancelled`.
+///
+/// # Errors
+/// What would fail for every document: a root that is not there, settings that cannot work,
+/// another model than the collection's, a database that keeps failing.
+pub async fn ingest(
+    request: IngestRequest,
+    deps: &IngestDeps,
+    progress: &dyn IngestProgress,
+    cancel: CancellationToken,
+) -> Result<IngestReport, PipelineError> {
+    let roots = absolute(&request.roots)?;
+    let stage = Stage::new(root_span(&request, &roots, deps)?);
+    let span = stage.span().clone();
+    let result = run(roots, deps, progress, cancel, &span).instrument(span.clone()).await;
+    if let Ok(report) = &result {
+        record(&span, report);
+    }
+    stage.end(result)
+}
+
+async fn run(
+    roots: Vec<PathBuf>,
+    deps: &IngestDeps,
+    progress: &dyn IngestProgress,
+    cancel: CancellationToken,
+    root: &Span,
+) -> Result<IngestReport, PipelineError> {
+    let spec = collection::spec(&deps.settings, deps.embedder.as_ref()).await?;
+    deps.store.open_collection(&spec).await?;
+    let chunker = Chunker::new(&deps.settings.chunk)?;
+    let discovery = discover(roots).await?;
+    progress.discovered(discovery.found.len() as u64);
+    let flow = Flow::new(deps, spec, chunker, progress, root);
+    let report = flow.run(discovery, &cancel).await?;
+    if !report.is_cancelled {
+        finish_load(deps, root, &cancel).await?;
+    }
+    Ok(report)
+}
+
+async fn discover(roots: Vec<PathBuf>) -> Result<load::Discovery, PipelineError> {
+    let walk = tokio::task::spawn_blocking(move || load::discover(&roots));
+    walk.await.unwrap_or_else(|panicked| {
+        Err(PipelineError::Configuration(format!("walk folders: {panicked}")))
+    })
+}
+
+/// Lets the store build its index. A cancelled build is made up for by the next ingest.
+async fn finish_load(
+    deps: &IngestDeps,
+    root: &Span,
+    cancel: &CancellationToken,
+) -> Result<(), PipelineError> {
+    let stage = Stage::new(stage_span!(
+        parent: root, "index",
+        "retake.stage" = "index",
+        "db.system.name" = deps.store.system(),
+    ));
+    let built = tokio::select! {
+        built = deps.store.finish_load().instrument(stage.span().clone()) => built,
+        () = cancel.cancelled() => Ok(()),
+    };
+    stage.end(built)
+}
+
+fn absolute(roots: &[PathBuf]) -> Result<Vec<PathBuf>, PipelineError> {
+    let one = |root: &PathBuf| {
+        std::path::absolute(root).map_err(|source| PipelineError::Io { path: root.clone(), source })
+    };
+    roots.iter().map(one).collect()
+}
+
+fn root_span(
+    request: &IngestRequest,
+    roots: &[PathBuf],
+    deps: &IngestDeps,
+) -> Result<Span, PipelineError> {
+    let input =
+        IngestInput { roots: roots.to_vec(), collection: deps.settings.vectors.collection.clone() };
+    let input = serde_json::to_string(&input).map_err(|error| {
+        // The one way this can fail.
+        PipelineError::Configuration(format!("record ingested folders: {error}"))
+    })?;
+    let source = request.source.as_ref();
+    Ok(stage_span!(
+        parent: &Span::current(), "ingest",
+        "retake.kind" = "ingest",
+        "retake.stage" = "ingest",
+        "retake.operation" = "ingest",
+        "input.value" = input,
+        "retake.request_id" = request.request_id,
+        "retake.source.run_id" = source.map(|link| field::display(&link.run_id)),
+        "retake.source.trace_id" = source.map(|link| field::display(&link.trace_id)),
+        "retake.source.span_id" = source.map(|link| field::display(&link.span_id)),
+        "retake.due_unix_ns" = request.due_unix_ns,
+        "retake.document.count" = field::Empty,
+        "retake.corpus.digest" = field::Empty,
+    ))
+}
+
+fn record(span: &Span, report: &IngestReport) {
+    span.record("retake.document.count", report.documents());
+    span.record("retake.corpus.digest", field::display(&report.corpus));
+    if report.is_cancelled {
+        span.record("retake.cancelled", true);
+    }
+}

@@ -1,0 +1,376 @@
+//! The ingest itself: one task that owns all state and decides what is started.
+//!
+//! ```text
+//! found --(<= workers loads)--> chunks --(<= workers embedding calls)--> assembled
+//!                                        --(one commit at a time)--> committed
+//! ```
+//!
+//! Every arrow is bounded: loads start only while few documents and few chunks are under way, so
+//! memory does not grow with the corpus. Results come back to this task, which alone changes
+//! anything; a dropped flow drops its tasks.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
+
+use super::IngestDeps;
+use super::batch::{Embedded, Queue, Supply};
+use super::document::{Assembly, Content, Loaded, Loader};
+use super::report::{DocumentOutcome, IngestProgress, IngestReport, Tally};
+use crate::chunk::Chunker;
+use crate::embed::Embeddings;
+use crate::error::PipelineError;
+use crate::load::{Discovery, Found};
+use crate::store::{CollectionSpec, EmbeddedDocument, VectorStore};
+use crate::trace::{Stage, stage_span};
+
+/// An ingest under way.
+pub(super) struct Flow<'a> {
+    deps: &'a IngestDeps,
+    spec: CollectionSpec,
+    loader: Arc<Loader>,
+    progress: &'a dyn IngestProgress,
+    root: &'a Span,
+    found: VecDeque<Found>,
+    loads: JoinSet<Loaded>,
+    /// Documents that wait for vectors, by the number of their arrival.
+    assemblies: HashMap<u64, Assembly>,
+    next_document: u64,
+    queue: Queue,
+    embeds: JoinSet<Embedded>,
+    ready: VecDeque<EmbeddedDocument>,
+    /// Documents of a commit that failed; each is tried alone, so that one cannot hurt the others.
+    suspects: VecDeque<EmbeddedDocument>,
+    commits: JoinSet<Committed>,
+    store_failures: u32,
+    tally: Tally,
+}
+
+/// The end of a commit.
+struct Committed {
+    documents: Vec<EmbeddedDocument>,
+    result: Result<(), PipelineError>,
+}
+
+impl<'a> Flow<'a> {
+    /// A flow that has not begun.
+    pub(super) fn new(
+        deps: &'a IngestDeps,
+        spec: CollectionSpec,
+        chunker: Chunker,
+        progress: &'a dyn IngestProgress,
+        root: &'a Span,
+    ) -> Self {
+        let embed = &deps.settings.embed;
+        let loader = Loader {
+            settings: deps.settings.load.clone(),
+            chunker,
+            store: Arc::clone(&deps.store),
+            root: root.clone(),
+        };
+        Self {
+            deps,
+            spec,
+            loader: Arc::new(loader),
+            progress,
+            root,
+            found: VecDeque::new(),
+            loads: JoinSet::new(),
+            assemblies: HashMap::new(),
+            next_document: 0,
+            queue: Queue::new(embed.batch_size.max(1), Duration::from_millis(embed.max_wait_ms)),
+            embeds: JoinSet::new(),
+            ready: VecDeque::new(),
+            suspects: VecDeque::new(),
+            commits: JoinSet::new(),
+            store_failures: 0,
+            tally: Tally::new(),
+        }
+    }
+
+    /// Runs to the end, or to the cancellation.
+    ///
+    /// # Errors
+    /// What would fail for every document.
+    pub(super) async fn run(
+        mut self,
+        discovery: Discovery,
+        cancel: &CancellationToken,
+    ) -> Result<IngestReport, PipelineError> {
+        self.take_in(discovery);
+        while self.start() {
+            let deadline = self.deadline();
+            tokio::select! {
+                biased;
+                () = cancel.cancelled(), if !self.tally.is_cancelled() => self.cancel().await,
+                Some(Ok(committed)) = self.commits.join_next() => self.committed(committed)?,
+                Some(Ok(embedded)) = self.embeds.join_next() => self.embedded(embedded)?,
+                Some(Ok(loaded)) = self.loads.join_next() => self.loaded(loaded)?,
+                () = until(deadline), if deadline.is_some() => {}
+                // A task that ended without a result is no longer in its set; look again.
+                else => {}
+            }
+        }
+        Ok(self.tally.finish())
+    }
+
+    fn take_in(&mut self, discovery: Discovery) {
+        let skipped =
+            discovery.skipped.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+        self.tally.found(discovery.found.len() as u64, skipped);
+        self.found = discovery.found.into();
+        for error in discovery.failures {
+            let stage = Stage::new(stage_span!(
+                parent: self.root, "discover", "retake.stage" = "discover",
+            ));
+            stage.fail(&error);
+            self.failed(&place(&error), &error);
+        }
+    }
+
+    /// Starts everything that may be started; `false` when nothing is left to wait for.
+    fn start(&mut self) -> bool {
+        self.start_loads();
+        self.start_embeds();
+        self.start_commit();
+        !(self.loads.is_empty() && self.embeds.is_empty() && self.commits.is_empty())
+            || self.queue.len() > 0
+    }
+
+    fn start_loads(&mut self) {
+        let chunks_max = self.deps.settings.embed.batch_size * self.workers() * BATCHES_AHEAD;
+        while self.loads.len() < self.workers()
+            && self.documents_under_way() < DOCUMENTS_UNDER_WAY_MAX.max(2 * self.workers())
+            && self.queue.len() <= chunks_max
+        {
+            let Some(found) = self.found.pop_front() else { break };
+            self.loads.spawn(Arc::clone(&self.loader).load(found));
+        }
+    }
+
+    fn start_embeds(&mut self) {
+        while self.embeds.len() < self.workers() {
+            let is_open = !self.loads.is_empty() || !self.found.is_empty();
+            let supply = if is_open { Supply::Open } else { Supply::Ended };
+            let Some(batch) = self.queue.take(supply) else { break };
+            let embedder = Arc::clone(&self.deps.embedder);
+            self.embeds.spawn(batch.embed(embedder, self.root.clone()));
+        }
+    }
+
+    fn start_commit(&mut self) {
+        if !self.commits.is_empty() {
+            return;
+        }
+        let documents: Vec<EmbeddedDocument> = match self.suspects.pop_front() {
+            Some(suspect) => vec![suspect],
+            None => self.ready.drain(..self.ready.len().min(COMMIT_DOCUMENTS_MAX)).collect(),
+        };
+        if !documents.is_empty() {
+            let store = Arc::clone(&self.deps.store);
+            self.commits.spawn(commit(documents, store, self.root.clone()));
+        }
+    }
+
+    /// When a batch has to go although it is not full; nothing while all workers are busy.
+    fn deadline(&self) -> Option<Instant> {
+        if self.embeds.len() < self.workers() { self.queue.deadline() } else { None }
+    }
+
+    fn workers(&self) -> usize {
+        self.deps.settings.workers.max(1)
+    }
+
+    fn documents_under_way(&self) -> usize {
+        self.loads.len() + self.assemblies.len() + self.ready.len() + self.suspects.len()
+    }
+
+    fn loaded(&mut self, loaded: Loaded) -> Result<(), PipelineError> {
+        match loaded.result {
+            Ok(Content::Unchanged(digest)) => {
+                self.progress.document_done(&DocumentOutcome::Unchanged { id: &loaded.id });
+                self.tally.unchanged(loaded.id, digest);
+            }
+            Ok(Content::New(new)) => self.assemble(Assembly::new(loaded.id, new)),
+            Err(error) => {
+                self.failed(&loaded.id, &error);
+                if matches!(error, PipelineError::Store { .. }) {
+                    return self.store_failed(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn assemble(&mut self, assembly: Assembly) {
+        if assembly.is_complete() {
+            // Without chunks there is nothing to embed, but the document is seen.
+            self.ready.push_back(assembly.finish());
+            return;
+        }
+        let number = self.next_document;
+        self.next_document += 1;
+        self.queue.push(number, assembly.chunks());
+        self.assemblies.insert(number, assembly);
+    }
+
+    fn embedded(&mut self, embedded: Embedded) -> Result<(), PipelineError> {
+        let Embedded { batch, result } = embedded;
+        let chunks = batch.members.len() as u64;
+        let tokens = result.as_ref().ok().and_then(|embeddings| embeddings.tokens);
+        self.tally.embedded(chunks, tokens.unwrap_or_default());
+        self.progress.batch_done(chunks);
+        match result.and_then(|embeddings| self.fitting(embeddings)) {
+            Ok(vectors) => {
+                for (member, vector) in batch.members.iter().zip(vectors) {
+                    self.put(member.document, member.ordinal, vector);
+                }
+                Ok(())
+            }
+            Err(error) if stops(&error) => Err(error),
+            Err(error) => {
+                for member in &batch.members {
+                    self.give_up(member.document, &error);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The vectors, if they have the width of the collection. A service may change its model under
+    /// us; then no document can be committed.
+    fn fitting(&self, embeddings: Embeddings) -> Result<Vec<Vec<f32>>, PipelineError> {
+        if embeddings.dim == self.spec.dim {
+            return Ok(embeddings.vectors);
+        }
+        Err(PipelineError::ModelMismatch {
+            action: "embed chunks",
+            collection: self.spec.name.clone(),
+            expected: self.spec.dim,
+            expected_model: self.spec.model.clone(),
+            found: embeddings.dim,
+            found_model: self.deps.embedder.model().to_owned(),
+        })
+    }
+
+    fn put(&mut self, document: u64, ordinal: usize, vector: Vec<f32>) {
+        // A document that failed in another batch is no longer there.
+        let Some(assembly) = self.assemblies.get_mut(&document) else { return };
+        assembly.put(ordinal, vector);
+        if assembly.is_complete()
+            && let Some(assembly) = self.assemblies.remove(&document)
+        {
+            self.ready.push_back(assembly.finish());
+        }
+    }
+
+    fn give_up(&mut self, document: u64, error: &PipelineError) {
+        if let Some(assembly) = self.assemblies.remove(&document) {
+            self.queue.remove(document);
+            self.failed(&assembly.id, error);
+        }
+    }
+
+    fn committed(&mut self, committed: Committed) -> Result<(), PipelineError> {
+        let Committed { mut documents, result } = committed;
+        match result {
+            Ok(()) => {
+                self.store_failures = 0;
+                for document in documents {
+                    let chunks = document.chunks.len() as u64;
+                    let outcome = DocumentOutcome::Committed { id: &document.id, chunks };
+                    self.progress.document_done(&outcome);
+                    self.tally.committed(document.id, document.digest, chunks);
+                }
+                Ok(())
+            }
+            Err(error) if stops(&error) => Err(error),
+            Err(error) if documents.len() > 1 => {
+                tracing::debug!(%error, "commit documents one by one");
+                self.suspects.extend(documents);
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(document) = documents.pop() {
+                    self.failed(&document.id, &error);
+                }
+                self.store_failed(error)
+            }
+        }
+    }
+
+    /// Ends the run when the store fails again and again: then the documents are not to blame.
+    fn store_failed(&mut self, error: PipelineError) -> Result<(), PipelineError> {
+        self.store_failures += 1;
+        if self.store_failures >= STORE_FAILURES_MAX { Err(error) } else { Ok(()) }
+    }
+
+    fn failed(&mut self, id: &str, error: &PipelineError) {
+        self.progress.document_done(&DocumentOutcome::Failed { id, error });
+        self.tally.failed(id, error);
+    }
+
+    /// Starts nothing new and waits for no model; what is whole is still committed.
+    async fn cancel(&mut self) {
+        self.tally.cancelled();
+        self.found.clear();
+        self.queue.clear();
+        self.assemblies.clear();
+        self.loads.shutdown().await;
+        self.embeds.shutdown().await;
+    }
+}
+
+async fn commit(
+    documents: Vec<EmbeddedDocument>,
+    store: Arc<dyn VectorStore>,
+    root: Span,
+) -> Committed {
+    let rows: usize = documents.iter().map(|document| document.chunks.len()).sum();
+    let stage = Stage::new(stage_span!(
+        parent: &root, "insert",
+        "retake.stage" = "insert",
+        "db.system.name" = store.system(),
+        "db.operation.name" = "upsert",
+        "retake.batch.size" = rows,
+        "retake.document.count" = documents.len(),
+    ));
+    let span = stage.span().clone();
+    let result = stage.end(store.commit(&documents).instrument(span).await);
+    Committed { documents, result }
+}
+
+/// Whether every other document would fail in the same way.
+fn stops(error: &PipelineError) -> bool {
+    matches!(error, PipelineError::Configuration(_) | PipelineError::ModelMismatch { .. })
+}
+
+/// The path that could not be listed; there is no document to name.
+fn place(error: &PipelineError) -> String {
+    match error {
+        PipelineError::Io { path, .. } | PipelineError::NotFound(path) => {
+            path.display().to_string()
+        }
+        other => other.to_string(),
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline).await;
+    }
+}
+
+/// Enough to fill batches across small documents, little enough that their texts stay small.
+const DOCUMENTS_UNDER_WAY_MAX: usize = 128;
+/// Full batches that may wait while all workers embed; more only takes memory.
+const BATCHES_AHEAD: usize = 4;
+/// A commit costs one flush of the disk whatever its size; a larger one only delays "committed".
+const COMMIT_DOCUMENTS_MAX: usize = 32;
+/// A database that failed this often in a row will fail for the rest too.
+const STORE_FAILURES_MAX: u32 = 8;

@@ -1,0 +1,430 @@
+//! The PostgreSQL store: pgvector, loaded by COPY, searched by HNSW.
+//!
+//! Every collection has a chunks table of its own, so its width is checked by the database, its
+//! index is its own, dropping it costs nothing to the others, and no search needs a filter. The
+//! index is built after a load: into an existing one rows go fifty times slower. Searches without
+//! an index, and of small collections, are exact.
+
+mod connect;
+mod copy;
+mod statements;
+mod version;
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use pgvector::Vector;
+use retake_schemas::Digest;
+use retake_schemas::settings::VectorSettings;
+use sqlx::postgres::{PgPool, PgRow};
+use sqlx::{Postgres, Row, Transaction};
+
+use self::copy::CopyBuffer;
+use self::statements::ChunksTable;
+use super::vector::{
+    CheckedDocument, FORMAT, HeldCollection, Opened, check_model, check_vector, checked, column,
+    count, not_open, similarity, small_count,
+};
+use super::{CollectionSpec, EmbeddedDocument, StoreStats, VectorStore};
+use crate::document::{Chunk, Hit};
+use crate::error::PipelineError;
+
+/// A store in a PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresStore {
+    pool: PgPool,
+    opened: RwLock<Option<Opened>>,
+    search: RwLock<SearchMode>,
+}
+
+/// How the nearest vectors are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchMode {
+    /// All vectors are compared.
+    Exact,
+    /// The HNSW index is asked; a neighbour may be missed.
+    Indexed,
+}
+
+impl PostgresStore {
+    /// Connects to the database at `url`, with pool and timeout of `settings`.
+    ///
+    /// # Errors
+    /// The URL is malformed, the server cannot be reached, or pgvector is missing or too old.
+    pub async fn connect(url: &str, settings: &VectorSettings) -> Result<Self, PipelineError> {
+        let pool = connect::connect(url, settings).await?;
+        connect::ensure_extension(&pool, url).await?;
+        Ok(Self { pool, opened: RwLock::new(None), search: RwLock::new(SearchMode::Exact) })
+    }
+
+    /// How searches are done now.
+    #[must_use]
+    pub fn search_mode(&self) -> SearchMode {
+        *self.search.read()
+    }
+
+    /// Searches in a given mode, to compare one with the other.
+    ///
+    /// # Errors
+    /// As [`VectorStore::search`].
+    pub async fn search_by(
+        &self,
+        mode: SearchMode,
+        vector: &[f32],
+        top_k: usize,
+    ) -> Result<Vec<Hit>, PipelineError> {
+        let opened = self.opened(SEARCH)?;
+        check_vector(SEARCH, &opened.spec, "the query", vector)?;
+        let table = table(SEARCH, &opened)?;
+        let mut transaction = self.begin(SEARCH).await?;
+        let statement = match mode {
+            SearchMode::Exact => table.search_exact(),
+            SearchMode::Indexed => {
+                prepare_index_scan(&mut transaction, top_k).await.map_err(failed(SEARCH))?;
+                table.search_indexed()
+            }
+        };
+        let rows = sqlx::query(statement)
+            .bind(Vector::from(vector.to_vec()))
+            .bind(column(top_k as u64))
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed(SEARCH))?;
+        transaction.commit().await.map_err(failed(SEARCH))?;
+        rows.iter().map(hit_from).collect::<Result<_, _>>().map_err(failed(SEARCH))
+    }
+
+    fn opened(&self, action: &'static str) -> Result<Opened, PipelineError> {
+        self.opened.read().clone().ok_or_else(|| not_open(action))
+    }
+
+    async fn begin(
+        &self,
+        action: &'static str,
+    ) -> Result<Transaction<'_, Postgres>, PipelineError> {
+        self.pool.begin().await.map_err(failed(action))
+    }
+
+    async fn remember(&self, id: i64, spec: &CollectionSpec) -> Result<(), PipelineError> {
+        let opened = Opened { id, spec: spec.clone() };
+        let has_index: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid
+             JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = 'retake' AND c.relname = $1 AND i.indisvalid)",
+        )
+        .bind(table(OPEN, &opened)?.index_name())
+        .fetch_one(&self.pool)
+        .await
+        .map_err(failed(OPEN))?;
+        *self.search.write() = if has_index { SearchMode::Indexed } else { SearchMode::Exact };
+        *self.opened.write() = Some(opened);
+        Ok(())
+    }
+
+    /// Builds the search index, unless the collection is too small to need one.
+    async fn build_index(&self, opened: &Opened) -> Result<(), PipelineError> {
+        let table = table(FINISH, opened)?;
+        let mut transaction = self.begin(FINISH).await?;
+        // The build of a large index outlasts any sensible limit of a query.
+        execute(&mut transaction, "SET LOCAL statement_timeout = 0").await?;
+        lock(&mut transaction, opened.id).await.map_err(failed(FINISH))?;
+        let rows: i64 = sqlx::query_scalar(table.count())
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failed(FINISH))?;
+        let mode = if rows >= INDEX_ROWS_MIN && table.can_be_indexed() {
+            execute(&mut transaction, table.create_index()).await?;
+            SearchMode::Indexed
+        } else {
+            self.search_mode()
+        };
+        execute(&mut transaction, table.analyze()).await?;
+        transaction.commit().await.map_err(failed(FINISH))?;
+        *self.search.write() = mode;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl VectorStore for PostgresStore {
+    fn system(&self) -> &'static str {
+        "postgresql"
+    }
+
+    async fn open_collection(&self, spec: &CollectionSpec) -> Result<(), PipelineError> {
+        connect::ensure_tables(&self.pool).await?;
+        let mut transaction = self.begin(OPEN).await?;
+        lock(&mut transaction, NO_COLLECTION).await.map_err(failed(OPEN))?;
+        let id = match held(&mut transaction, &spec.name).await.map_err(failed(OPEN))? {
+            Some(held) => {
+                check_model(OPEN, spec, &held)?;
+                remember_chunking(&mut transaction, held.id, spec).await.map_err(failed(OPEN))?;
+                held.id
+            }
+            None => create(&mut transaction, spec).await?,
+        };
+        transaction.commit().await.map_err(failed(OPEN))?;
+        self.remember(id, spec).await
+    }
+
+    async fn open_existing(&self, spec: &CollectionSpec) -> Result<bool, PipelineError> {
+        if !connect::has_tables(&self.pool).await? {
+            return Ok(false);
+        }
+        let mut transaction = self.begin(OPEN).await?;
+        let held = held(&mut transaction, &spec.name).await.map_err(failed(OPEN))?;
+        transaction.commit().await.map_err(failed(OPEN))?;
+        let Some(held) = held else { return Ok(false) };
+        check_model(OPEN, spec, &held)?;
+        self.remember(held.id, spec).await.map(|()| true)
+    }
+
+    async fn committed_digest(&self, document_id: &str) -> Result<Option<Digest>, PipelineError> {
+        const ACTION: &str = "look up document";
+        let opened = self.opened(ACTION)?;
+        let digest: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT digest FROM retake.documents
+             WHERE collection = $1 AND id = $2 AND chunking = $3",
+        )
+        .bind(opened.id)
+        .bind(document_id)
+        .bind(&opened.spec.chunking)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed(ACTION))?;
+        Ok(digest.and_then(|bytes| bytes.try_into().ok()).map(Digest::from_bytes))
+    }
+
+    async fn commit(&self, documents: &[EmbeddedDocument]) -> Result<(), PipelineError> {
+        let opened = self.opened(COMMIT)?;
+        let documents = checked(COMMIT, &opened.spec, documents)?;
+        let mut transaction = self.begin(COMMIT).await?;
+        // One committer at a time: two that replace the same document would refuse each other.
+        lock(&mut transaction, opened.id).await.map_err(failed(COMMIT))?;
+        replace(&mut transaction, &opened, &documents).await?;
+        transaction.commit().await.map_err(failed(COMMIT))
+    }
+
+    async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError> {
+        self.search_by(self.search_mode(), vector, top_k).await
+    }
+
+    async fn finish_load(&self) -> Result<(), PipelineError> {
+        let opened = self.opened(FINISH)?;
+        self.build_index(&opened).await
+    }
+
+    async fn stats(&self) -> Result<StoreStats, PipelineError> {
+        const ACTION: &str = "count documents";
+        let opened = self.opened(ACTION)?;
+        let documents: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM retake.documents WHERE collection = $1")
+                .bind(opened.id)
+                .fetch_one(&self.pool)
+                .await
+                .map_err(failed(ACTION))?;
+        let chunks: i64 = sqlx::query_scalar(table(ACTION, &opened)?.count())
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed(ACTION))?;
+        Ok(StoreStats { documents: count(documents), chunks: count(chunks) })
+    }
+
+    async fn drop_collection(&self) -> Result<(), PipelineError> {
+        const ACTION: &str = "drop collection";
+        let opened = self.opened(ACTION)?;
+        let mut transaction = self.begin(ACTION).await?;
+        lock(&mut transaction, opened.id).await.map_err(failed(ACTION))?;
+        execute(&mut transaction, table(ACTION, &opened)?.drop()).await?;
+        // Its documents go with it (ON DELETE CASCADE).
+        sqlx::query("DELETE FROM retake.collections WHERE id = $1")
+            .bind(opened.id)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(ACTION))?;
+        transaction.commit().await.map_err(failed(ACTION))?;
+        *self.opened.write() = None;
+        *self.search.write() = SearchMode::Exact;
+        Ok(())
+    }
+}
+
+type Work<'a> = Transaction<'a, Postgres>;
+
+fn table(action: &'static str, opened: &Opened) -> Result<ChunksTable, PipelineError> {
+    let dim = u16::try_from(opened.spec.dim).map_err(|_| PipelineError::Store {
+        action,
+        reason: format!("pgvector has no vectors of {} dimensions", opened.spec.dim),
+    })?;
+    Ok(ChunksTable { id: opened.id, dim })
+}
+
+/// Waits for whoever else changes the same thing; released when the transaction ends.
+async fn lock(transaction: &mut Work<'_>, key: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(LOCK_OF_SCHEMA.wrapping_add(key))
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+}
+
+async fn execute(
+    transaction: &mut Work<'_>,
+    statement: impl sqlx::SqlSafeStr,
+) -> Result<(), PipelineError> {
+    sqlx::query(statement)
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+        .map_err(failed("change tables"))
+}
+
+async fn held(
+    transaction: &mut Work<'_>,
+    name: &str,
+) -> Result<Option<HeldCollection>, sqlx::Error> {
+    let row = sqlx::query("SELECT id, model, dim, format FROM retake.collections WHERE name = $1")
+        .bind(name)
+        .fetch_optional(&mut **transaction)
+        .await?;
+    row.map(|row| {
+        Ok(HeldCollection {
+            id: row.try_get("id")?,
+            model: row.try_get("model")?,
+            dim: row.try_get("dim")?,
+            format: row.try_get("format")?,
+        })
+    })
+    .transpose()
+}
+
+async fn remember_chunking(
+    transaction: &mut Work<'_>,
+    id: i64,
+    spec: &CollectionSpec,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE retake.collections SET chunking = $2 WHERE id = $1 AND chunking <> $2")
+        .bind(id)
+        .bind(&spec.chunking)
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+}
+
+async fn create(transaction: &mut Work<'_>, spec: &CollectionSpec) -> Result<i64, PipelineError> {
+    let id: i64 = sqlx::query_scalar(
+        "INSERT INTO retake.collections (name, model, dim, chunking, format)
+         VALUES ($1, $2, $3, $4, $5) RETURNING id",
+    )
+    .bind(&spec.name)
+    .bind(&spec.model)
+    .bind(column(spec.dim as u64))
+    .bind(&spec.chunking)
+    .bind(FORMAT)
+    .fetch_one(&mut **transaction)
+    .await
+    .map_err(failed(OPEN))?;
+    let table = table(OPEN, &Opened { id, spec: spec.clone() })?;
+    execute(transaction, table.create()).await?;
+    execute(transaction, table.create_document_index()).await?;
+    Ok(id)
+}
+
+/// Puts documents in the place of their earlier versions.
+async fn replace(
+    transaction: &mut Work<'_>,
+    opened: &Opened,
+    documents: &[CheckedDocument<'_>],
+) -> Result<(), PipelineError> {
+    let table = table(COMMIT, opened)?;
+    let ids: Vec<&str> = documents.iter().map(|checked| checked.document.id.as_str()).collect();
+    let digests: Vec<&[u8]> =
+        documents.iter().map(|checked| checked.document.digest.as_bytes().as_slice()).collect();
+    let paths: Vec<&str> = documents.iter().map(|checked| checked.document.path.as_str()).collect();
+    sqlx::query(table.delete_documents())
+        .bind(&ids)
+        .execute(&mut **transaction)
+        .await
+        .map_err(failed(COMMIT))?;
+    sqlx::query(
+        "INSERT INTO retake.documents (collection, id, digest, path, chunking)
+         SELECT $1, id, digest, path, $2
+         FROM unnest($3::text[], $4::bytea[], $5::text[]) AS given (id, digest, path)
+         ON CONFLICT (collection, id) DO UPDATE SET digest = excluded.digest,
+             path = excluded.path, chunking = excluded.chunking",
+    )
+    .bind(opened.id)
+    .bind(&opened.spec.chunking)
+    .bind(&ids)
+    .bind(&digests)
+    .bind(&paths)
+    .execute(&mut **transaction)
+    .await
+    .map_err(failed(COMMIT))?;
+    copy_chunks(transaction, table, documents).await
+}
+
+async fn copy_chunks(
+    transaction: &mut Work<'_>,
+    table: ChunksTable,
+    documents: &[CheckedDocument<'_>],
+) -> Result<(), PipelineError> {
+    let mut copy = transaction.copy_in_raw(&table.copy_in()).await.map_err(failed(COMMIT))?;
+    let mut buffer = CopyBuffer::new();
+    for checked in documents {
+        for (chunk, vector) in &checked.chunks {
+            buffer.row(&checked.document.id, chunk, vector)?;
+            if buffer.is_full() {
+                copy.send(buffer.bytes()).await.map_err(failed(COMMIT))?;
+                buffer.clear();
+            }
+        }
+    }
+    buffer.finish();
+    copy.send(buffer.bytes()).await.map_err(failed(COMMIT))?;
+    copy.finish().await.map(drop).map_err(failed(COMMIT))
+}
+
+/// Lets the index find `top_k` rows: by default it looks at 40 and then stops.
+async fn prepare_index_scan(transaction: &mut Work<'_>, top_k: usize) -> Result<(), sqlx::Error> {
+    let candidates = top_k.saturating_mul(2).clamp(EF_SEARCH_MIN, EF_SEARCH_MAX);
+    sqlx::query(
+        "SELECT set_config('hnsw.ef_search', $1, true),
+                set_config('hnsw.iterative_scan', 'relaxed_order', true)",
+    )
+    .bind(candidates.to_string())
+    .execute(&mut **transaction)
+    .await
+    .map(drop)
+}
+
+fn hit_from(row: &PgRow) -> Result<Hit, sqlx::Error> {
+    let chunk = Chunk {
+        id: row.try_get("id")?,
+        document_id: row.try_get("document_id")?,
+        ordinal: small_count(row.try_get("ordinal")?),
+        text: row.try_get("text")?,
+        start_char: count(row.try_get("start_char")?),
+        end_char: count(row.try_get("end_char")?),
+        tokens: small_count(row.try_get("tokens")?),
+    };
+    Ok(Hit { chunk, similarity: similarity(row.try_get("distance")?), rerank_score: None })
+}
+
+fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {
+    move |error| PipelineError::Store { action, reason: error.to_string() }
+}
+
+const OPEN: &str = "open collection";
+const COMMIT: &str = "commit documents";
+const SEARCH: &str = "search vectors";
+const FINISH: &str = "build search index";
+/// Any number that other programs' advisory locks are unlikely to use; collections count up from it.
+const LOCK_OF_SCHEMA: i64 = 0x7265_7461_6b65_0000;
+/// Key of the lock on the fixed tables; collections count from 1.
+const NO_COLLECTION: i64 = 0;
+/// Below this an exact scan takes about a millisecond and is always right.
+const INDEX_ROWS_MIN: i64 = 1000;
+/// pgvector's own default.
+const EF_SEARCH_MIN: usize = 40;
+/// The most pgvector allows; an iterative scan goes on beyond it.
+const EF_SEARCH_MAX: usize = 1000;

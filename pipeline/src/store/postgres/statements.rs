@@ -1,0 +1,126 @@
+//! The statements that name a collection's own table.
+//!
+//! A table name cannot be a bound parameter. These are the only statements put together at run
+//! time, and only from integers: the collection's number and the width of its vectors. No text
+//! that came from outside ever meets SQL text (guarantee V2).
+
+use sqlx::AssertSqlSafe;
+
+use super::copy::COLUMNS;
+
+/// The chunks table of one collection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChunksTable {
+    /// Number of the collection.
+    pub(super) id: i64,
+    /// Width of its vectors.
+    pub(super) dim: u16,
+}
+
+/// A statement made of integers and of the text in this file.
+type Statement = AssertSqlSafe<String>;
+
+impl ChunksTable {
+    /// Makes the table. Ids are compared by their bytes, so the order of equal distances does not
+    /// depend on the database's language.
+    pub(super) fn create(self) -> Statement {
+        let Self { id, dim } = self;
+        AssertSqlSafe(format!(
+            "CREATE TABLE retake.chunks_{id} (
+                id text COLLATE \"C\" PRIMARY KEY, document_id text COLLATE \"C\" NOT NULL,
+                ordinal bigint NOT NULL, start_char bigint NOT NULL, end_char bigint NOT NULL,
+                tokens bigint NOT NULL, embedding vector({dim}) NOT NULL, text text NOT NULL)"
+        ))
+    }
+
+    /// Makes the index by which old versions are found.
+    pub(super) fn create_document_index(self) -> Statement {
+        AssertSqlSafe(format!("CREATE INDEX ON retake.chunks_{} (document_id)", self.id))
+    }
+
+    /// Drops the table.
+    pub(super) fn drop(self) -> Statement {
+        AssertSqlSafe(format!("DROP TABLE IF EXISTS retake.chunks_{}", self.id))
+    }
+
+    /// Deletes the chunks of documents: `$1` their ids.
+    pub(super) fn delete_documents(self) -> Statement {
+        AssertSqlSafe(format!("DELETE FROM retake.chunks_{} WHERE document_id = ANY($1)", self.id))
+    }
+
+    /// Loads chunks.
+    pub(super) fn copy_in(self) -> String {
+        format!("COPY retake.chunks_{} ({COLUMNS}) FROM STDIN (FORMAT binary)", self.id)
+    }
+
+    /// Counts chunks.
+    pub(super) fn count(self) -> Statement {
+        AssertSqlSafe(format!("SELECT count(*) FROM retake.chunks_{}", self.id))
+    }
+
+    /// Gives the planner fresh statistics.
+    pub(super) fn analyze(self) -> Statement {
+        AssertSqlSafe(format!("ANALYZE retake.chunks_{}", self.id))
+    }
+
+    /// Name of the search index.
+    pub(super) fn index_name(self) -> String {
+        format!("chunks_{}_hnsw", self.id)
+    }
+
+    /// Whether pgvector can index vectors this wide at all.
+    pub(super) fn can_be_indexed(self) -> bool {
+        self.dim <= HALFVEC_INDEX_DIM_MAX
+    }
+
+    /// Builds the search index. Its operator class is the metric of the searches below; another
+    /// would never be used.
+    pub(super) fn create_index(self) -> Statement {
+        let (column, class) = if self.dim <= VECTOR_INDEX_DIM_MAX {
+            ("embedding".to_owned(), "vector_cosine_ops")
+        } else {
+            (format!("(embedding::halfvec({}))", self.dim), "halfvec_cosine_ops")
+        };
+        AssertSqlSafe(format!(
+            "CREATE INDEX IF NOT EXISTS {} ON retake.chunks_{} USING hnsw ({column} {class})",
+            self.index_name(),
+            self.id
+        ))
+    }
+
+    /// Exact search: `$1` the vector, `$2` how many. NaN is the distance of a vector of length 0,
+    /// which is neither near nor far.
+    pub(super) fn search_exact(self) -> Statement {
+        AssertSqlSafe(format!(
+            "SELECT id, document_id, ordinal, start_char, end_char, tokens, text, distance
+             FROM (SELECT *, coalesce(nullif(embedding <=> $1, 'NaN'), 1) AS distance
+                   FROM retake.chunks_{}) AS chunks
+             ORDER BY distance, id LIMIT $2",
+            self.id
+        ))
+    }
+
+    /// Search by the index: `$1` the vector, `$2` how many. The inner query has the only form an
+    /// HNSW index answers; the outer one restores the order that an iterative scan relaxes
+    /// (`+ 0` keeps PostgreSQL 17 from trusting the inner order).
+    pub(super) fn search_indexed(self) -> Statement {
+        let order = if self.dim <= VECTOR_INDEX_DIM_MAX {
+            "embedding <=> $1".to_owned()
+        } else {
+            format!("embedding::halfvec({0}) <=> $1::halfvec({0})", self.dim)
+        };
+        AssertSqlSafe(format!(
+            "WITH nearest AS MATERIALIZED (
+                SELECT id, document_id, ordinal, start_char, end_char, tokens, text,
+                       embedding <=> $1 AS distance
+                FROM retake.chunks_{} ORDER BY {order} LIMIT $2)
+             SELECT * FROM nearest ORDER BY distance + 0, id",
+            self.id
+        ))
+    }
+}
+
+/// The widest `vector` an HNSW index takes.
+const VECTOR_INDEX_DIM_MAX: u16 = 2000;
+/// The widest `halfvec` an HNSW index takes; wider collections are searched exactly.
+const HALFVEC_INDEX_DIM_MAX: u16 = 4000;

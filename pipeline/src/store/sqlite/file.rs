@@ -1,0 +1,346 @@
+//! The file behind [`super::SqliteStore`]: its tables and statements.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::RwLock;
+use retake_schemas::Digest;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{ConnectOptions as _, Row, Sqlite, Transaction};
+
+use crate::document::{Chunk, Hit};
+use crate::error::PipelineError;
+use crate::store::vector::{
+    CheckedDocument, FORMAT, HeldCollection, Opened, check_model, check_vector, checked, column,
+    count, not_open, similarity, small_count,
+};
+use crate::store::{CollectionSpec, EmbeddedDocument, StoreStats, VectorStore, sqlite_vec};
+
+/// The store itself.
+#[derive(Debug)]
+pub(super) struct SqliteFile {
+    path: PathBuf,
+    pool: SqlitePool,
+    opened: RwLock<Option<Opened>>,
+}
+
+impl SqliteFile {
+    /// Prepares the store in `path`. The file is made by the first `open_collection`.
+    ///
+    /// # Errors
+    /// SQLite refused the distance functions.
+    pub(super) fn new(path: &Path) -> Result<Self, PipelineError> {
+        if !sqlite_vec::register() {
+            return Err(PipelineError::Store {
+                action: "register sqlite-vec",
+                reason: "SQLite refused the extension".to_owned(),
+            });
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            // Several chunks with their vectors fit a page, so a scan wastes little of each read.
+            .page_size(PAGE_BYTES)
+            .journal_mode(SqliteJournalMode::Wal)
+            // In WAL mode this loses no consistency; a power cut may undo the last commits whole.
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true)
+            // Nobody hears it (see `super::unseen`), so it need not be put together.
+            .disable_statement_logging();
+        let pool =
+            SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_lazy_with(options);
+        Ok(Self { path: path.to_owned(), pool, opened: RwLock::new(None) })
+    }
+
+    fn opened(&self, action: &'static str) -> Result<Opened, PipelineError> {
+        self.opened.read().clone().ok_or_else(|| not_open(action))
+    }
+
+    async fn begin(&self, action: &'static str) -> Result<Transaction<'_, Sqlite>, PipelineError> {
+        // A deferred transaction that writes later can fail with "busy" at once; this one waits.
+        self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed(action))
+    }
+
+    /// Makes the file, readable by its owner only: it holds the texts of private documents.
+    fn create_file(&self) -> Result<(), PipelineError> {
+        let io = |source| PipelineError::Io { path: self.path.clone(), source };
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder).map_err(io)?;
+        }
+        let mut options = std::fs::OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::OpenOptionsExt as _;
+            options.mode(0o600);
+        }
+        options.open(&self.path).map(drop).map_err(io)
+    }
+
+    async fn held(
+        &self,
+        transaction: &mut Transaction<'_, Sqlite>,
+        name: &str,
+    ) -> Result<Option<HeldCollection>, PipelineError> {
+        let row = sqlx::query("SELECT id, model, dim, format FROM collections WHERE name = ?")
+            .bind(name)
+            .fetch_optional(&mut **transaction)
+            .await
+            .map_err(failed(OPEN))?;
+        row.map(|row| held_from(&row)).transpose().map_err(failed(OPEN))
+    }
+
+    async fn has_tables(&self) -> Result<bool, PipelineError> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'chunks')",
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(failed(OPEN))
+    }
+}
+
+#[async_trait]
+impl VectorStore for SqliteFile {
+    fn system(&self) -> &'static str {
+        "sqlite"
+    }
+
+    async fn open_collection(&self, spec: &CollectionSpec) -> Result<(), PipelineError> {
+        self.create_file()?;
+        let mut transaction = self.begin(OPEN).await?;
+        for statement in SCHEMA {
+            sqlx::query(statement).execute(&mut *transaction).await.map_err(failed(OPEN))?;
+        }
+        if let Some(held) = self.held(&mut transaction, &spec.name).await? {
+            check_model(OPEN, spec, &held)?;
+        }
+        let id: i64 = sqlx::query_scalar(
+            "INSERT INTO collections (name, model, dim, chunking, format) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT (name) DO UPDATE SET chunking = excluded.chunking RETURNING id",
+        )
+        .bind(&spec.name)
+        .bind(&spec.model)
+        .bind(column(spec.dim as u64))
+        .bind(&spec.chunking)
+        .bind(FORMAT)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed(OPEN))?;
+        transaction.commit().await.map_err(failed(OPEN))?;
+        *self.opened.write() = Some(Opened { id, spec: spec.clone() });
+        Ok(())
+    }
+
+    async fn open_existing(&self, spec: &CollectionSpec) -> Result<bool, PipelineError> {
+        if !self.path.exists() || !self.has_tables().await? {
+            return Ok(false);
+        }
+        let mut transaction = self.pool.begin().await.map_err(failed(OPEN))?;
+        let Some(held) = self.held(&mut transaction, &spec.name).await? else {
+            return Ok(false);
+        };
+        check_model(OPEN, spec, &held)?;
+        *self.opened.write() = Some(Opened { id: held.id, spec: spec.clone() });
+        Ok(true)
+    }
+
+    async fn committed_digest(&self, document_id: &str) -> Result<Option<Digest>, PipelineError> {
+        const ACTION: &str = "look up document";
+        let opened = self.opened(ACTION)?;
+        let digest: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT digest FROM documents WHERE collection = ? AND id = ? AND chunking = ?",
+        )
+        .bind(opened.id)
+        .bind(document_id)
+        .bind(&opened.spec.chunking)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed(ACTION))?;
+        Ok(digest.and_then(|bytes| bytes.try_into().ok()).map(Digest::from_bytes))
+    }
+
+    async fn commit(&self, documents: &[EmbeddedDocument]) -> Result<(), PipelineError> {
+        let opened = self.opened(COMMIT)?;
+        let documents = checked(COMMIT, &opened.spec, documents)?;
+        let mut transaction = self.begin(COMMIT).await?;
+        for document in &documents {
+            replace(&mut transaction, &opened, document).await.map_err(failed(COMMIT))?;
+        }
+        transaction.commit().await.map_err(failed(COMMIT))
+    }
+
+    async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError> {
+        const ACTION: &str = "search vectors";
+        let opened = self.opened(ACTION)?;
+        check_vector(ACTION, &opened.spec, "the query", vector)?;
+        let rows = sqlx::query(SEARCH)
+            .bind(little_endian(vector))
+            .bind(opened.id)
+            .bind(column(top_k as u64))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed(ACTION))?;
+        rows.iter().map(hit_from).collect::<Result<_, _>>().map_err(failed(ACTION))
+    }
+
+    async fn finish_load(&self) -> Result<(), PipelineError> {
+        // Moves the log into the file, so that a copy of the file alone is complete. A reader of
+        // another process may prevent it; then the next one does it.
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(failed("finish load"))
+    }
+
+    async fn stats(&self) -> Result<StoreStats, PipelineError> {
+        const ACTION: &str = "count documents";
+        let opened = self.opened(ACTION)?;
+        let row = sqlx::query(
+            "SELECT (SELECT count(*) FROM documents WHERE collection = ?1) AS documents,
+                    (SELECT count(*) FROM chunks WHERE collection = ?1) AS chunks",
+        )
+        .bind(opened.id)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(failed(ACTION))?;
+        let number = |name| row.try_get(name).map(count).map_err(failed(ACTION));
+        Ok(StoreStats { documents: number("documents")?, chunks: number("chunks")? })
+    }
+
+    async fn drop_collection(&self) -> Result<(), PipelineError> {
+        const ACTION: &str = "drop collection";
+        let opened = self.opened(ACTION)?;
+        let mut transaction = self.begin(ACTION).await?;
+        for statement in [
+            "DELETE FROM chunks WHERE collection = ?",
+            "DELETE FROM documents WHERE collection = ?",
+            "DELETE FROM collections WHERE id = ?",
+        ] {
+            sqlx::query(statement)
+                .bind(opened.id)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(ACTION))?;
+        }
+        transaction.commit().await.map_err(failed(ACTION))?;
+        *self.opened.write() = None;
+        Ok(())
+    }
+}
+
+/// Puts a document in the place of its earlier version.
+async fn replace(
+    transaction: &mut Transaction<'_, Sqlite>,
+    opened: &Opened,
+    checked: &CheckedDocument<'_>,
+) -> Result<(), sqlx::Error> {
+    let document = checked.document;
+    // The chunks of the old version go with it (ON DELETE CASCADE).
+    sqlx::query("DELETE FROM documents WHERE collection = ? AND id = ?")
+        .bind(opened.id)
+        .bind(&document.id)
+        .execute(&mut **transaction)
+        .await?;
+    sqlx::query(
+        "INSERT INTO documents (collection, id, digest, path, chunking) VALUES (?, ?, ?, ?, ?)",
+    )
+    .bind(opened.id)
+    .bind(&document.id)
+    .bind(document.digest.as_bytes().as_slice())
+    .bind(&document.path)
+    .bind(&opened.spec.chunking)
+    .execute(&mut **transaction)
+    .await?;
+    for (chunk, vector) in &checked.chunks {
+        sqlx::query(
+            "INSERT INTO chunks (collection, id, document_id, ordinal, start_char, end_char, \
+             tokens, embedding, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(opened.id)
+        .bind(&chunk.id)
+        .bind(&document.id)
+        .bind(chunk.ordinal)
+        .bind(column(chunk.start_char))
+        .bind(column(chunk.end_char))
+        .bind(chunk.tokens)
+        .bind(little_endian(vector))
+        .bind(&chunk.text)
+        .execute(&mut **transaction)
+        .await?;
+    }
+    Ok(())
+}
+
+fn held_from(row: &SqliteRow) -> Result<HeldCollection, sqlx::Error> {
+    Ok(HeldCollection {
+        id: row.try_get("id")?,
+        model: row.try_get("model")?,
+        dim: row.try_get("dim")?,
+        format: row.try_get("format")?,
+    })
+}
+
+fn hit_from(row: &SqliteRow) -> Result<Hit, sqlx::Error> {
+    let chunk = Chunk {
+        id: row.try_get("id")?,
+        document_id: row.try_get("document_id")?,
+        ordinal: small_count(row.try_get("ordinal")?),
+        text: row.try_get("text")?,
+        start_char: count(row.try_get("start_char")?),
+        end_char: count(row.try_get("end_char")?),
+        tokens: small_count(row.try_get("tokens")?),
+    };
+    Ok(Hit { chunk, similarity: similarity(row.try_get("distance")?), rerank_score: None })
+}
+
+fn little_endian(vector: &[f32]) -> Vec<u8> {
+    vector.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {
+    move |error| PipelineError::Store { action, reason: error.to_string() }
+}
+
+/// The tables. `embedding` stands before `text`, so a scan never reads the text's pages.
+const SCHEMA: [&str; 4] = [
+    "CREATE TABLE IF NOT EXISTS collections (
+        id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, model TEXT NOT NULL,
+        dim INTEGER NOT NULL, chunking TEXT NOT NULL, format INTEGER NOT NULL) STRICT",
+    "CREATE TABLE IF NOT EXISTS documents (
+        collection INTEGER NOT NULL REFERENCES collections (id) ON DELETE CASCADE,
+        id TEXT NOT NULL, digest BLOB NOT NULL, path TEXT NOT NULL, chunking TEXT NOT NULL,
+        PRIMARY KEY (collection, id)) STRICT, WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS chunks (
+        collection INTEGER NOT NULL, id TEXT NOT NULL, document_id TEXT NOT NULL,
+        ordinal INTEGER NOT NULL, start_char INTEGER NOT NULL, end_char INTEGER NOT NULL,
+        tokens INTEGER NOT NULL, embedding BLOB NOT NULL, text TEXT NOT NULL,
+        PRIMARY KEY (collection, id),
+        FOREIGN KEY (collection, document_id) REFERENCES documents (collection, id)
+            ON DELETE CASCADE) STRICT",
+    "CREATE INDEX IF NOT EXISTS chunks_of_document ON chunks (collection, document_id)",
+];
+
+/// Reads the table in order of its pages: by the index on `(collection, id)` every row would be a
+/// jump. A vector of length 0 has no distance; 1 puts it between near and far.
+const SEARCH: &str = "
+    WITH nearest AS MATERIALIZED (
+        SELECT rowid AS place, coalesce(vec_distance_cosine(embedding, ?1), 1.0) AS distance
+        FROM chunks NOT INDEXED WHERE collection = ?2 ORDER BY distance, id LIMIT ?3)
+    SELECT id, document_id, ordinal, start_char, end_char, tokens, text, distance
+    FROM nearest JOIN chunks ON chunks.rowid = nearest.place ORDER BY distance, id";
+
+/// The default of 4 KiB holds one chunk of 256 tokens with 384 dimensions, and half of it is air.
+const PAGE_BYTES: u32 = 16 << 10;
+/// Longer than any commit of ours takes; after it another writer is stuck, not slow.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// One writer, and as many readers as there may be queries at the same time on a usual machine.
+const CONNECTIONS_MAX: u32 = 8;
+const OPEN: &str = "open collection";
+const COMMIT: &str = "commit documents";

@@ -1,0 +1,12 @@
+//! Whole-pipeline tests: stores, ingest, queries, evaluation, and the replay target.
+
+mod capture;
+mod eval;
+mod fixtures;
+mod ingest;
+mod pgvector;
+#[path = "../../../tests/support/postgres.rs"]
+mod postgres;
+mod query;
+mod replay;
+mod stores;

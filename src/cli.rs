@@ -1,0 +1,361 @@
+//! The verbs and their options.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use retake_schemas::event::Capture;
+
+use crate::failure::EXIT_CODES;
+
+/// Flight recorder and replay bench for RAG and LLM pipelines.
+#[derive(Debug, Parser)]
+#[command(name = "retake", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Options every verb takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Folder of the store [default: $RETAKE_STORE, else a `.retake` found upward, else ./.retake]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    /// Output format [default: table on a terminal]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub(crate) format: Option<Format>,
+    /// Configuration file [default: `retake.toml` found upward]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// No progress, no messages; only results and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more; twice for more still
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// One JSON document with a `schema_version`.
+    Json,
+    /// One JSON object a line.
+    Ndjson,
+    /// Comma-separated values.
+    Csv,
+    /// A Markdown table.
+    Markdown,
+    /// An Arrow IPC stream.
+    Arrow,
+    /// A Parquet file.
+    Parquet,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// The main job end to end, offline: ingest, ask, record, break down, replay, diff, report
+    #[command(after_help = "Example: retake demo --docs docs --out demo-out")]
+    Demo(Demo),
+    /// The built-in RAG pipeline, always recorded as a run
+    #[command(subcommand)]
+    Rag(Rag),
+    /// The run history
+    Runs(Runs),
+    /// Where the time, tokens, money and errors of a run went
+    #[command(after_help = "Example: retake breakdown last --by stage,model")]
+    Breakdown(Breakdown),
+    /// One trace as a waterfall in the terminal
+    #[command(after_help = "Example: retake trace slowest")]
+    Trace(Trace),
+    /// Two runs compared, stage by stage
+    #[command(after_help = "Example: retake diff last~1 last")]
+    Diff(Diff),
+    /// SQL over the run history
+    #[command(
+        after_help = "Example: retake sql \"select stage, count(*), approx_percentile_cont(duration_ns, 0.95) \
+                      from spans group by stage\""
+    )]
+    Sql(Sql),
+    /// Re-execute the workload of a recorded run with changed settings
+    #[command(subcommand)]
+    Replay(Replay),
+    /// One self-contained HTML file about a run, alone or against another
+    #[command(after_help = "Example: retake report last --output report.html")]
+    Report(Report),
+    /// Check every file of the store against its digest
+    Verify(Verify),
+    /// Show the settings in force and where each came from
+    Config(Config),
+    /// Shell completions
+    #[command(
+        after_help = "Example: retake completions bash > ~/.local/share/bash-completion/completions/retake"
+    )]
+    Completions(Completions),
+    /// Manual pages, into a folder
+    Man(Man),
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Documents to ingest [default: the `docs` folder here, else documents that come with retake]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) docs: Option<PathBuf>,
+    /// Folder for the demo's store and report
+    #[arg(long, value_name = "DIR", default_value = "retake-demo")]
+    pub(crate) out: PathBuf,
+    /// Change a setting of the pipeline, such as `embed.provider=minilm`; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// Settings of the built-in pipeline, for one command.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RagArgs {
+    /// Change a setting, such as `embed.batch_size=64`; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Name of the run
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run: Option<String>,
+    /// Label of the run; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// How much content the run keeps; replays need `full`
+    #[arg(long, value_name = "POLICY", value_parser = parse_capture)]
+    pub(crate) capture: Option<Capture>,
+}
+
+fn parse_capture(text: &str) -> Result<Capture, String> {
+    [Capture::Off, Capture::Digest, Capture::Full]
+        .into_iter()
+        .find(|capture| capture.as_str() == text)
+        .ok_or_else(|| "expected off, digest or full".to_owned())
+}
+
+/// The built-in pipeline.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rag {
+    /// Load, chunk, embed and store documents; what is stored unchanged is not done again
+    #[command(after_help = "Example: retake rag ingest docs --set embed.batch_size=64")]
+    Ingest {
+        /// Folders and files: Markdown, HTML, text; .gitignore is respected
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        #[command(flatten)]
+        rag: RagArgs,
+    },
+    /// Answer a question from the ingested documents
+    #[command(after_help = "Example: retake rag ask \"What is a run?\" --set retrieve.top_k=8")]
+    Ask {
+        /// The question
+        question: String,
+        #[command(flatten)]
+        rag: RagArgs,
+    },
+    /// Answer many questions and measure retrieval and answers against what is known
+    #[command(after_help = "Example: retake rag eval questions.jsonl --output results.jsonl")]
+    Eval {
+        /// JSON lines: `question`, and as far as known `id`, `answers`, `references`
+        questions: PathBuf,
+        /// JSON lines with one result each; an existing file is continued
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        rag: RagArgs,
+    },
+}
+
+/// Options of `runs`.
+#[derive(Debug, Args)]
+pub(crate) struct Runs {
+    #[command(subcommand)]
+    pub(crate) action: Option<RunsAction>,
+}
+
+/// What to do with the history.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsAction {
+    /// Everything known of one run
+    Show {
+        /// The run: id, unique prefix, name, `last`, `last~1`, `label:key=value`
+        run: String,
+    },
+    /// Add or change labels of a run
+    Label {
+        /// The run
+        run: String,
+        /// Labels
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        labels: Vec<String>,
+    },
+    /// Remove a run
+    Rm {
+        /// The run
+        run: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Options of `breakdown`.
+#[derive(Debug, Args)]
+pub(crate) struct Breakdown {
+    /// The run
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+    /// Group by: stage, model, kind, name, service, provider, status; comma-separated
+    #[arg(long, value_name = "KEYS", default_value = "stage")]
+    pub(crate) by: String,
+}
+
+/// Options of `trace`.
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// A trace id or a unique prefix of one, `slowest`, `failed`, or `list`
+    #[arg(default_value = "list")]
+    pub(crate) trace: String,
+    /// The run
+    #[arg(long, default_value = "last")]
+    pub(crate) run: String,
+    /// Show at most so many spans, or traces of a list
+    #[arg(long, default_value_t = 60)]
+    pub(crate) most: usize,
+}
+
+/// Options of `diff`.
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    /// The run to compare against
+    pub(crate) base: String,
+    /// The run under question
+    #[arg(default_value = "last")]
+    pub(crate) candidate: String,
+    /// Exit with 10 when the candidate is worse, 20 when the data cannot tell
+    #[arg(long)]
+    pub(crate) fail_on_regression: bool,
+}
+
+/// Options of `sql`.
+#[derive(Debug, Args)]
+pub(crate) struct Sql {
+    /// The query; without one, an interactive shell (or queries from standard input)
+    pub(crate) query: Option<String>,
+    /// Read the query from a file
+    #[arg(long, short, value_name = "FILE", conflicts_with = "query")]
+    pub(crate) file: Option<PathBuf>,
+    /// Only these runs; may be repeated [default: all]
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Vec<String>,
+    /// List tables, views and functions with their meaning
+    #[arg(long, conflicts_with_all = ["query", "file"])]
+    pub(crate) reference: bool,
+}
+
+/// Replaying.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Replay {
+    /// Say what a replay would do, and which recorded outputs a changed setting makes invalid
+    #[command(
+        after_help = "Example: retake replay plan last --set retrieve.top_k=8 --llm recorded"
+    )]
+    Plan(ReplayArgs),
+    /// Replay, recorded as a run that links to its source
+    #[command(
+        after_help = "Example: retake replay run last --set embed.batch_size=64 --set workers=4 --concurrency 2"
+    )]
+    Run(ReplayArgs),
+}
+
+/// Options of a replay.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The run whose workload to repeat
+    pub(crate) source: String,
+    #[command(flatten)]
+    pub(crate) rag: RagArgs,
+    /// Keep so many operations under way, instead of the recorded arrival times
+    #[arg(long, value_name = "N", conflicts_with = "speed", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) concurrency: Option<u16>,
+    /// Factor on the recorded arrival rate
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = parse_speed)]
+    pub(crate) speed: f64,
+    /// Answers of the language model: called anew, or taken from the recording
+    #[arg(long, value_enum, default_value_t = LlmSource::Live)]
+    pub(crate) llm: LlmSource,
+}
+
+fn parse_speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if speed.is_finite() && speed > 0.0 => Ok(speed),
+        _ => Err("expected a number above 0, such as 2 or 0.5".to_owned()),
+    }
+}
+
+/// Where LLM answers of a replay come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LlmSource {
+    /// The model is called.
+    Live,
+    /// The recording answers; a request it does not know fails, and is never called live.
+    Recorded,
+}
+
+/// Options of `report`.
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// The run
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+    /// A run to compare it against
+    pub(crate) base: Option<String>,
+    /// Where to write
+    #[arg(long, short, value_name = "FILE", default_value = "report.html")]
+    pub(crate) output: PathBuf,
+}
+
+/// Options of `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// The run [default: all]
+    pub(crate) run: Option<String>,
+}
+
+/// Options of `config`.
+#[derive(Debug, Args)]
+pub(crate) struct Config {
+    /// Show where each value came from
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+/// Options of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Folder for the pages
+    pub(crate) folder: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,182 @@
+//! `retake demo`: the main job end to end on real documents, offline.
+
+mod documents;
+
+use std::path::{Path, PathBuf};
+
+use retake_analyzer::DiffOptions;
+use retake_pipeline::ingest::{IngestDeps, IngestRequest, Silent, ingest};
+use retake_pipeline::query::{AskOptions, Engine};
+use retake_recorder::Store;
+use retake_schemas::RunId;
+use retake_schemas::event::{Capture, RunStatus};
+use retake_schemas::settings::RagSettings;
+use tokio_util::sync::CancellationToken;
+
+use super::{analyzer, rag};
+use crate::cli::{Demo, Format, LlmSource, RagArgs, ReplayArgs};
+use crate::commands::replay::Prepared;
+use crate::context::Context;
+use crate::failure::{Code, Failure};
+use crate::output::print;
+use crate::progress::Progress;
+use crate::recording::{Recording, cancel_on_signal};
+use crate::render;
+
+pub(crate) async fn run(context: Context, args: Demo) -> Result<Code, Failure> {
+    let settings = rag::settings(&context.config.settings.rag, &args.set)?;
+    let out = args.out;
+    let context = context.with_store(out.join("store"));
+    let docs = documents::folder(args.docs, &out)?;
+    let store = context.store_for_writing()?;
+    let cancel = cancel_on_signal()?;
+
+    heading(&context, "1. Record: ingest documents and answer questions");
+    let production = record(&context, &store, &settings, &docs, cancel.clone()).await?;
+    heading(&context, "2. Break down: where did the time go?");
+    breakdown(&context, &store, &production).await?;
+    heading(&context, "3. Replay: the same workload, as it was and with other settings");
+    // Both lanes are replays, so that they differ in nothing but the settings.
+    let changes = changes(&settings);
+    let base = replay(&context, &store, &production, "baseline", &[], cancel.clone()).await?;
+    let candidate =
+        replay(&context, &store, &production, "candidate", &changes, cancel.clone()).await?;
+    heading(&context, "4. Diff: did it get better?");
+    let analyzer = analyzer(&context, &store, &[&base, &candidate])?;
+    let diff = retake_analyzer::diff(&analyzer, &base, &candidate, &DiffOptions::default()).await?;
+    print(&render::diff(&diff, Format::Table))?;
+    heading(&context, "5. Report");
+    let data = retake_analyzer::report_data(&analyzer, &candidate, Some(&base)).await?;
+    let path = out.join("report.html");
+    std::fs::write(&path, retake_analyzer::report::render(&data))?;
+    print(&path.canonicalize().unwrap_or(path).display().to_string())?;
+    let store = out.join("store");
+    let store = store.display();
+    context.say(&format!(
+        "\nnext: retake --store {store} runs\n      retake --store {store} trace slowest --run demo\n      \
+         retake --store {store} sql \"select stage, count(*), approx_percentile_cont(duration_ns, 0.95) from spans group by stage\""
+    ));
+    Ok(Code::Ok)
+}
+
+fn heading(context: &Context, text: &str) {
+    context.say(&format!("\n{text}"));
+}
+
+/// Another embed batch size and worker count than the recorded run had.
+fn changes(settings: &RagSettings) -> Vec<String> {
+    let batch_size = if settings.embed.batch_size >= 64 { 8 } else { 128 };
+    let workers = if settings.workers >= 4 { 1 } else { 4 };
+    vec![format!("embed.batch_size={batch_size}"), format!("workers={workers}")]
+}
+
+async fn record(
+    context: &Context,
+    store: &Store,
+    settings: &RagSettings,
+    docs: &Path,
+    cancel: CancellationToken,
+) -> Result<RunId, Failure> {
+    let args = RagArgs {
+        set: Vec::new(),
+        run: Some("demo".to_owned()),
+        label: vec!["demo=production".to_owned()],
+        capture: Some(Capture::Full),
+    };
+    let deps = IngestDeps::from_settings(settings, &context.default_sqlite()).await?;
+    let recording = Recording::start(rag::builder(context, "demo", &args, settings)?, store)?;
+    let run_id = recording.run_id().clone();
+    let outcome = workload(context, settings, &deps, docs, cancel).await;
+    let status = if outcome.is_ok() { RunStatus::Finished } else { RunStatus::Interrupted };
+    let summary = recording.finish(context, status);
+    outcome?;
+    context.say(&format!(
+        "run {run_id}: {} events, {} dropped, {} spans",
+        summary.offered, summary.dropped, summary.spans
+    ));
+    Ok(run_id)
+}
+
+/// Ingests the documents and asks the questions.
+async fn workload(
+    context: &Context,
+    settings: &RagSettings,
+    deps: &IngestDeps,
+    docs: &Path,
+    cancel: CancellationToken,
+) -> Result<(), Failure> {
+    let (mut documents, mut chunks) = (0, 0);
+    for (roots, number) in documents::deliveries(docs)?.into_iter().zip(1..) {
+        let request_id = Some(format!("delivery {number}"));
+        let request = IngestRequest { roots, request_id, ..IngestRequest::default() };
+        let report = ingest(request, deps, &Silent, cancel.clone()).await?;
+        documents += report.documents();
+        chunks += report.chunks;
+        for failure in &report.failures {
+            context.warn(&format!("{}: {}", failure.id, failure.message));
+        }
+    }
+    context.say(&format!("{documents} documents ingested, {chunks} chunks"));
+    let questions = documents::questions(docs, settings)?;
+    let engine = Engine::from_settings(settings, &context.default_sqlite()).await?;
+    let progress = Progress::new(context.quiet, "ask", "questions");
+    progress.length(questions.len() as u64);
+    for (question, position) in questions.iter().zip(1..) {
+        let options = AskOptions {
+            request_id: Some(format!("q{position}")),
+            cancellation: cancel.clone(),
+            ..AskOptions::default()
+        };
+        let answer = engine.ask(question, options, &mut |_| {}).await?;
+        progress.position(position);
+        if position <= ANSWERS_SHOWN {
+            context.say(&render::question(question, &answer.text));
+        }
+    }
+    progress.finish();
+    context.say(&format!("{} questions answered", questions.len()));
+    Ok(())
+}
+
+async fn breakdown(context: &Context, store: &Store, run_id: &RunId) -> Result<(), Failure> {
+    let analyzer = analyzer(context, store, &[run_id])?;
+    let breakdown =
+        retake_analyzer::breakdown(&analyzer, run_id, &[retake_analyzer::GroupKey::Stage]).await?;
+    print(&render::breakdown(&breakdown, "demo", "stage", Format::Table))
+}
+
+async fn replay(
+    context: &Context,
+    store: &Store,
+    source: &RunId,
+    lane: &str,
+    changes: &[String],
+    cancel: CancellationToken,
+) -> Result<RunId, Failure> {
+    let args = ReplayArgs {
+        source: source.to_string(),
+        rag: RagArgs {
+            set: changes.to_vec(),
+            run: Some(format!("demo {lane}")),
+            label: vec![format!("demo={lane}")],
+            capture: Some(Capture::Full),
+        },
+        concurrency: Some(1),
+        speed: 1.0,
+        llm: LlmSource::Live,
+    };
+    let prepared = Prepared::new(context, store, source, &args)?;
+    let replayed = prepared.execute(context, store, &args, cancel).await?;
+    let with =
+        if changes.is_empty() { "settings as recorded".to_owned() } else { changes.join(", ") };
+    print(&format!("{lane} ({with}): {}", render::replay_line(&replayed.report)))?;
+    Ok(replayed.run_id)
+}
+
+/// Answers printed, to see that they are real.
+const ANSWERS_SHOWN: u64 = 3;
+
+/// Where the demo puts documents when the user has none.
+fn shipped_folder(out: &Path) -> PathBuf {
+    out.join("docs")
+}

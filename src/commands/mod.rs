@@ -1,0 +1,49 @@
+//! One module per verb.
+
+mod about;
+mod breakdown;
+mod demo;
+mod diff;
+mod rag;
+mod replay;
+mod report;
+mod runs;
+mod sql;
+mod trace;
+mod verify;
+
+use retake_analyzer::{Analyzer, Scope};
+use retake_recorder::Store;
+use retake_schemas::RunId;
+
+use crate::cli::{Cli, Verb};
+use crate::context::Context;
+use crate::failure::{Code, Failure};
+
+/// Runs a verb; the code is the process's exit code.
+pub(crate) async fn run(cli: Cli) -> Result<Code, Failure> {
+    let context = Context::new(&cli.global)?;
+    match cli.verb {
+        Verb::Demo(args) => demo::run(context, args).await,
+        Verb::Rag(verb) => rag::run(&context, verb).await,
+        Verb::Runs(args) => runs::run(&context, args).await,
+        Verb::Breakdown(args) => breakdown::run(&context, &args).await,
+        Verb::Trace(args) => trace::run(&context, &args).await,
+        Verb::Diff(args) => diff::run(&context, &args).await,
+        Verb::Sql(args) => sql::run(&context, args).await,
+        Verb::Replay(verb) => replay::run(&context, verb).await,
+        Verb::Report(args) => report::run(&context, &args).await,
+        Verb::Verify(args) => verify::run(&context, &args),
+        Verb::Config(args) => about::config(&context, &args),
+        Verb::Completions(args) => about::completions(&args),
+        Verb::Man(args) => about::man(&args),
+    }
+}
+
+/// Opens some runs for analysis, passing on what the analyzer warns of.
+fn analyzer(context: &Context, store: &Store, runs: &[&RunId]) -> Result<Analyzer, Failure> {
+    let scope = Scope::Runs(runs.iter().map(|run_id| (*run_id).clone()).collect());
+    let analyzer = Analyzer::open(store, scope)?;
+    analyzer.warnings().iter().for_each(|warning| context.warn(warning));
+    Ok(analyzer)
+}

@@ -1,0 +1,244 @@
+//! `retake replay`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use retake_pipeline::replay_target::BuiltInTarget;
+use retake_recorder::reader::ReadError;
+use retake_recorder::{RunReader, Store};
+use retake_replay::cassette::{Cassette, RunCassette};
+use retake_replay::engine::{Arrival, ReplayOptions, ReplayReport};
+use retake_replay::plan::{Plan, StageSource, plan};
+use retake_replay::target::Target;
+use retake_replay::workload::Workload;
+use retake_schemas::RunId;
+use retake_schemas::event::{Capture, RunStatus};
+use retake_schemas::settings::{RagSettings, RecordSettings, without_password};
+use retake_schemas::tables::SpanRow;
+use tokio_util::sync::CancellationToken;
+
+use super::rag;
+use crate::cli::{Format, LlmSource, RagArgs, Replay, ReplayArgs};
+use crate::context::Context;
+use crate::failure::{Code, Failure};
+use crate::output::{print, print_json};
+use crate::progress::Progress;
+use crate::recording::{Recording, cancel_on_signal};
+use crate::render;
+
+pub(crate) async fn run(context: &Context, verb: Replay) -> Result<Code, Failure> {
+    let (args, is_plan) = match verb {
+        Replay::Plan(args) => (args, true),
+        Replay::Run(args) => (args, false),
+    };
+    let store = context.store()?;
+    let source = context.select(&store, &args.source)?;
+    let prepared = Prepared::new(context, &store, &source, &args)?;
+    let format = context.format_or(Format::Table);
+    if is_plan {
+        match format {
+            Format::Json => print_json(&prepared.plan)?,
+            format => print(&render::plan(&prepared.plan, &source, format))?,
+        }
+    }
+    if let Some(reason) = &prepared.plan.refusal {
+        return Err(Failure::new(Code::NotReplayable, format!("replay run {source}: {reason}")));
+    }
+    if is_plan {
+        return Ok(Code::Ok);
+    }
+    let cancel = cancel_on_signal()?;
+    let replayed = prepared.execute(context, &store, &args, cancel).await?;
+    match format {
+        Format::Json => print_json(&replayed.json(&source, &prepared.plan))?,
+        format => print(&render::replay(&replayed.report, &prepared.plan, format))?,
+    }
+    for (index, message) in &replayed.report.failures {
+        context.warn(&format!("operation {index}: {message}"));
+    }
+    let run_id = &replayed.run_id;
+    context.say(&format!("recorded as run {run_id}; next: retake diff {source} {run_id}"));
+    Ok(replayed.code())
+}
+
+/// A replay that is ready to run.
+pub(super) struct Prepared {
+    source: RunId,
+    workload: Workload,
+    settings: RagSettings,
+    pub(super) plan: Plan,
+    cassette: Option<Arc<dyn Cassette>>,
+    /// Digest of the corpus the source run ingested.
+    corpus: Option<String>,
+}
+
+impl Prepared {
+    pub(super) fn new(
+        context: &Context,
+        store: &Store,
+        source: &RunId,
+        args: &ReplayArgs,
+    ) -> Result<Self, Failure> {
+        let workload = Workload::cut(store, source)?;
+        let reader = RunReader::open(store, source)?;
+        let recorded = &reader.manifest().facts.settings;
+        let mut base = RagSettings::from_recorded(recorded);
+        restore_url(context, &mut base);
+        let settings = rag::settings(&base, &args.rag.set)?;
+        let mut operations = BTreeMap::new();
+        for operation in &workload.operations {
+            *operations.entry(operation.kind.clone()).or_default() += 1;
+        }
+        let llm = match args.llm {
+            LlmSource::Live => StageSource::Live,
+            LlmSource::Recorded => StageSource::Recorded,
+        };
+        let plan = plan(operations, recorded, &settings.recordable(), llm);
+        let cassette = match llm {
+            StageSource::Live => None,
+            StageSource::Recorded => {
+                Some(Arc::new(RunCassette::load(&reader)?) as Arc<dyn Cassette>)
+            }
+        };
+        let corpus = corpus_digest(&reader)?;
+        Ok(Self { source: source.clone(), workload, settings, plan, cassette, corpus })
+    }
+
+    pub(super) async fn execute(
+        &self,
+        context: &Context,
+        store: &Store,
+        args: &ReplayArgs,
+        cancel: CancellationToken,
+    ) -> Result<Replayed, Failure> {
+        let name = args.rag.run.clone().unwrap_or_else(|| format!("replay of {}", self.source));
+        // A replay keeps what its source kept: it can itself be replayed and compared.
+        let record = RecordSettings {
+            capture: args.rag.capture.unwrap_or(Capture::Full),
+            ..context.config.settings.record.clone()
+        };
+        let rag_args = RagArgs { run: Some(name), ..args.rag.clone() };
+        let builder = rag::builder(context, "replay", &rag_args, &self.settings)?
+            .record_settings(record)
+            .replay_of(self.source.clone(), self.workload.digest());
+        let recording = Recording::start(builder, store)?;
+        let run_id = recording.run_id().clone();
+        let scratch = store.run_dir(&run_id).join("scratch");
+        let outcome = self.drive(context, args, &scratch, cancel.clone()).await;
+        let was_cut_short = cancel.is_cancelled() || outcome.is_err();
+        let status = if was_cut_short { RunStatus::Interrupted } else { RunStatus::Finished };
+        recording.finish(context, status);
+        let report = outcome?;
+        Ok(Replayed { run_id, report, is_cancelled: cancel.is_cancelled() })
+    }
+
+    async fn drive(
+        &self,
+        context: &Context,
+        args: &ReplayArgs,
+        scratch: &Path,
+        cancellation: CancellationToken,
+    ) -> Result<ReplayReport, Failure> {
+        std::fs::create_dir_all(scratch)?;
+        let built_in =
+            Arc::new(BuiltInTarget::new(self.settings.clone(), &context.default_sqlite(), scratch));
+        let target: Arc<dyn Target> = Arc::clone(&built_in) as Arc<dyn Target>;
+        let arrival = match args.concurrency {
+            Some(slots) => Arrival::Closed { concurrency: usize::from(slots) },
+            None => Arrival::Open { speed: args.speed },
+        };
+        let options = ReplayOptions { arrival, cassette: self.cassette.clone(), cancellation };
+        let progress = Progress::new(context.quiet, "replay", "operations");
+        progress.length(self.workload.operations.len() as u64);
+        let mut report = retake_replay::engine::replay(&self.workload, &target, &options, &|n| {
+            progress.position(n);
+        })
+        .await;
+        progress.finish();
+        self.check_corpus(built_in.corpus_digest().map(|d| d.to_string()), &mut report);
+        let cleaned = built_in.clean_up().await;
+        if let Err(error) = cleaned {
+            context.warn(&format!("the replay's scratch documents could not be removed: {error}"));
+        }
+        let _ = std::fs::remove_dir_all(scratch);
+        Ok(report)
+    }
+
+    /// Other documents than the recorded ones make another experiment.
+    fn check_corpus(&self, found: Option<String>, report: &mut ReplayReport) {
+        let (Some(recorded), Some(found)) = (&self.corpus, found) else { return };
+        if *recorded != found && report.objection.is_none() {
+            report.objection =
+                Some("the documents are not the ones the source run ingested".to_owned());
+        }
+    }
+}
+
+/// A run does not record a database's password; the configuration has it.
+fn restore_url(context: &Context, settings: &mut RagSettings) {
+    let configured = &context.config.settings.rag.vectors.url;
+    if let (Some(recorded), Some(configured)) = (&settings.vectors.url, configured)
+        && without_password(configured) == *recorded
+    {
+        settings.vectors.url = Some(configured.clone());
+    }
+}
+
+fn corpus_digest(reader: &RunReader) -> Result<Option<String>, ReadError> {
+    let mut ingests = reader.rows::<SpanRow>()?;
+    ingests.retain(|span| span.stage == "ingest" && span.parent_span_id.is_none());
+    ingests.sort_by_key(|span| span.start_unix_ns);
+    // Of several ingests the last one is what the replay's last one is compared with.
+    Ok(ingests.last().and_then(|span| {
+        let attributes: serde_json::Value =
+            serde_json::from_str(span.attributes.as_deref()?).ok()?;
+        attributes.get("retake.corpus.digest")?.as_str().map(str::to_owned)
+    }))
+}
+
+/// A replay that has run.
+pub(super) struct Replayed {
+    pub(super) run_id: RunId,
+    pub(super) report: ReplayReport,
+    is_cancelled: bool,
+}
+
+impl Replayed {
+    fn code(&self) -> Code {
+        if self.is_cancelled {
+            Code::Interrupted
+        } else if self.report.objection.is_some() {
+            Code::ReplayInvalid
+        } else if self.report.error + self.report.refused > 0 {
+            Code::Environment
+        } else {
+            Code::Ok
+        }
+    }
+
+    fn json(&self, source: &RunId, plan: &Plan) -> serde_json::Value {
+        let report = &self.report;
+        let changes: serde_json::Map<String, serde_json::Value> = plan
+            .changes
+            .iter()
+            .map(|c| (c.name.clone(), serde_json::json!({"from": c.from, "to": c.to})))
+            .collect();
+        serde_json::json!({
+            "schema_version": 1,
+            "run_id": self.run_id,
+            "replay_of": source,
+            "settings_diff": changes,
+            "planned": report.planned,
+            "ok": report.ok,
+            "error": report.error,
+            "cancelled": report.cancelled,
+            "refused": report.refused,
+            "valid": report.objection.is_none(),
+            "objection": report.objection,
+            "fidelity": report.fidelity,
+            "wall_ns": report.wall_ns,
+            "verdict": if report.objection.is_none() { "VALID" } else { "INVALID" },
+        })
+    }
+}

@@ -1,0 +1,27 @@
+//! `retake report`.
+
+use super::analyzer;
+use crate::cli::Report;
+use crate::context::Context;
+use crate::failure::{Code, Failure};
+use crate::output::print;
+
+pub(crate) async fn run(context: &Context, args: &Report) -> Result<Code, Failure> {
+    let store = context.store()?;
+    let run_id = context.select(&store, &args.run)?;
+    let base = args.base.as_deref().map(|base| context.select(&store, base)).transpose()?;
+    if base.as_ref() == Some(&run_id) {
+        return Err(Failure::new(Code::Usage, format!("compare run {run_id} with itself")));
+    }
+    let runs: Vec<_> = std::iter::once(&run_id).chain(base.as_ref()).collect();
+    let analyzer = analyzer(context, &store, &runs)?;
+    let data = retake_analyzer::report_data(&analyzer, &run_id, base.as_ref()).await?;
+    let html = retake_analyzer::report::render(&data);
+    std::fs::write(&args.output, html).map_err(|error| {
+        let message = format!("write report {}: {error}", args.output.display());
+        Failure::new(Code::Environment, message)
+    })?;
+    print(&args.output.display().to_string())?;
+    context.say("open it in a browser; it needs no network");
+    Ok(Code::Ok)
+}

@@ -1,0 +1,69 @@
+//! Settings from flags, environment, file and defaults, in that order of precedence.
+
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format as _, Serialized, Toml};
+use retake_schemas::settings::Settings;
+
+use crate::failure::{Code, Failure};
+
+/// Environment variables that are not settings, although their names begin like ones.
+const NOT_SETTINGS: [&str; 3] = ["model_dir", "test_pg_bin", "log"];
+
+/// Where settings come from.
+#[derive(Debug)]
+pub(crate) struct Config {
+    figment: Figment,
+    /// The file in use, if there is one.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) settings: Settings,
+}
+
+/// Reads the settings.
+pub(crate) fn load(explicit: Option<&Path>) -> Result<Config, Failure> {
+    let file = match explicit {
+        Some(path) if !path.is_file() => {
+            return Err(Failure::new(
+                Code::NotFound,
+                format!("read configuration {}: no such file", path.display()),
+            ));
+        }
+        Some(path) => Some(path.to_owned()),
+        None => found_upward("retake.toml"),
+    };
+    let mut figment = Figment::from(Serialized::defaults(Settings::default()));
+    if let Some(path) = &file {
+        figment = figment.merge(Toml::file_exact(path));
+    }
+    let env = Env::prefixed("RETAKE_").ignore(&NOT_SETTINGS).split("__");
+    figment = figment.merge(env);
+    let settings: Settings = figment.extract().map_err(|error| {
+        Failure::new(Code::Usage, format!("read configuration: {error}"))
+            .help("`retake config --explain` shows every setting with its origin; docs/configuration.md lists them")
+    })?;
+    settings.rag.check()?;
+    Ok(Config { figment, file, settings })
+}
+
+impl Config {
+    /// Where a setting's value came from: `default`, a file, or the environment.
+    pub(crate) fn origin(&self, name: &str) -> String {
+        let Some(metadata) = self.figment.find_metadata(name) else {
+            return "default".to_owned();
+        };
+        match &metadata.source {
+            Some(figment::Source::File(path)) => path.display().to_string(),
+            _ if metadata.name.contains("environment") => {
+                format!("environment RETAKE_{}", name.to_uppercase().replace('.', "__"))
+            }
+            _ => "default".to_owned(),
+        }
+    }
+}
+
+/// The nearest file or folder of this name here or in a folder above.
+pub(crate) fn found_upward(name: &str) -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    here.ancestors().map(|folder| folder.join(name)).find(|path| path.exists())
+}

@@ -1,0 +1,100 @@
+//! What every verb shares: the store, the settings, the output format.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use retake_recorder::Store;
+use retake_recorder::store::StoreError;
+use retake_schemas::RunId;
+
+use crate::cli::{Format, Global};
+use crate::config::{self, Config};
+use crate::failure::Failure;
+use crate::output::inert;
+
+/// Shared by all verbs.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) quiet: bool,
+    pub(crate) verbose: u8,
+    format: Option<Format>,
+    store_root: PathBuf,
+}
+
+impl Context {
+    pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
+        let config = config::load(global.config.as_deref())?;
+        let store_root = global
+            .store
+            .clone()
+            .or_else(|| config.settings.store.clone().map(PathBuf::from))
+            .or_else(|| config::found_upward(".retake"))
+            .unwrap_or_else(|| PathBuf::from(".retake"));
+        Ok(Self {
+            config,
+            quiet: global.quiet,
+            verbose: global.verbose,
+            format: global.format,
+            store_root,
+        })
+    }
+
+    /// The same, with another store.
+    pub(crate) fn with_store(mut self, root: PathBuf) -> Self {
+        self.store_root = root;
+        self
+    }
+
+    /// Opens the store to read from, repairing what dead processes left and saying so.
+    pub(crate) fn store(&self) -> Result<Store, Failure> {
+        let store = Store::open(&self.store_root)?;
+        self.repair(&store)?;
+        Ok(store)
+    }
+
+    /// Opens the store to record into, making it if need be.
+    pub(crate) fn store_for_writing(&self) -> Result<Store, Failure> {
+        let store = Store::create(&self.store_root)?;
+        self.repair(&store)?;
+        Ok(store)
+    }
+
+    fn repair(&self, store: &Store) -> Result<(), StoreError> {
+        let outcome = store.recover()?;
+        for report in &outcome.repaired {
+            self.say(&report.to_string());
+        }
+        for (run_id, error) in &outcome.failed {
+            self.warn(&format!("run {run_id} could not be repaired: {error}"));
+        }
+        Ok(())
+    }
+
+    /// The run a selector names.
+    pub(crate) fn select(&self, store: &Store, selector: &str) -> Result<RunId, Failure> {
+        Ok(store.select(selector)?)
+    }
+
+    /// Tells the user something on stderr.
+    pub(crate) fn say(&self, message: &str) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr(), "{}", inert(message));
+        }
+    }
+
+    /// Tells the user something that may matter to what they read on stdout.
+    pub(crate) fn warn(&self, message: &str) {
+        let _ = writeln!(std::io::stderr(), "warning: {}", inert(message));
+    }
+
+    /// The format asked for, else a table on a terminal and `natural` elsewhere.
+    pub(crate) fn format_or(&self, natural: Format) -> Format {
+        self.format.unwrap_or(if std::io::stdout().is_terminal() { Format::Table } else { natural })
+    }
+
+    /// The default vector store: a file beside the runs.
+    pub(crate) fn default_sqlite(&self) -> PathBuf {
+        self.store_root.join("rag.sqlite")
+    }
+}

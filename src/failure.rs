@@ -1,0 +1,183 @@
+//! Exit codes, and errors that say what went wrong, where, and what to do next.
+
+use std::process::ExitCode;
+
+use retake_analyzer::AnalyzeError;
+use retake_pipeline::error::PipelineError;
+use retake_recorder::reader::ReadError;
+use retake_recorder::store::{SelectError, StoreError};
+use retake_replay::workload::WorkloadError;
+use retake_schemas::settings::{OutOfRange, SetError};
+
+/// The documented exit codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// It worked.
+    Ok = 0,
+    /// A bug in retake.
+    Internal = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// A run, file or folder is not there.
+    NotFound = 3,
+    /// A server, file or permission is in the way.
+    Environment = 4,
+    /// Recorded data is damaged.
+    Damaged = 5,
+    /// The candidate is worse than the base.
+    Regression = 10,
+    /// Too few samples to decide.
+    Inconclusive = 20,
+    /// The recording does not hold what this replay needs.
+    NotReplayable = 30,
+    /// The replay was too far off its schedule to be used.
+    ReplayInvalid = 31,
+    /// Ended by Ctrl-C, as shells have it.
+    Interrupted = 130,
+}
+
+impl From<Code> for ExitCode {
+    fn from(code: Code) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// The list of exit codes for `--help`.
+pub(crate) const EXIT_CODES: &str = "Exit codes:
+  0 ok                        10 regression (diff --fail-on-regression)
+  1 internal error            20 inconclusive (diff --fail-on-regression)
+  2 usage or configuration    30 not replayable from this capture
+  3 not found                 31 replay not valid (fidelity)
+  4 environment (server, file or permission)
+  5 data damaged             130 ended by Ctrl-C; everything recorded so far is kept";
+
+/// What a command failed with.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: Code,
+    message: String,
+    help: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), help: None }
+    }
+
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Prints the failure to stderr. Text from a trace or a file may hold terminal escapes.
+    pub(crate) fn report(&self) -> ExitCode {
+        if self.code == Code::Ok {
+            return self.code.into();
+        }
+        eprintln!("error: failed to {}", crate::output::inert(&self.message));
+        if let Some(help) = &self.help {
+            eprintln!("  help: {}", crate::output::inert(help));
+        }
+        self.code.into()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::NoStore(_) | StoreError::NoRun(_) => Code::NotFound,
+            StoreError::Manifest(_) => Code::Damaged,
+            _ => Code::Environment,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<SelectError> for Failure {
+    fn from(error: SelectError) -> Self {
+        match error {
+            SelectError::Store(error) => error.into(),
+            SelectError::Ambiguous { .. } => Self::new(Code::Usage, error.to_string()),
+            error => Self::new(Code::NotFound, error.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => error.into(),
+            error => Self::new(Code::Damaged, error.to_string()),
+        }
+    }
+}
+
+impl From<AnalyzeError> for Failure {
+    fn from(error: AnalyzeError) -> Self {
+        let code = match &error {
+            _ if error.is_damage() => Code::Damaged,
+            AnalyzeError::NoRun(_)
+            | AnalyzeError::Trace { .. }
+            | AnalyzeError::Store(StoreError::NoStore(_) | StoreError::NoRun(_)) => Code::NotFound,
+            AnalyzeError::Sql { .. }
+            | AnalyzeError::NotAQuery { .. }
+            | AnalyzeError::TooLong { .. } => Code::Usage,
+            AnalyzeError::Internal(_) => Code::Internal,
+            _ => Code::Environment,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<PipelineError> for Failure {
+    fn from(error: PipelineError) -> Self {
+        let code = match &error {
+            PipelineError::NotFound(_) => Code::NotFound,
+            PipelineError::Configuration(_)
+            | PipelineError::ModelMismatch { .. }
+            | PipelineError::NotText { .. } => Code::Usage,
+            PipelineError::CassetteMiss(_) => Code::NotReplayable,
+            PipelineError::Cancelled => Code::Interrupted,
+            _ => Code::Environment,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<WorkloadError> for Failure {
+    fn from(error: WorkloadError) -> Self {
+        match error {
+            WorkloadError::Read(error) => error.into(),
+            error => Self::new(Code::NotReplayable, error.to_string()),
+        }
+    }
+}
+
+impl From<SetError> for Failure {
+    fn from(error: SetError) -> Self {
+        Self::new(Code::Usage, error.to_string())
+    }
+}
+
+impl From<OutOfRange> for Failure {
+    fn from(error: OutOfRange) -> Self {
+        Self::new(Code::Usage, error.to_string())
+    }
+}
+
+/// Writing to a pipe whose reader has gone is how `| head` ends, not a failure of ours.
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        let code = if error.kind() == std::io::ErrorKind::BrokenPipe {
+            Code::Ok
+        } else {
+            Code::Environment
+        };
+        Self::new(code, format!("write output: {error}"))
+    }
+}

@@ -1,0 +1,93 @@
+//! Recording what this process does: one global subscriber, one run after the other.
+
+use std::sync::OnceLock;
+
+use retake_recorder::recorder::RunSummary;
+use retake_recorder::{Recorder, RecorderBuilder, RecorderLayer, Store};
+use retake_schemas::RunId;
+use retake_schemas::event::RunStatus;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::context::Context;
+use crate::failure::{Code, Failure};
+
+static LAYER: OnceLock<RecorderLayer> = OnceLock::new();
+
+/// The layer of the global subscriber. Only the pipeline is recorded: spans of its libraries
+/// would be noise in a breakdown.
+fn layer() -> &'static RecorderLayer {
+    LAYER.get_or_init(|| {
+        let layer = RecorderLayer::default();
+        let level = tracing::Level::INFO;
+        let ours =
+            Targets::new().with_target("retake_pipeline", level).with_target("retake", level);
+        // `retake` also covers `retake::token` and the other marked targets.
+        let _ = tracing_subscriber::registry().with(layer.clone().with_filter(ours)).try_init();
+        layer
+    })
+}
+
+/// A run of this process.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    recorder: Recorder,
+}
+
+impl Recording {
+    /// Starts a run and directs the pipeline's spans into it.
+    pub(crate) fn start(builder: RecorderBuilder, store: &Store) -> Result<Self, Failure> {
+        let recorder = builder.start(store)?;
+        layer().attach(Some(recorder.dispatcher().clone()));
+        Ok(Self { recorder })
+    }
+
+    pub(crate) fn run_id(&self) -> &RunId {
+        self.recorder.run_id()
+    }
+
+    /// Ends the run, and warns of everything that is not in it.
+    pub(crate) fn finish(self, context: &Context, status: RunStatus) -> RunSummary {
+        layer().attach(None);
+        let summary = self.recorder.finish(status);
+        if summary.dropped > 0 {
+            context.warn(&format!(
+                "{} of {} events were dropped; `retake sql \"select * from measures where name = 'retake.dropped'\"` says why",
+                summary.dropped, summary.offered
+            ));
+        }
+        if let Some(reason) = &summary.unsealed {
+            context.warn(&format!(
+                "run {} could not be sealed: {reason}; its events are in the journal, the next command recovers them",
+                summary.run_id
+            ));
+        }
+        summary
+    }
+}
+
+/// A token that the first Ctrl-C (or SIGTERM) cancels; the second ends the process at once.
+pub(crate) fn cancel_on_signal() -> Result<CancellationToken, Failure> {
+    let token = CancellationToken::new();
+    let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    let mut terminated = terminated
+        .map_err(|error| Failure::new(Code::Environment, format!("handle signals: {error}")))?;
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
+        }
+        eprintln!("ending; everything recorded so far is kept (once more to end at once)");
+        cancel.cancel();
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminated.recv() => {}
+        }
+        // The journal survives the death of the process; the next command recovers the run.
+        std::process::exit(Code::Interrupted as i32);
+    });
+    Ok(token)
+}

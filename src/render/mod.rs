@@ -1,0 +1,15 @@
+//! Results as text for people. Everything that comes from a trace is made inert on the way.
+
+mod compare;
+mod pipeline;
+mod runs;
+mod sql;
+mod tree;
+
+pub(crate) use compare::{breakdown, diff};
+pub(crate) use pipeline::{
+    answer, answer_json, eval, ingest, ingest_json, plan, question, replay, replay_line,
+};
+pub(crate) use runs::{run, runs, traces};
+pub(crate) use sql::result;
+pub(crate) use tree::{tree_json, waterfall};

@@ -1,0 +1,206 @@
+//! What the built-in pipeline and replays report.
+
+use retake_pipeline::eval::EvalReport;
+use retake_pipeline::ingest::IngestReport;
+use retake_pipeline::query::Answer;
+use retake_replay::engine::ReplayReport;
+use retake_replay::plan::{Plan, StageSource};
+use retake_schemas::RunId;
+use serde_json::{Value, json};
+
+use crate::cli::Format;
+use crate::output::{inert, row, table};
+use crate::units::{duration, duration_or_dash};
+
+/// An ingest in a few lines.
+pub(crate) fn ingest(report: &IngestReport) -> String {
+    let seconds = report.duration.as_secs_f64();
+    let rate = if seconds > 0.0 { report.committed as f64 / seconds } else { 0.0 };
+    let mut text = format!(
+        "{} documents found: {} ingested, {} unchanged, {} failed, in {seconds:.2} s ({rate:.0}/s)\n\
+         {} chunks in {} embedding calls, {} tokens\n",
+        report.found,
+        report.committed,
+        report.unchanged,
+        report.failed,
+        report.chunks,
+        report.batches,
+        report.tokens
+    );
+    for (reason, count) in &report.skipped {
+        text.push_str(&format!("{count} files left out: {}\n", inert(reason)));
+    }
+    if report.is_cancelled {
+        text.push_str("ended early; the same command goes on where it stopped\n");
+    }
+    text
+}
+
+/// An ingest as JSON.
+pub(crate) fn ingest_json(run_id: &RunId, report: &IngestReport) -> Value {
+    let failures: Vec<Value> = report
+        .failures
+        .iter()
+        .map(|f| json!({"id": f.id, "error_type": f.error_type, "message": f.message}))
+        .collect();
+    json!({
+        "schema_version": 1,
+        "run_id": run_id,
+        "found": report.found,
+        "committed": report.committed,
+        "unchanged": report.unchanged,
+        "failed": report.failed,
+        "failures": failures,
+        "skipped": report.skipped,
+        "chunks": report.chunks,
+        "batches": report.batches,
+        "tokens": report.tokens,
+        "corpus": report.corpus,
+        "cancelled": report.is_cancelled,
+        "duration_ns": i64::try_from(report.duration.as_nanos()).unwrap_or(i64::MAX),
+    })
+}
+
+/// What follows a streamed answer: its sources and its costs.
+pub(crate) fn answer(answer: &Answer) -> String {
+    let mut text = String::from("\n");
+    for hit in &answer.hits {
+        let score = hit.rerank_score.map_or_else(String::new, |s| format!(", rerank {s:.2}"));
+        let chunk = inert(&hit.chunk.id);
+        text.push_str(&format!("  [{:.3}{score}] {chunk}\n", hit.similarity));
+    }
+    let tokens = |count: Option<i64>| count.map_or_else(|| "?".to_owned(), |n| n.to_string());
+    text.push_str(&format!(
+        "{} in all, first token after {}, {}+{} tokens ({})",
+        duration(answer.latency_ns),
+        duration_or_dash(answer.ttft_ns),
+        tokens(answer.input_tokens),
+        tokens(answer.output_tokens),
+        answer.tokens_source.as_str()
+    ));
+    text
+}
+
+/// An answer as JSON.
+pub(crate) fn answer_json(run_id: &RunId, answer: &Answer) -> Value {
+    let hits: Vec<Value> = answer
+        .hits
+        .iter()
+        .map(|hit| {
+            json!({
+                "id": hit.chunk.id,
+                "document": hit.chunk.document_id,
+                "start_char": hit.chunk.start_char,
+                "end_char": hit.chunk.end_char,
+                "similarity": hit.similarity,
+                "rerank_score": hit.rerank_score,
+            })
+        })
+        .collect();
+    json!({
+        "schema_version": 1,
+        "run_id": run_id,
+        "answer": answer.text,
+        "hits": hits,
+        "latency_ns": answer.latency_ns,
+        "ttft_ns": answer.ttft_ns,
+        "input_tokens": answer.input_tokens,
+        "output_tokens": answer.output_tokens,
+        "tokens_source": answer.tokens_source.as_str(),
+        "finish_reason": answer.finish_reason,
+    })
+}
+
+/// A question with its answer, shortened.
+pub(crate) fn question(question: &str, answer: &str) -> String {
+    let short: String = answer.chars().take(160).collect();
+    let dots = if short.len() < answer.len() { " …" } else { "" };
+    format!("  Q {}\n  A {}{dots}", inert(question), inert(&short).replace('\n', " "))
+}
+
+/// An evaluation.
+pub(crate) fn eval(report: &EvalReport, format: Format) -> String {
+    let mut shown = table(format, &["measure", "value"], 1);
+    let share = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.3}"));
+    let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.2} ms"));
+    for (name, value) in [
+        ("questions", report.questions.to_string()),
+        ("answered", report.ok.to_string()),
+        ("of these earlier", report.resumed.to_string()),
+        ("failed", report.failed.to_string()),
+        ("hit rate", share(report.hit_rate)),
+        ("mean recall of reference characters", share(report.recall_mean)),
+        ("mean reciprocal rank", share(report.mrr_mean)),
+        ("answers with an accepted answer", share(report.answer_match_rate)),
+        ("mean latency", ms(report.latency_ms_mean)),
+        ("mean time to first token", ms(report.ttft_ms_mean)),
+    ] {
+        row(&mut shown, [name.to_owned(), value]);
+    }
+    shown.to_string()
+}
+
+/// What a replay would do.
+pub(crate) fn plan(plan: &Plan, source: &RunId, format: Format) -> String {
+    let operations: Vec<String> =
+        plan.operations.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    let mut text = format!("replay of {source}: {}\n", operations.join(", "));
+    let mut stages = table(format, &["stage", "source", "why"], 3);
+    for stage in &plan.stages {
+        let source = match stage.source {
+            StageSource::Live => "live",
+            StageSource::Recorded => "recorded",
+        };
+        row(&mut stages, [stage.stage.to_owned(), source.to_owned(), stage.reason.clone()]);
+    }
+    text.push_str(&format!("{stages}\n{}", changes(plan, format)));
+    text
+}
+
+fn changes(plan: &Plan, format: Format) -> String {
+    if plan.changes.is_empty() {
+        return "no setting differs from the recorded run\n".to_owned();
+    }
+    let mut shown = table(format, &["setting", "recorded", "replay", "changes"], 4);
+    for change in &plan.changes {
+        let cells = [
+            change.name.clone(),
+            change.from.to_string(),
+            change.to.to_string(),
+            change.effect.clone(),
+        ];
+        row(&mut shown, cells);
+    }
+    format!("{shown}\n")
+}
+
+/// A replay in a few lines.
+pub(crate) fn replay(report: &ReplayReport, plan: &Plan, format: Format) -> String {
+    let mut text = changes(plan, format);
+    text.push_str(&format!("{}\n", replay_line(report)));
+    let fidelity = &report.fidelity;
+    if fidelity.scheduled > 0 {
+        text.push_str(&format!(
+            "fired - due: p50 {}, p99 {}, max {}; longest stall of the machine {}\n",
+            duration(fidelity.fire_error_p50_ns),
+            duration(fidelity.fire_error_p99_ns),
+            duration(fidelity.fire_error_max_ns),
+            duration(fidelity.canary_stall_max_ns)
+        ));
+    }
+    text
+}
+
+/// A replay in one line.
+pub(crate) fn replay_line(report: &ReplayReport) -> String {
+    let ReplayReport { planned, ok, error, cancelled, refused, .. } = report;
+    let verdict = match &report.objection {
+        None => "VALID".to_owned(),
+        Some(objection) => format!("INVALID: {objection}"),
+    };
+    let wall = duration(report.wall_ns);
+    format!(
+        "{planned} planned = {ok} ok + {error} failed + {cancelled} cancelled + {refused} refused, \
+         in {wall}; {verdict}"
+    )
+}

@@ -1,0 +1,10 @@
+//! Whole-program tests: the built `retake`, run as a user runs it.
+//!
+//! One binary, so that it is linked once. Each module is one concern; each test has a scratch
+//! folder of its own and may run beside any other.
+
+mod corpus;
+mod support;
+
+mod demo;
+mod ingest_ask_eval;
