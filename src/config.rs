@@ -8,9 +8,6 @@ use retake_schemas::settings::Settings;
 
 use crate::failure::{Code, Failure};
 
-/// Environment variables that are not settings, although their names begin like ones.
-const NOT_SETTINGS: [&str; 3] = ["model_dir", "test_pg_bin", "log"];
-
 /// Where settings come from.
 #[derive(Debug)]
 pub(crate) struct Config {
@@ -36,7 +33,11 @@ pub(crate) fn load(explicit: Option<&Path>) -> Result<Config, Failure> {
     if let Some(path) = &file {
         figment = figment.merge(Toml::file_exact(path));
     }
-    let env = Env::prefixed("RETAKE_").ignore(&NOT_SETTINGS).split("__");
+    // Other variables of this prefix (RETAKE_MODEL_DIR) are not settings; one with a section in
+    // its name is, so that a misspelt section is an error and not silence.
+    let is_setting =
+        |name: &figment::value::UncasedStr| name == "store" || name.as_str().contains("__");
+    let env = Env::prefixed("RETAKE_").filter(is_setting).split("__");
     figment = figment.merge(env);
     let settings: Settings = figment.extract().map_err(|error| {
         Failure::new(Code::Usage, format!("read configuration: {error}"))

@@ -7,7 +7,7 @@ use retake_recorder::{Recorder, RecorderBuilder, RecorderLayer, Store};
 use retake_schemas::RunId;
 use retake_schemas::event::RunStatus;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -17,15 +17,27 @@ use crate::failure::{Code, Failure};
 static LAYER: OnceLock<RecorderLayer> = OnceLock::new();
 
 /// The layer of the global subscriber. Only the pipeline is recorded: spans of its libraries
-/// would be noise in a breakdown.
-fn layer() -> &'static RecorderLayer {
+/// would be noise in a breakdown. With `-v` its log lines also appear on stderr, with `-vv` those
+/// of its libraries.
+fn layer(verbose: u8) -> &'static RecorderLayer {
     LAYER.get_or_init(|| {
         let layer = RecorderLayer::default();
         let level = tracing::Level::INFO;
+        // `retake` also covers `retake::token` and the other marked targets.
         let ours =
             Targets::new().with_target("retake_pipeline", level).with_target("retake", level);
-        // `retake` also covers `retake::token` and the other marked targets.
-        let _ = tracing_subscriber::registry().with(layer.clone().with_filter(ours)).try_init();
+        let shown = match verbose {
+            0 => Targets::new(),
+            1 => Targets::new().with_target("retake_pipeline", tracing::Level::DEBUG),
+            _ => Targets::new()
+                .with_default(tracing::Level::DEBUG)
+                .with_target("retake", LevelFilter::OFF),
+        };
+        let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(shown);
+        let _ = tracing_subscriber::registry()
+            .with(layer.clone().with_filter(ours))
+            .with((verbose > 0).then_some(log))
+            .try_init();
         layer
     })
 }
@@ -38,9 +50,13 @@ pub(crate) struct Recording {
 
 impl Recording {
     /// Starts a run and directs the pipeline's spans into it.
-    pub(crate) fn start(builder: RecorderBuilder, store: &Store) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        context: &Context,
+        builder: RecorderBuilder,
+        store: &Store,
+    ) -> Result<Self, Failure> {
         let recorder = builder.start(store)?;
-        layer().attach(Some(recorder.dispatcher().clone()));
+        layer(context.verbose).attach(Some(recorder.dispatcher().clone()));
         Ok(Self { recorder })
     }
 
@@ -50,7 +66,7 @@ impl Recording {
 
     /// Ends the run, and warns of everything that is not in it.
     pub(crate) fn finish(self, context: &Context, status: RunStatus) -> RunSummary {
-        layer().attach(None);
+        layer(context.verbose).attach(None);
         let summary = self.recorder.finish(status);
         if summary.dropped > 0 {
             context.warn(&format!(

@@ -10,7 +10,7 @@ use crate::assemble::{int, number, text, value};
 use crate::breakdown::{GroupKey, breakdown, breakdown_with_durations};
 use crate::diff::{DiffOptions, diff};
 use crate::error::AnalyzeError;
-use crate::model::{BaselineData, ReportData, TraceSummary};
+use crate::model::{BaselineData, ReportData, TraceNode, TraceSummary};
 use crate::session::Analyzer;
 use crate::trace::span_key;
 use crate::traces::{data_quality, trace_summaries, trace_tree};
@@ -74,9 +74,9 @@ fn shown(slowest_first: &[TraceSummary]) -> Vec<&str> {
     slowest.iter().chain(failed).map(|trace| trace.trace_id.as_str()).collect()
 }
 
-/// Keeps the longest spans of a tree, in its order; readers see from the trace's number of spans
-/// that there are more.
-fn longest(nodes: Vec<crate::model::TraceNode>) -> Vec<crate::model::TraceNode> {
+/// Keeps the longest spans of a tree with all their ancestors, in its order; readers see from the
+/// trace's number of spans that there are more.
+fn longest(nodes: Vec<TraceNode>) -> Vec<TraceNode> {
     if nodes.len() <= TREE_SPANS_MAX {
         return nodes;
     }
@@ -86,10 +86,29 @@ fn longest(nodes: Vec<crate::model::TraceNode>) -> Vec<crate::model::TraceNode> 
         .map(|(index, node)| (-node.span.duration_ns, node.depth, index))
         .collect();
     by_duration.sort_unstable();
-    let kept: std::collections::HashSet<usize> =
-        by_duration.into_iter().take(TREE_SPANS_MAX).map(|(_, _, index)| index).collect();
-    let numbered = nodes.into_iter().enumerate();
-    numbered.filter(|(index, _)| kept.contains(index)).map(|(_, node)| node).collect()
+    let parents = parents(&nodes);
+    let mut kept = vec![false; nodes.len()];
+    for (_, _, index) in by_duration.into_iter().take(TREE_SPANS_MAX) {
+        // Upwards until an ancestor that is kept already: linear over all spans.
+        let mut above = Some(index);
+        while let Some(slot) = above.and_then(|i| kept.get_mut(i)).filter(|kept| !**kept) {
+            *slot = true;
+            above = above.and_then(|i| parents.get(i).copied().flatten());
+        }
+    }
+    nodes.into_iter().zip(kept).filter_map(|(node, is_kept)| is_kept.then_some(node)).collect()
+}
+
+/// Where each span's parent stands: the nearest span before it that is less deep.
+fn parents(nodes: &[TraceNode]) -> Vec<Option<usize>> {
+    let mut path: Vec<usize> = Vec::new();
+    let mut parents = Vec::with_capacity(nodes.len());
+    for (index, node) in nodes.iter().enumerate() {
+        path.truncate(node.depth);
+        parents.push(path.last().copied());
+        path.push(index);
+    }
+    parents
 }
 
 /// Gaps between neighbouring arrivals of output tokens of the same call, ns.

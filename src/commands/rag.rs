@@ -82,7 +82,8 @@ async fn run_ingest(
     let store = context.store_for_writing()?;
     let deps = IngestDeps::from_settings(&settings, &context.default_sqlite()).await?;
     let cancel = cancel_on_signal()?;
-    let recording = Recording::start(builder(context, "ingest", args, &settings)?, &store)?;
+    let recording =
+        Recording::start(context, builder(context, "ingest", args, &settings)?, &store)?;
     let run_id = recording.run_id().clone();
     let progress = Progress::new(context.quiet, "ingest", "documents");
     let request = IngestRequest { roots, ..IngestRequest::default() };
@@ -121,7 +122,7 @@ async fn run_ask(context: &Context, question: &str, args: &RagArgs) -> Result<Co
     let store = store_with_documents(context, &settings)?;
     let engine = Engine::from_settings(&settings, &context.default_sqlite()).await?;
     let cancel = cancel_on_signal()?;
-    let recording = Recording::start(builder(context, "ask", args, &settings)?, &store)?;
+    let recording = Recording::start(context, builder(context, "ask", args, &settings)?, &store)?;
     let run_id = recording.run_id().clone();
     let format = context.format_or(Format::Table);
     let options = AskOptions { cancellation: cancel, ..AskOptions::default() };
@@ -155,7 +156,7 @@ async fn run_eval(
     let store = store_with_documents(context, &settings)?;
     let engine = Engine::from_settings(&settings, &context.default_sqlite()).await?;
     let cancel = cancel_on_signal()?;
-    let recording = Recording::start(builder(context, "eval", args, &settings)?, &store)?;
+    let recording = Recording::start(context, builder(context, "eval", args, &settings)?, &store)?;
     let run_id = recording.run_id().clone();
     let output = output.unwrap_or_else(|| store.run_dir(&run_id).join("results.jsonl"));
     let progress = Progress::new(context.quiet, "eval", "questions");

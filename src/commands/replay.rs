@@ -122,7 +122,7 @@ impl Prepared {
         let builder = rag::builder(context, "replay", &rag_args, &self.settings)?
             .record_settings(record)
             .replay_of(self.source.clone(), self.workload.digest());
-        let recording = Recording::start(builder, store)?;
+        let recording = Recording::start(context, builder, store)?;
         let run_id = recording.run_id().clone();
         let scratch = store.run_dir(&run_id).join("scratch");
         let outcome = self.drive(context, args, &scratch, cancel.clone()).await;
