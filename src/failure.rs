@@ -80,11 +80,6 @@ impl Failure {
         }
         self.code.into()
     }
-
-    #[cfg(test)]
-    pub(crate) fn code(&self) -> Code {
-        self.code
-    }
 }
 
 impl From<StoreError> for Failure {

@@ -204,7 +204,8 @@ impl Engine {
         let vector = self.embed(question, root).await?;
         let found = self.retrieve(&vector, root).await?;
         let hits = self.rerank(question, found, root)?;
-        let completion = self.synthesize(question, &hits, source, on_part, root).await?;
+        let completion =
+            self.synthesize(Asked { question, hits: &hits }, source, on_part, root).await?;
         Ok(Answer {
             text: completion.text,
             hits,
@@ -260,16 +261,15 @@ impl Engine {
 
     async fn synthesize(
         &self,
-        question: &str,
-        hits: &[Hit],
+        asked: Asked<'_>,
         source: Option<&'static str>,
         on_part: OnPart<'_>,
         root: &Span,
     ) -> Result<Completion, PipelineError> {
         let stage = Stage::new(spans::synthesize(root));
-        let settings = &self.settings;
+        let (llm, settings) = (self.llm.model(), &self.settings);
         let request =
-            build_request(question, hits, &settings.synthesize, self.llm.model(), settings.seed);
+            build_request(asked.question, asked.hits, &settings.synthesize, llm, settings.seed);
         let result = self.complete(&request, source, on_part, stage.span()).await;
         stage.end(result)
     }
@@ -324,6 +324,13 @@ impl Engine {
             reason: "the answer stopped before its end".to_owned(),
         })
     }
+}
+
+/// A question with the passages found for it.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    question: &'a str,
+    hits: &'a [Hit],
 }
 
 /// What the model gave.

@@ -95,8 +95,16 @@ impl Workload {
         let operations = roots
             .into_iter()
             .zip(0..)
-            .map(|((span, kind), index)| operation(run_id, &span, kind, index, first, &contents))
-            .collect::<Result<_, _>>()?;
+            .map(|((span, kind), index)| {
+                let (operation, source) = (operation(&span, kind, &contents), run_id.clone());
+                let operation = operation.map_err(|reason| WorkloadError::BadInput {
+                    run_id: source,
+                    span_id: span.span_id.clone(),
+                    reason,
+                })?;
+                Ok(Operation { index, due_ns: span.start_unix_ns - first, ..operation })
+            })
+            .collect::<Result<_, WorkloadError>>()?;
         Ok(Self { source_run: run_id.clone(), operations })
     }
 
@@ -136,35 +144,29 @@ fn contents(reader: &RunReader) -> Result<HashMap<String, PayloadRow>, WorkloadE
         .collect())
 }
 
+/// The operation of a root span; its place in the workload is the caller's. `Err` says what is
+/// wrong with its input.
 fn operation(
-    run_id: &RunId,
     span: &SpanRow,
     kind: String,
-    index: u64,
-    first_unix_ns: i64,
     contents: &HashMap<String, PayloadRow>,
-) -> Result<Operation, WorkloadError> {
-    let bad = |reason: String| WorkloadError::BadInput {
-        run_id: run_id.clone(),
-        span_id: span.span_id.clone(),
-        reason,
-    };
+) -> Result<Operation, String> {
     let payload = span.input_ref.as_ref().and_then(|digest| contents.get(digest));
     let text = payload.and_then(|p| p.content.as_deref()).unwrap_or_default();
     if payload.is_some_and(|p| p.truncated) {
-        return Err(bad("it was cut at record.payload_bytes_max; raise the limit".to_owned()));
+        return Err("it was cut at record.payload_bytes_max; raise the limit".to_owned());
     }
     Ok(Operation {
-        index,
+        index: 0,
         is_barrier: kind == "ingest",
         kind,
-        input: serde_json::from_str(text).map_err(|e| bad(e.to_string()))?,
-        due_ns: span.start_unix_ns - first_unix_ns,
+        input: serde_json::from_str(text).map_err(|e| e.to_string())?,
+        due_ns: 0,
         recorded_duration_ns: span.duration_ns,
         source: SourceLink {
-            run_id: run_id.clone(),
-            trace_id: span.trace_id.parse().map_err(|e| bad(format!("{e}")))?,
-            span_id: span.span_id.parse().map_err(|e| bad(format!("{e}")))?,
+            run_id: span.run_id.parse().map_err(|e| format!("{e}"))?,
+            trace_id: span.trace_id.parse().map_err(|e| format!("{e}"))?,
+            span_id: span.span_id.parse().map_err(|e| format!("{e}"))?,
         },
     })
 }

@@ -39,10 +39,10 @@ pub(crate) async fn run(context: Context, args: Demo) -> Result<Code, Failure> {
     // Both lanes are replays, so that they differ in nothing but the settings; a replay before
     // them takes what only the first one pays (cold caches) out of the comparison.
     let changes = changes(&settings);
-    replay(&context, &store, &production, "warm-up", &[], cancel.clone()).await?;
-    let base = replay(&context, &store, &production, "baseline", &[], cancel.clone()).await?;
-    let candidate =
-        replay(&context, &store, &production, "candidate", &changes, cancel.clone()).await?;
+    let lanes = Lanes { context: &context, store: &store, source: &production, cancel };
+    lanes.replay("warm-up", &[]).await?;
+    let base = lanes.replay("baseline", &[]).await?;
+    let candidate = lanes.replay("candidate", &changes).await?;
     heading(&context, "4. Diff: did it get better?");
     let analyzer = analyzer(&context, &store, &[&base, &candidate])?;
     let diff = retake_analyzer::diff(&analyzer, &base, &candidate, &DiffOptions::default()).await?;
@@ -148,32 +148,38 @@ async fn breakdown(context: &Context, store: &Store, run_id: &RunId) -> Result<(
     print(&render::breakdown(&breakdown, "demo", "stage", Format::Table))
 }
 
-async fn replay(
-    context: &Context,
-    store: &Store,
-    source: &RunId,
-    lane: &str,
-    changes: &[String],
+/// The lanes of the demo: replays of one run.
+struct Lanes<'a> {
+    context: &'a Context,
+    store: &'a Store,
+    source: &'a RunId,
     cancel: CancellationToken,
-) -> Result<RunId, Failure> {
-    let args = ReplayArgs {
-        source: source.to_string(),
-        rag: RagArgs {
-            set: changes.to_vec(),
-            run: Some(format!("demo {lane}")),
-            label: vec![format!("demo={lane}")],
-            capture: Some(Capture::Full),
-        },
-        concurrency: Some(1),
-        speed: 1.0,
-        llm: LlmSource::Live,
-    };
-    let prepared = Prepared::new(context, store, source, &args)?;
-    let replayed = prepared.execute(context, store, &args, cancel).await?;
-    let with =
-        if changes.is_empty() { "settings as recorded".to_owned() } else { changes.join(", ") };
-    print(&format!("{lane} ({with}): {}", render::replay_line(&replayed.report)))?;
-    Ok(replayed.run_id)
+}
+
+impl Lanes<'_> {
+    async fn replay(&self, lane: &str, changes: &[String]) -> Result<RunId, Failure> {
+        let args = ReplayArgs {
+            source: self.source.to_string(),
+            rag: RagArgs {
+                set: changes.to_vec(),
+                run: Some(format!("demo {lane}")),
+                label: vec![format!("demo={lane}")],
+                capture: Some(Capture::Full),
+            },
+            concurrency: Some(1),
+            speed: 1.0,
+            llm: LlmSource::Live,
+        };
+        let prepared = Prepared::new(self.context, self.store, self.source, &args)?;
+        let replayed =
+            prepared.execute(self.context, self.store, &args, self.cancel.clone()).await?;
+        let with = match changes {
+            [] => "settings as recorded".to_owned(),
+            changes => changes.join(", "),
+        };
+        print(&format!("{lane} ({with}): {}", render::replay_line(&replayed.report)))?;
+        Ok(replayed.run_id)
+    }
 }
 
 /// Answers printed, to see that they are real.

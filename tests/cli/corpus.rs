@@ -54,7 +54,7 @@ pub(crate) fn write_many(folder: &Path, count: usize) {
     std::fs::create_dir_all(folder).expect("folders");
     for document in 0..count {
         let mut text = format!("# Log book {document}\n\n");
-        for day in 0..20 {
+        for day in 0..40 {
             text.push_str(&format!(
                 "On day {day} the watch of log book {document} saw vessel {} pass the outer buoy \
                  under {} sails and wrote it down. ",

@@ -19,7 +19,7 @@ fn in_demo_store<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
 
 /// Scenario: a newcomer runs the demo on a folder of Markdown, HTML and text.
 /// Guarantees: the whole chain runs offline, answers at least 20 questions, replays the workload
-/// twice, and says what to do next.
+/// with the recorded settings and with changed ones, and says what to do next.
 #[test]
 fn the_demo_ingests_asks_replays_and_compares() {
     let (bench, outcome) = demo();
@@ -29,26 +29,27 @@ fn the_demo_ingests_asks_replays_and_compares() {
         .find_map(|line| line.strip_suffix(" questions answered")?.parse::<u32>().ok())
         .expect("the number of questions");
     assert!(answered >= 20, "{answered} questions");
-    assert_eq!(outcome.stdout.matches("VALID").count(), 2, "{}", outcome.stdout);
+    assert!(outcome.stdout.contains("; VALID"), "{}", outcome.stdout);
     assert!(!outcome.stdout.contains("INVALID"), "{}", outcome.stdout);
     assert!(outcome.stdout.contains("verdict:"), "{}", outcome.stdout);
     assert!(outcome.stderr.contains("retake --store"), "{}", outcome.stderr);
 
     let document = bench.retake(in_demo_store(&["runs", "--format", "json"])).expect_code(0).json();
     let runs = document["runs"].as_array().expect("runs");
-    assert_eq!(runs.len(), 3, "{runs:?}");
-    let production = &runs[0];
+    let (production, replays) = runs.split_first().expect("runs");
+    assert!(replays.len() >= 2, "{runs:?}");
     assert!(production["replay_of"].is_null());
-    for (lane, run) in [("baseline", &runs[1]), ("candidate", &runs[2])] {
+    for run in replays {
         assert_eq!(run["replay_of"], production["run_id"]);
-        assert_eq!(run["labels"]["demo"], lane);
         assert_eq!(run["traces"], production["traces"]);
-        assert_eq!(run["events_dropped"], 0);
+        assert_eq!(run["workload"], replays[0]["workload"]);
+        assert_eq!((&run["events_dropped"], &run["status"]), (&0.into(), &"finished".into()));
     }
-    assert_eq!(runs[1]["workload"], runs[2]["workload"]);
-    assert_eq!(runs[1]["settings"], production["settings"]);
+    let lane = |lane: &str| replays.iter().find(|run| run["labels"]["demo"] == lane).expect("lane");
+    assert_eq!(lane("baseline")["settings"], production["settings"]);
     for setting in ["embed.batch_size", "workers"] {
-        assert_ne!(runs[2]["settings"][setting], production["settings"][setting], "{setting}");
+        let changed = &lane("candidate")["settings"][setting];
+        assert_ne!(*changed, production["settings"][setting], "{setting}");
     }
 }
 
@@ -99,8 +100,8 @@ fn the_wall_time_of_the_stages_adds_up_exactly() {
 }
 
 /// Scenario: a replayed operation is looked up in the run it repeats.
-/// Guarantees: every root of both replays joins exactly one operation of the source run, and no
-/// two roots of a replay join the same.
+/// Guarantees: every root of a replay joins exactly one operation of the source run, and no two
+/// roots of a replay join the same.
 #[test]
 fn every_replayed_operation_links_to_its_source() {
     let (bench, _) = demo();
@@ -109,8 +110,10 @@ fn every_replayed_operation_links_to_its_source() {
         let document = bench.retake(arguments).expect_code(0).json();
         document["rows"].as_array().expect("rows").clone()
     };
+    let replays = int(&rows("select count(*) as n from runs where replay_of is not null")[0]["n"]);
+    assert!(replays >= 2);
     let pairs = rows("select run_id, count(*) as n from replay_pairs group by run_id");
-    assert_eq!(pairs.len(), 2, "{pairs:?}");
+    assert_eq!(pairs.len() as i64, replays, "{pairs:?}");
     let roots = rows(
         "select c.run_id, count(*) as roots, count(s.span_id) as joined, \
          count(distinct c.source_span_id) as sources \
@@ -119,7 +122,7 @@ fn every_replayed_operation_links_to_its_source() {
          where c.parent_span_id is null and c.run_id in \
          (select run_id from runs where replay_of is not null) group by c.run_id",
     );
-    assert_eq!(roots.len(), 2, "{roots:?}");
+    assert_eq!(roots.len() as i64, replays, "{roots:?}");
     for row in roots {
         assert!(int(&row["roots"]) >= 21, "{row}");
         assert_eq!(row["roots"], row["joined"], "{row}");

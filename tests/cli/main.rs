@@ -6,5 +6,11 @@
 mod corpus;
 mod support;
 
+mod crash;
+mod damage;
 mod demo;
 mod ingest_ask_eval;
+mod replay;
+mod sql;
+mod wrong_input;
+mod wrong_settings;

@@ -69,14 +69,14 @@ fn a_span_closed_on_another_thread_keeps_its_parent() {
         let root = tracing::info_span!("root");
         let child = root.in_scope(|| tracing::info_span!("child"));
         let subscriber = tracing::dispatcher::get_default(Clone::clone);
-        std::thread::spawn(move || {
-            tracing::dispatcher::with_default(&subscriber, || {
-                child.in_scope(|| std::thread::sleep(std::time::Duration::from_millis(2)));
-                drop(child);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                tracing::dispatcher::with_default(&subscriber, || {
+                    child.in_scope(|| std::thread::sleep(std::time::Duration::from_millis(2)));
+                    drop(child);
+                });
             });
-        })
-        .join()
-        .unwrap();
+        });
     });
     let (root, child) = (taken.span("root"), taken.span("child"));
     assert_eq!(child.parent_span_id.as_ref(), Some(&root.span_id));
