@@ -287,6 +287,9 @@ pub(crate) struct ReplayArgs {
     /// Factor on the recorded arrival rate
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = parse_speed)]
     pub(crate) speed: f64,
+    /// Replay so many times, each a run of its own; `retake diff` compares all of them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) repeat: u16,
     /// Answers of the language model: called anew, or taken from the recording
     #[arg(long, value_enum, default_value_t = LlmSource::Live)]
     pub(crate) llm: LlmSource,

@@ -29,7 +29,7 @@ mod fixture;
 mod tests;
 
 pub use breakdown::{GroupKey, breakdown};
-pub use diff::{DiffOptions, diff};
+pub use diff::{DiffOptions, diff, diff_repeated};
 pub use error::{AnalyzeError, DamagedFile};
 pub use report_data::report_data;
 pub use session::{Analyzer, QueryResult, QueryStream, Scope};

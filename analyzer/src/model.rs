@@ -192,6 +192,8 @@ pub struct Diff {
     pub paired: bool,
     /// Operations paired.
     pub pairs: u64,
+    /// Executions of the workload on each side: base, candidate.
+    pub repeats: [u64; 2],
     /// Settings that differ: name, base value, candidate value.
     pub settings_diff: Vec<(String, String, String)>,
     /// Why the numbers may not be comparable: other machine, dropped events, lost spans.

@@ -8,22 +8,26 @@ use retake_schemas::RunId;
 
 use crate::assemble::{int, number, text, value};
 use crate::breakdown::{GroupKey, breakdown, breakdown_with_durations};
-use crate::diff::{DiffOptions, diff};
+use crate::diff::{DiffOptions, diff_repeated};
 use crate::error::AnalyzeError;
 use crate::model::{BaselineData, ReportData, TraceNode, TraceSummary};
 use crate::session::Analyzer;
 use crate::trace::span_key;
 use crate::traces::{data_quality, trace_summaries, trace_tree};
 
-/// Everything a report on a run draws, compared with `baseline` if there is one.
+/// Everything a report draws on the first of `runs`, compared with the first of `baselines` if
+/// there is one. Further runs of each are repeats of the first, and count in the comparison.
 ///
 /// # Errors
-/// A run is not in scope, or a file is damaged.
+/// `runs` is empty, a run is not in scope, or a file is damaged.
 pub async fn report_data(
     analyzer: &Analyzer,
-    run_id: &RunId,
-    baseline: Option<&RunId>,
+    runs: &[RunId],
+    baselines: &[RunId],
 ) -> Result<ReportData, AnalyzeError> {
+    let run_id = runs
+        .first()
+        .ok_or_else(|| AnalyzeError::Internal("a report was asked for on no run".to_owned()))?;
     let by = [GroupKey::Stage];
     let (breakdown, durations) = breakdown_with_durations(analyzer, run_id, &by).await?;
     let mut traces = trace_summaries(analyzer, run_id).await?;
@@ -36,8 +40,8 @@ pub async fn report_data(
         tree.nodes = longest(tree.nodes);
         trees.push(tree);
     }
-    let baseline = match baseline {
-        Some(base) => Some(baseline_data(analyzer, base, run_id).await?),
+    let baseline = match baselines.first() {
+        Some(base) => Some(baseline_data(analyzer, base, baselines, runs).await?),
         None => None,
     };
     Ok(ReportData {
@@ -56,14 +60,15 @@ pub async fn report_data(
 async fn baseline_data(
     analyzer: &Analyzer,
     base: &RunId,
-    candidate: &RunId,
+    bases: &[RunId],
+    candidates: &[RunId],
 ) -> Result<BaselineData, AnalyzeError> {
     let summaries = trace_summaries(analyzer, base).await?;
     Ok(BaselineData {
         run: analyzer.run(base)?,
         breakdown: breakdown(analyzer, base, &[GroupKey::Stage]).await?,
         trace_durations_ns: summaries.iter().map(|trace| trace.duration_ns).collect(),
-        diff: diff(analyzer, base, candidate, &DiffOptions::default()).await?,
+        diff: diff_repeated(analyzer, bases, candidates, &DiffOptions::default()).await?,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -23,7 +24,7 @@ use crate::journal::{Lane, LaneLimits};
 use crate::layer::RecorderLayer;
 use crate::reader::{JOURNAL_DIR, load_tail};
 use crate::seal::Sealer;
-use crate::store::{RunLock, Store, StoreError, create_dir, write_manifest};
+use crate::store::{NEW_PREFIX, RunLock, Store, StoreError, create_dir, sync_dir, write_manifest};
 
 /// Starts recordings.
 #[derive(Debug, Clone)]
@@ -105,12 +106,9 @@ impl RecorderBuilder {
             (self.facts.git_sha, self.facts.git_branch) = git_facts(&here);
         }
         let run_id = RunId::generate(self.facts.started_unix_ns);
-        let folder = store.run_dir(&run_id);
-        let journal = folder.join(JOURNAL_DIR);
-        create_dir(&journal).map_err(StoreError::io("create run", &folder))?;
-        let lock = RunLock::take(&folder, &run_id)?;
         let manifest = Manifest::new(run_id.clone(), self.facts.clone());
-        write_manifest(&folder, &manifest)?;
+        let (folder, lock) = make_folder(store, &manifest)?;
+        let journal = folder.join(JOURNAL_DIR);
         let limits =
             LaneLimits { journal_bytes_max: self.settings.journal_bytes_max, ..self.limits };
         let lane = Arc::new(Lane::new(&journal, WriterId(0), EventSeq(0), limits, clock));
@@ -139,6 +137,20 @@ impl RecorderBuilder {
             .map_err(StoreError::io("start writer of", &folder))?;
         Ok(Recorder { dispatcher, lane, progress, commands, thread: Mutex::new(Some(thread)) })
     }
+}
+
+/// Makes a run's folder. It appears under its name with its lock held and its manifest in it, or
+/// not at all, so that nobody who looks for dead runs can take it for one.
+fn make_folder(store: &Store, manifest: &Manifest) -> Result<(PathBuf, RunLock), StoreError> {
+    let run_id = &manifest.run_id;
+    let folder = store.run_dir(run_id);
+    let hidden = store.runs_dir().join(format!("{NEW_PREFIX}{run_id}"));
+    create_dir(&hidden.join(JOURNAL_DIR)).map_err(StoreError::io("create run", &folder))?;
+    let lock = RunLock::take(&hidden, run_id)?;
+    write_manifest(&hidden, manifest)?;
+    std::fs::rename(&hidden, &folder).map_err(StoreError::io("create run", &folder))?;
+    sync_dir(&store.runs_dir()).map_err(StoreError::io("create run", &folder))?;
+    Ok((folder, lock))
 }
 
 /// A run being written. Dropping it finishes the run as interrupted; [`Recorder::finish`] says

@@ -16,7 +16,7 @@ use crate::fold::OpenSpans;
 use crate::journal::journal_files;
 use crate::reader::{JOURNAL_DIR, load_tail};
 use crate::seal::Sealer;
-use crate::store::{ManifestError, RunLock, Store, StoreError, create_dir};
+use crate::store::{ManifestError, NEW_PREFIX, RunLock, Store, StoreError, create_dir};
 
 /// What recovery did to one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,7 @@ impl Store {
     /// The store cannot be listed.
     pub fn recover(&self) -> Result<RecoveryOutcome, StoreError> {
         let mut outcome = RecoveryOutcome::default();
+        remove_unborn(&self.runs_dir());
         for run_id in self.run_ids()? {
             match recover_run(self, &run_id) {
                 Ok(Some(report)) => outcome.repaired.push(report),
@@ -75,6 +76,19 @@ impl Store {
             }
         }
         Ok(outcome)
+    }
+}
+
+/// Removes what processes left that died while making a run: nothing was recorded there yet.
+fn remove_unborn(runs: &Path) {
+    let Ok(entries) = std::fs::read_dir(runs) else { return };
+    for entry in entries.flatten() {
+        let is_new = entry.file_name().to_str().is_some_and(|name| name.starts_with(NEW_PREFIX));
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        // A younger one may belong to a process that is about to take its lock.
+        if is_new && age.is_some_and(|age| age > UNBORN_AGE_MIN) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -211,3 +225,6 @@ fn remove_journal(folder: &Path) -> Result<(), StoreError> {
         _ => Ok(()),
     }
 }
+
+/// Making a run takes milliseconds.
+const UNBORN_AGE_MIN: std::time::Duration = std::time::Duration::from_secs(3600);

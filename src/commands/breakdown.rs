@@ -18,7 +18,7 @@ pub(crate) async fn run(context: &Context, args: &Breakdown) -> Result<Code, Fai
         .map_err(|error| Failure::new(Code::Usage, error.to_string()))?;
     let store = context.store()?;
     let run_id = context.select(&store, &args.run)?;
-    let analyzer = analyzer(context, &store, &[&run_id])?;
+    let analyzer = analyzer(context, &store, &[std::slice::from_ref(&run_id)])?;
     let breakdown = retake_analyzer::breakdown(&analyzer, &run_id, &by).await?;
     match context.format_or(Format::Table) {
         Format::Json => print_json(&breakdown)?,

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{analyzer, rag};
 use crate::cli::{Demo, Format, LlmSource, RagArgs, ReplayArgs};
-use crate::commands::replay::Prepared;
+use crate::commands::replay::{Lane, Prepared};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::print;
@@ -40,15 +40,25 @@ pub(crate) async fn run(context: Context, args: Demo) -> Result<Code, Failure> {
     // them takes what only the first one pays (cold caches) out of the comparison.
     let changes = changes(&settings);
     let lanes = Lanes { context: &context, store: &store, source: &production, cancel };
-    lanes.replay("warm-up", &[]).await?;
-    let base = lanes.replay("baseline", &[]).await?;
-    let candidate = lanes.replay("candidate", &changes).await?;
+    lanes.replay("warm-up", &[], 0).await?;
+    let (mut base, mut candidate) = (Vec::new(), Vec::new());
+    // Interleaved ABBA, so that a machine that becomes busier or idler favours no side.
+    for number in 1..=REPEATS {
+        if number.is_multiple_of(2) {
+            candidate.push(lanes.replay("candidate", &changes, number).await?);
+            base.push(lanes.replay("baseline", &[], number).await?);
+        } else {
+            base.push(lanes.replay("baseline", &[], number).await?);
+            candidate.push(lanes.replay("candidate", &changes, number).await?);
+        }
+    }
     heading(&context, "4. Diff: did it get better?");
     let analyzer = analyzer(&context, &store, &[&base, &candidate])?;
-    let diff = retake_analyzer::diff(&analyzer, &base, &candidate, &DiffOptions::default()).await?;
+    let options = DiffOptions::default();
+    let diff = retake_analyzer::diff_repeated(&analyzer, &base, &candidate, &options).await?;
     print(&render::diff(&diff, Format::Table))?;
     heading(&context, "5. Report");
-    let data = retake_analyzer::report_data(&analyzer, &candidate, Some(&base)).await?;
+    let data = retake_analyzer::report_data(&analyzer, &candidate, &base).await?;
     let path = out.join("report.html");
     std::fs::write(&path, retake_analyzer::report::render(&data))?;
     print(&path.canonicalize().unwrap_or(path).display().to_string())?;
@@ -142,7 +152,7 @@ async fn workload(
 }
 
 async fn breakdown(context: &Context, store: &Store, run_id: &RunId) -> Result<(), Failure> {
-    let analyzer = analyzer(context, store, &[run_id])?;
+    let analyzer = analyzer(context, store, &[std::slice::from_ref(run_id)])?;
     let breakdown =
         retake_analyzer::breakdown(&analyzer, run_id, &[retake_analyzer::GroupKey::Stage]).await?;
     print(&render::breakdown(&breakdown, "demo", "stage", Format::Table))
@@ -157,7 +167,7 @@ struct Lanes<'a> {
 }
 
 impl Lanes<'_> {
-    async fn replay(&self, lane: &str, changes: &[String]) -> Result<RunId, Failure> {
+    async fn replay(&self, lane: &str, changes: &[String], number: u16) -> Result<RunId, Failure> {
         let args = ReplayArgs {
             source: self.source.to_string(),
             rag: RagArgs {
@@ -168,20 +178,25 @@ impl Lanes<'_> {
             },
             concurrency: Some(1),
             speed: 1.0,
+            repeat: 1,
             llm: LlmSource::Live,
         };
+        let group = format!("demo {lane}");
+        let repeat = Lane { args: &args, group: (number > 0).then_some(&group), number };
         let prepared = Prepared::new(self.context, self.store, self.source, &args)?;
         let replayed =
-            prepared.execute(self.context, self.store, &args, self.cancel.clone()).await?;
+            prepared.execute(self.context, self.store, repeat, self.cancel.clone()).await?;
         let with = match changes {
             [] => "settings as recorded".to_owned(),
             changes => changes.join(", "),
         };
-        print(&format!("{lane} ({with}): {}", render::replay_line(&replayed.report)))?;
+        print(&format!("{lane:9} ({with}): {}", render::replay_line(&replayed.report)))?;
         Ok(replayed.run_id)
     }
 }
 
+/// Replays on each side: enough to see how much two executions of the same differ by chance.
+const REPEATS: u16 = 5;
 /// Answers printed, to see that they are real.
 const ANSWERS_SHOWN: u64 = 3;
 

@@ -15,6 +15,7 @@ mod verify;
 use retake_analyzer::{Analyzer, Scope};
 use retake_recorder::Store;
 use retake_schemas::RunId;
+use retake_schemas::event::RunStatus;
 
 use crate::cli::{Cli, Verb};
 use crate::context::Context;
@@ -40,10 +41,31 @@ pub(crate) async fn run(cli: Cli) -> Result<Code, Failure> {
     }
 }
 
+/// A run with its repeats, itself first: the replays that `--repeat` made together.
+fn with_repeats(store: &Store, run_id: &RunId) -> Result<Vec<RunId>, Failure> {
+    let manifest = store.manifest(run_id)?;
+    let mut runs = vec![run_id.clone()];
+    let Some(group) = manifest.facts.labels.get(REPEAT_LABEL) else { return Ok(runs) };
+    for entry in store.runs()? {
+        let is_repeat = entry.manifest.is_ok_and(|other| {
+            other.facts.labels.get(REPEAT_LABEL) == Some(group)
+                && other.facts.workload == manifest.facts.workload
+                && other.facts.settings == manifest.facts.settings
+                && other.status == RunStatus::Finished
+        });
+        if is_repeat && entry.run_id != *run_id {
+            runs.push(entry.run_id);
+        }
+    }
+    Ok(runs)
+}
+
+/// Label that replays made together share.
+const REPEAT_LABEL: &str = "retake.repeats";
+
 /// Opens some runs for analysis, passing on what the analyzer warns of.
-fn analyzer(context: &Context, store: &Store, runs: &[&RunId]) -> Result<Analyzer, Failure> {
-    let scope = Scope::Runs(runs.iter().map(|run_id| (*run_id).clone()).collect());
-    let analyzer = Analyzer::open(store, scope)?;
+fn analyzer(context: &Context, store: &Store, runs: &[&[RunId]]) -> Result<Analyzer, Failure> {
+    let analyzer = Analyzer::open(store, Scope::Runs(runs.concat()))?;
     analyzer.warnings().iter().for_each(|warning| context.warn(warning));
     Ok(analyzer)
 }

@@ -18,7 +18,7 @@ use retake_schemas::settings::{RagSettings, RecordSettings, without_password};
 use retake_schemas::tables::SpanRow;
 use tokio_util::sync::CancellationToken;
 
-use super::rag;
+use super::{REPEAT_LABEL, rag};
 use crate::cli::{Format, LlmSource, RagArgs, Replay, ReplayArgs};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -38,7 +38,7 @@ pub(crate) async fn run(context: &Context, verb: Replay) -> Result<Code, Failure
     let format = context.format_or(Format::Table);
     if is_plan {
         match format {
-            Format::Json => print_json(&prepared.plan)?,
+            Format::Json => print_json(&prepared.plan_json(&source))?,
             format => print(&render::plan(&prepared.plan, &source, format))?,
         }
     }
@@ -49,17 +49,43 @@ pub(crate) async fn run(context: &Context, verb: Replay) -> Result<Code, Failure
         return Ok(Code::Ok);
     }
     let cancel = cancel_on_signal()?;
-    let replayed = prepared.execute(context, &store, &args, cancel).await?;
-    match format {
-        Format::Json => print_json(&replayed.json(&source, &prepared.plan))?,
-        format => print(&render::replay(&replayed.report, &prepared.plan, format))?,
+    let group = (args.repeat > 1).then(|| RunId::generate(unix_ns()).to_string());
+    let mut code = Code::Ok;
+    for number in 1..=args.repeat {
+        let lane = Lane { args: &args, group: group.as_deref(), number };
+        let replayed = prepared.execute(context, &store, lane, cancel.clone()).await?;
+        match format {
+            Format::Json => print_json(&replayed.json(&source, &prepared.plan))?,
+            format => print(&render::replay(&replayed.report, &prepared.plan, format))?,
+        }
+        for (index, message) in &replayed.report.failures {
+            context.warn(&format!("operation {index}: {message}"));
+        }
+        context.say(&format!("recorded as run {}", replayed.run_id));
+        if code == Code::Ok {
+            code = replayed.code();
+        }
+        if cancel.is_cancelled() {
+            break;
+        }
     }
-    for (index, message) in &replayed.report.failures {
-        context.warn(&format!("operation {index}: {message}"));
-    }
-    let run_id = &replayed.run_id;
-    context.say(&format!("recorded as run {run_id}; next: retake diff {source} {run_id}"));
-    Ok(replayed.code())
+    context.say(&format!("next: retake diff {source} last"));
+    Ok(code)
+}
+
+/// Now, ns since the Unix epoch.
+fn unix_ns() -> i64 {
+    retake_recorder::clock::Clock::start().now_unix_ns()
+}
+
+/// One of several replays with the same settings.
+#[derive(Clone, Copy)]
+pub(super) struct Lane<'a> {
+    pub(super) args: &'a ReplayArgs,
+    /// What the repeats share, when there are several.
+    pub(super) group: Option<&'a str>,
+    /// Which of them this is, from 1.
+    pub(super) number: u16,
 }
 
 /// A replay that is ready to run.
@@ -109,16 +135,23 @@ impl Prepared {
         &self,
         context: &Context,
         store: &Store,
-        args: &ReplayArgs,
+        lane: Lane<'_>,
         cancel: CancellationToken,
     ) -> Result<Replayed, Failure> {
-        let name = args.rag.run.clone().unwrap_or_else(|| format!("replay of {}", self.source));
+        let args = lane.args;
+        let mut name = args.rag.run.clone().unwrap_or_else(|| format!("replay of {}", self.source));
+        let mut label = args.rag.label.clone();
+        if let Some(group) = lane.group {
+            name = format!("{name} #{}", lane.number);
+            label.push(format!("{REPEAT_LABEL}={group}"));
+        }
+
         // A replay keeps what its source kept: it can itself be replayed and compared.
         let record = RecordSettings {
             capture: args.rag.capture.unwrap_or(Capture::Full),
             ..context.config.settings.record.clone()
         };
-        let rag_args = RagArgs { run: Some(name), ..args.rag.clone() };
+        let rag_args = RagArgs { run: Some(name), label, ..args.rag.clone() };
         let builder = rag::builder(context, "replay", &rag_args, &self.settings)?
             .record_settings(record)
             .replay_of(self.source.clone(), self.workload.digest());
@@ -163,6 +196,17 @@ impl Prepared {
         }
         let _ = std::fs::remove_dir_all(scratch);
         Ok(report)
+    }
+
+    fn plan_json(&self, source: &RunId) -> serde_json::Value {
+        serde_json::json!({
+            "schema_version": 1,
+            "replay_of": source,
+            "operations": self.plan.operations,
+            "changes": self.plan.changes,
+            "stages": self.plan.stages,
+            "refusal": self.plan.refusal,
+        })
     }
 
     /// Other documents than the recorded ones make another experiment.

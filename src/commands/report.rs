@@ -1,6 +1,6 @@
 //! `retake report`.
 
-use super::analyzer;
+use super::{analyzer, with_repeats};
 use crate::cli::Report;
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -13,9 +13,13 @@ pub(crate) async fn run(context: &Context, args: &Report) -> Result<Code, Failur
     if base.as_ref() == Some(&run_id) {
         return Err(Failure::new(Code::Usage, format!("compare run {run_id} with itself")));
     }
-    let runs: Vec<_> = std::iter::once(&run_id).chain(base.as_ref()).collect();
-    let analyzer = analyzer(context, &store, &runs)?;
-    let data = retake_analyzer::report_data(&analyzer, &run_id, base.as_ref()).await?;
+    let runs = with_repeats(&store, &run_id)?;
+    let bases = match &base {
+        Some(base) => with_repeats(&store, base)?,
+        None => Vec::new(),
+    };
+    let analyzer = analyzer(context, &store, &[&runs, &bases])?;
+    let data = retake_analyzer::report_data(&analyzer, &runs, &bases).await?;
     let html = retake_analyzer::report::render(&data);
     std::fs::write(&args.output, html).map_err(|error| {
         let message = format!("write report {}: {error}", args.output.display());

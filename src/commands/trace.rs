@@ -13,7 +13,7 @@ use crate::render;
 pub(crate) async fn run(context: &Context, args: &Trace) -> Result<Code, Failure> {
     let store = context.store()?;
     let run_id = context.select(&store, &args.run)?;
-    let analyzer = analyzer(context, &store, &[&run_id])?;
+    let analyzer = analyzer(context, &store, &[std::slice::from_ref(&run_id)])?;
     let format = context.format_or(Format::Table);
     let mut traces = match args.trace.as_str() {
         "list" | "slowest" | "failed" => trace_summaries(&analyzer, &run_id).await?,

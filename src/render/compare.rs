@@ -122,7 +122,11 @@ pub(crate) fn diff(diff: &Diff, format: Format) -> String {
         row(&mut shown, diff_cells(stage));
     }
     let paired = if diff.paired {
-        format!("{} operations compared pairwise", diff.pairs)
+        let [base, candidate] = diff.repeats;
+        format!(
+            "{} operations compared pairwise, {base} and {candidate} executions of each",
+            diff.pairs
+        )
     } else {
         "not paired".to_owned()
     };
@@ -134,13 +138,24 @@ pub(crate) fn diff(diff: &Diff, format: Format) -> String {
     for warning in &diff.warnings {
         text.push_str(&format!("warning: {}\n", inert(warning)));
     }
-    for stage in diff.rows.iter().filter(|stage| stage.verdict == Verdict::Inconclusive) {
-        if let Some(note) = &stage.note {
-            text.push_str(&format!("{}: {}\n", inert(&stage.stage), inert(note)));
-        }
+    for (note, stages) in notes(diff) {
+        text.push_str(&format!("{}: {}\n", inert(&stages.join(", ")), inert(note)));
     }
     text.push_str(&format!("verdict: {}. {}\n", verdict(diff.verdict), inert(&diff.note)));
     text
+}
+
+/// Why rows have no verdict, each reason once.
+fn notes(diff: &Diff) -> Vec<(&str, Vec<&str>)> {
+    let mut notes: Vec<(&str, Vec<&str>)> = Vec::new();
+    for row in diff.rows.iter().filter(|row| row.verdict == Verdict::Inconclusive) {
+        let Some(note) = row.note.as_deref() else { continue };
+        match notes.iter_mut().find(|(seen, _)| *seen == note) {
+            Some((_, stages)) => stages.push(&row.stage),
+            None => notes.push((note, vec![&row.stage])),
+        }
+    }
+    notes
 }
 
 fn diff_cells(stage: &DiffRow) -> Vec<String> {

@@ -58,7 +58,7 @@ fn the_demo_ingests_asks_replays_and_compares() {
 #[test]
 fn the_wall_time_of_the_stages_adds_up_exactly() {
     let (bench, _) = demo();
-    for run in ["demo", "demo baseline", "demo candidate"] {
+    for run in ["demo", "label:demo=baseline", "label:demo=candidate"] {
         let arguments = in_demo_store(&["breakdown", run, "--format", "json"]);
         let document = bench.retake(arguments).expect_code(0).json();
         assert_fields(

@@ -4,13 +4,18 @@
 //! folder of its own and may run beside any other.
 
 mod corpus;
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod support;
 
+mod about;
 mod crash;
 mod damage;
 mod demo;
 mod ingest_ask_eval;
+mod outside;
 mod replay;
 mod sql;
+mod traces;
 mod wrong_input;
 mod wrong_settings;

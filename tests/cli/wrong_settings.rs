@@ -81,9 +81,9 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
     assert_eq!((top_k(1), top_k(2)), (3.into(), 2.into()));
     assert_eq!(runs[1]["settings"]["workers"], 5);
 
-    let bench = Bench::with_documents().with_variable("RETAKE_RAG__WORKERS", "many");
-    bench.retake(["runs"]).expect_code(2).expect_message(&["workers"]);
-    let bench = Bench::with_documents().with_variable("RETAKE_RAG__WORKER", "2");
+    let bench = Bench::new().with_variable("RETAKE_RAG__WORKERS", "many");
+    bench.retake(["runs"]).expect_code(2).expect_message(&["many", "WORKERS", "RETAKE_"]);
+    let bench = Bench::new().with_variable("RETAKE_RAG__WORKER", "2");
     bench.retake(["runs"]).expect_code(2).expect_message(&["worker"]);
 }
 
@@ -157,7 +157,7 @@ fn wrong_options_are_told_what_may_stand_there() {
     refused(&["runs", "--format", "parquet"], &["table, json or markdown", "retake sql"]);
     refused(&["runs", "--format", "yaml"], &["yaml", "ndjson"]);
     refused(&["replay", "run", "last", "--concurrency", "0"], &["--concurrency"]);
-    refused(&["replay", "run", "last", "--speed", "-1"], &["--speed"]);
+    refused(&["replay", "run", "last", "--speed=-1"], &["--speed"]);
     refused(&["replay", "run", "last", "--speed", "nan"], &["--speed"]);
     refused(&["replay", "run", "last", "--llm", "guess"], &["live", "recorded"]);
     refused(&["frobnicate"], &["frobnicate", "--help"]);

@@ -138,7 +138,9 @@ async fn a_report_has_everything_it_draws() {
     let base = fixture.run("base", record);
     let run_id = fixture.run("r", record);
     let analyzer = Analyzer::open(&fixture.store, Scope::All).unwrap();
-    let data = report_data(&analyzer, &run_id, Some(&base)).await.unwrap();
+    let data = report_data(&analyzer, std::slice::from_ref(&run_id), std::slice::from_ref(&base))
+        .await
+        .unwrap();
     assert_eq!(data.traces.len(), 9);
     assert_eq!(data.traces[0].duration_ns, 80_000, "slowest first");
     assert_eq!(data.trees.len(), 6, "the five slowest and the failed one");

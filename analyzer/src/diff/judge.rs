@@ -13,7 +13,9 @@ pub(super) struct Context {
 
 /// Compares one measure of the same operations on both sides. Values that are 0 are absent: the
 /// operation did not pass through the stage.
-pub(super) fn paired(stage: &str, values: &[(f64, f64)]) -> DiffRow {
+///
+/// `chance` is half the width of the 95 % interval of run-to-run chance, on the log scale.
+pub(super) fn paired(stage: &str, values: &[(f64, f64)], chance: f64) -> DiffRow {
     let base: Vec<f64> = values.iter().map(|v| v.0).filter(|v| *v > 0.0).collect();
     let candidate: Vec<f64> = values.iter().map(|v| v.1).filter(|v| *v > 0.0).collect();
     let logs: Vec<f64> = values
@@ -23,8 +25,12 @@ pub(super) fn paired(stage: &str, values: &[(f64, f64)]) -> DiffRow {
         .collect();
     let mut row = row(stage, &base, &candidate);
     let Some(found) = shift(&logs) else { return one_sided(row) };
-    row.effect = found.interval.estimate.exp_m1();
-    row.effect_ci = [found.interval.low.exp_m1(), found.interval.high.exp_m1()];
+    let middle = found.interval.estimate;
+    row.effect = middle.exp_m1();
+    // Two independent sources of error: their half widths add like standard deviations.
+    let below = (middle - found.interval.low).hypot(chance);
+    let above = (found.interval.high - middle).hypot(chance);
+    row.effect_ci = [(middle - below).exp_m1(), (middle + above).exp_m1()];
     row.p_adjusted = Some(signed_rank_p(&logs));
     row.note = few(&found, logs.len()).or_else(|| mostly_one_sided(values.len(), logs.len()));
     row
@@ -52,7 +58,10 @@ pub(super) fn decide(row: &mut DiffRow, context: &Context) {
     } else if is_within {
         row.verdict = Verdict::Same;
     } else {
-        note(row, "the interval reaches into what would not matter: more operations narrow it");
+        note(
+            row,
+            "the interval, run-to-run chance included, reaches into what would not matter: more repeats narrow it",
+        );
     }
 }
 
@@ -156,7 +165,7 @@ mod tests {
                 (size * noise(), factor * size * noise())
             })
             .collect();
-        let mut row = paired("stage", &values);
+        let mut row = paired("stage", &values, 0.0);
         decide(&mut row, &CONTEXT);
         row.verdict
     }
@@ -189,11 +198,11 @@ mod tests {
     fn another_machine_or_a_tiny_change_is_no_verdict() {
         let values: Vec<(f64, f64)> =
             (1..=20).map(|n| (1e3 * f64::from(n), 2e3 * f64::from(n))).collect();
-        let mut tiny = paired("stage", &values);
+        let mut tiny = paired("stage", &values, 0.0);
         decide(&mut tiny, &CONTEXT);
         assert_eq!(tiny.verdict, Verdict::Same, "{tiny:?}");
         let large: Vec<(f64, f64)> = values.iter().map(|(b, c)| (b * 1e3, c * 1e3)).collect();
-        let mut moved = paired("stage", &large);
+        let mut moved = paired("stage", &large, 0.0);
         decide(&mut moved, &Context { is_same_machine: false, ..CONTEXT });
         assert_eq!(moved.verdict, Verdict::Inconclusive, "{moved:?}");
         decide(&mut moved, &CONTEXT);

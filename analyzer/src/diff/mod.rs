@@ -10,6 +10,7 @@
 mod explain;
 mod facts;
 mod judge;
+mod noise;
 mod ops;
 mod pair;
 mod rows;
@@ -49,8 +50,27 @@ pub async fn diff(
     candidate: &RunId,
     options: &DiffOptions,
 ) -> Result<Diff, AnalyzeError> {
+    diff_repeated(analyzer, std::slice::from_ref(base), std::slice::from_ref(candidate), options)
+        .await
+}
+
+/// Compares two sets of runs in scope: each the repeats of one replay. The first of each stands
+/// for its side in what is not measured (settings, machine).
+///
+/// # Errors
+/// A run is not in scope, a side is empty, or a file is damaged.
+pub async fn diff_repeated(
+    analyzer: &Analyzer,
+    bases: &[RunId],
+    candidates: &[RunId],
+    options: &DiffOptions,
+) -> Result<Diff, AnalyzeError> {
+    let none = || AnalyzeError::Internal("a side of the comparison has no run".to_owned());
+    let (base, base_repeats) = bases.split_first().ok_or_else(none)?;
+    let (candidate, candidate_repeats) = candidates.split_first().ok_or_else(none)?;
     let (base_run, candidate_run) = (analyzer.run(base)?, analyzer.run(candidate)?);
-    let sides = ops::load(analyzer, base, candidate).await?;
+    let mut sides = ops::load(analyzer, base, candidate).await?;
+    ops::add_repeats(analyzer, &mut sides, base_repeats, candidate_repeats).await?;
     let mut warnings = facts::warnings(&base_run, &candidate_run);
     warnings.extend(sides.warnings());
     let pairing = pair::pair(&sides);
@@ -63,7 +83,7 @@ pub async fn diff(
     let is_same_machine = base_run.machine_key == candidate_run.machine_key;
     let context = judge::Context { options: *options, is_same_machine };
     let compared = match &pairing.pairs {
-        Some(pairs) => rows::paired(pairs, &context),
+        Some(pairs) => rows::paired(pairs, &sides, &context),
         None => rows::unpaired(&sides, &context),
     };
     let first = compared.rows.first();
@@ -74,6 +94,7 @@ pub async fn diff(
         paired: pairing.pairs.is_some(),
         pairs: pairing.pairs.as_ref().map_or(0, |pairs| pairs.len() as u64),
         settings_diff: facts::settings_diff(&base_run.settings, &candidate_run.settings),
+        repeats: [bases.len() as u64, candidates.len() as u64],
         warnings,
         verdict: first.map_or(Verdict::Inconclusive, |row| row.verdict),
         rows: compared.rows,

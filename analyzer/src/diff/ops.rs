@@ -101,6 +101,26 @@ pub(super) async fn load(
     })
 }
 
+/// Adds the operations of further executions of the same replays. Only replays of a third run
+/// have repeats: the operations of each name the one they repeat.
+pub(super) async fn add_repeats(
+    analyzer: &Analyzer,
+    sides: &mut Sides,
+    bases: &[RunId],
+    candidates: &[RunId],
+) -> Result<(), AnalyzeError> {
+    if sides.link != Link::SameSource {
+        return Ok(());
+    }
+    for run_id in bases {
+        sides.base.extend(ops(analyzer, run_id, &Roots::Linked).await?.0);
+    }
+    for run_id in candidates {
+        sides.candidate.extend(ops(analyzer, run_id, &Roots::Linked).await?.0);
+    }
+    Ok(())
+}
+
 /// Which spans are the roots of operations.
 #[derive(Debug)]
 enum Roots {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::explain::{means, shares};
 use super::judge::{self, Context, NEEDS_MORE};
+use super::noise::half_width;
 use super::ops::{Op, Sides};
 use super::pair::Pair;
 use crate::model::DiffRow;
@@ -17,22 +18,24 @@ pub(super) struct Compared {
 }
 
 /// Compares the same operations pairwise, each kind by itself, the most frequent kind first.
-pub(super) fn paired(pairs: &[Pair], context: &Context) -> Compared {
+pub(super) fn paired(pairs: &[Pair], sides: &Sides, context: &Context) -> Compared {
     let mut rows = Vec::new();
     for (prefix, pairs) in by_kind(pairs, |pair| &pair.kind) {
-        rows.extend(paired_kind(&prefix, &pairs, context));
+        rows.extend(paired_kind(&prefix, &pairs, sides, context));
     }
     Compared { rows, note: paired_note(pairs) }
 }
 
-fn paired_kind(prefix: &str, pairs: &[&Pair], context: &Context) -> Vec<DiffRow> {
+fn paired_kind(prefix: &str, pairs: &[&Pair], sides: &Sides, context: &Context) -> Vec<DiffRow> {
+    let kind = pairs.first().map_or("", |pair| pair.kind.as_str());
     let stages: BTreeSet<&String> = pairs
         .iter()
         .flat_map(|pair| pair.base.stages.keys().chain(pair.candidate.stages.keys()))
         .collect();
     let latencies: Vec<(f64, f64)> =
         pairs.iter().map(|pair| (pair.base.latency_ns, pair.candidate.latency_ns)).collect();
-    let mut whole = judge::paired(&format!("{prefix}{END_TO_END}"), &latencies);
+    let chance = half_width(sides, kind, None);
+    let mut whole = judge::paired(&format!("{prefix}{END_TO_END}"), &latencies, chance);
     judge::decide(&mut whole, context);
     let mut rows: Vec<DiffRow> = stages
         .iter()
@@ -43,7 +46,8 @@ fn paired_kind(prefix: &str, pairs: &[&Pair], context: &Context) -> Vec<DiffRow>
                 .map(|pair| (wall(&pair.base.stages), wall(&pair.candidate.stages)))
                 .filter(|(base, candidate)| *base > 0.0 || *candidate > 0.0)
                 .collect();
-            judge::paired(&format!("{prefix}{stage}"), &values)
+            let chance = half_width(sides, kind, Some(stage));
+            judge::paired(&format!("{prefix}{stage}"), &values, chance)
         })
         .collect();
     adjust(&mut rows);
@@ -173,8 +177,8 @@ fn paired_note(pairs: &[Pair]) -> String {
     let repeats = |side: fn(&Pair) -> usize| pairs.iter().map(side).min().unwrap_or(0);
     let least = repeats(|pair| pair.base.repeats).min(repeats(|pair| pair.candidate.repeats));
     let chance = if least < 2 {
-        "one execution a side cannot show what differs from run to run by chance: repeat the \
-         replay to be sure"
+        "one execution a side cannot show what differs from run to run by chance, so 15 % is \
+         assumed: `retake replay run --repeat 5` on both sides measures it"
     } else {
         "medians over repeats are compared; repeats on one machine share its luck"
     };

@@ -104,7 +104,7 @@ async fn a_planted_slowdown_is_found_and_attributed() {
     assert!((shares - 1.0).abs() < 1e-9, "{shares}");
     let changed = ("rerank.depth".to_owned(), "100".to_owned(), "150".to_owned());
     assert_eq!(found.settings_diff, [changed]);
-    assert!(found.note.contains("repeat the replay"), "{}", found.note);
+    assert!(found.note.contains("--repeat"), "{}", found.note);
     let reversed = compared(&fixture, &candidate, &base).await;
     assert!(reversed.paired);
     assert_eq!(reversed.verdict, Verdict::Better);

@@ -34,7 +34,12 @@ fn escaped(cell: &str) -> String {
                 text.push('\\');
                 text.push(c);
             }
-            c if c.is_control() => {}
+            // Nor act on a terminal, nor reorder the text around it.
+            c if c.is_control()
+                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
+                text.push('\u{fffd}');
+            }
             c => text.push(c),
         }
     }

@@ -427,6 +427,7 @@ fn diff() -> Diff {
         candidate: "rerank-v2".to_owned(),
         paired: true,
         pairs: 393,
+        repeats: [1, 1],
         settings_diff: vec![
             (
                 "rerank.model".to_owned(),

@@ -321,6 +321,10 @@ impl<'a> Flow<'a> {
         self.found.clear();
         self.queue.clear();
         self.assemblies.clear();
+        // A blocking read cannot be aborted, only abandoned: then its span would outlive the run.
+        // The few under way are nearly always done in a moment.
+        let ended = async { while self.loads.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LOADS_WAIT_MAX, ended).await;
         self.loads.shutdown().await;
         self.embeds.shutdown().await;
     }
@@ -366,6 +370,8 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
+/// How long a cancelled ingest waits for the files it is reading.
+const LOADS_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(2);
 /// Enough to fill batches across small documents, little enough that their texts stay small.
 const DOCUMENTS_UNDER_WAY_MAX: usize = 128;
 /// Full batches that may wait while all workers embed; more only takes memory.

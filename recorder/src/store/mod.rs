@@ -27,6 +27,9 @@ pub(crate) use manifest_file::write_manifest;
 pub use manifest_file::{ManifestError, read_manifest};
 pub use select::{SelectError, Selector};
 
+/// Begins the name of a folder in which a run is being made. Not the start of any run id.
+pub(crate) const NEW_PREFIX: &str = ".new-";
+
 /// Why a store or a run in it cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
