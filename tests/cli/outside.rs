@@ -20,7 +20,7 @@ fn documents_are_kept_in_postgres_and_its_password_nowhere() {
     let bench = Bench::new().with_variable("RETAKE_RAG__VECTORS__URL", &url);
     crate::corpus::write_lighthouses(&bench.path("docs"));
     let question = "What was the keeper of Skerryvore called?";
-    bench.write("q.jsonl", "{\"id\": 1, \"question\": \"Who guards Esha?\"}\n".to_owned());
+    bench.write("q.jsonl", "{\"id\": 1, \"question\": \"Who guards Esha?\"}\n");
     let mut said = Vec::new();
 
     let ingest = bench.retake(with(&["rag", "ingest", "docs", "--format", "json"])).expect_code(0);

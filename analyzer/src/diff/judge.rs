@@ -58,10 +58,7 @@ pub(super) fn decide(row: &mut DiffRow, context: &Context) {
     } else if is_within {
         row.verdict = Verdict::Same;
     } else {
-        note(
-            row,
-            "the interval, run-to-run chance included, reaches into what would not matter: more repeats narrow it",
-        );
+        note(row, "too uncertain; more repeats narrow the interval");
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Number and unit are joined by a no-break space. Absent values show as a dash, never as zero.
 
+use retake_schemas::id::utc_text;
+
 /// What an absent value shows.
 pub(super) const ABSENT: &str = "\u{2013}";
 
@@ -190,36 +192,13 @@ pub(super) fn bytes(size: i64) -> String {
 
 /// A point in time, UTC: `2026-03-14 09:26:53`.
 pub(super) fn utc(unix_ns: i64) -> String {
-    let secs = unix_ns.div_euclid(1_000_000_000);
-    let (days, in_day) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
-    let (year, month, day) = civil(days);
-    format!(
-        "{year:04}-{month:02}-{day:02}\u{a0}{:02}:{:02}:{:02}",
-        in_day / 3600,
-        in_day / 60 % 60,
-        in_day % 60
-    )
+    utc_text(unix_ns).replace(' ', "\u{a0}")
 }
 
 /// Time of day with milliseconds, UTC.
 pub(super) fn utc_time(unix_ns: i64) -> String {
     let ms = unix_ns.div_euclid(1_000_000).rem_euclid(86_400_000);
     format!("{:02}:{:02}:{:02}.{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000)
-}
-
-/// Year, month, and day of a count of days since 1970-01-01, after Howard Hinnant's
-/// `civil_from_days` (<https://howardhinnant.github.io/date_algorithms.html>).
-fn civil(days: i64) -> (i64, i64, i64) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
 /// Tenths of a percent that sum to exactly 1000, by largest remainder: separately rounded shares
