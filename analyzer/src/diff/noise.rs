@@ -13,9 +13,11 @@ use crate::stats::median;
 /// Half the width of the 95 % interval of run-to-run chance, on the log scale.
 ///
 /// `stage` is a stage's name, or `None` for whole operations. Offsets of runs from the median of
-/// their side are pooled over both sides; the prior counts as one more degree of freedom.
+/// their side are pooled over both sides, with the prior.
 pub(super) fn half_width(sides: &Sides, kind: &str, stage: Option<&str>) -> f64 {
-    let (mut squares, mut freedom, mut inverse_runs) = (SIGMA_PRIOR * SIGMA_PRIOR, 1.0, 0.0);
+    let mut freedom = PRIOR_FREEDOM;
+    let mut squares = PRIOR_FREEDOM * SIGMA_PRIOR * SIGMA_PRIOR;
+    let mut inverse_runs = 0.0;
     for ops in [&sides.base, &sides.candidate] {
         let offsets = offsets(ops, kind, stage);
         let runs = offsets.len().max(1) as f64;
@@ -53,6 +55,9 @@ fn offsets(ops: &[Op], kind: &str, stage: Option<&str>) -> Vec<f64> {
 /// Run-to-run standard deviation assumed before there are repeats: 15 %, measured between CI runs
 /// on shared machines (mui/mui-public #1712).
 const SIGMA_PRIOR: f64 = 0.15;
+/// Weight of the prior, in degrees of freedom: five quiet repeats a side may conclude "same"
+/// within 5 %, three may not.
+const PRIOR_FREEDOM: f64 = 0.5;
 /// The value a standard normal variable exceeds with probability 0.025.
 const Z_975: f64 = 1.959_963_984_540_054;
 
