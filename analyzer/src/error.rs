@@ -127,11 +127,15 @@ impl From<DataFusionError> for AnalyzeError {
 /// The engine's message without the names of its layers, and without a backtrace.
 fn plain(error: &DataFusionError) -> String {
     let text = error.strip_backtrace();
-    LAYERS
+    let text = LAYERS
         .iter()
         .fold(text.as_str(), |rest, layer| rest.strip_prefix(layer).unwrap_or(rest))
-        .trim()
-        .to_owned()
+        .trim();
+    // The parser prints its errors as Rust values.
+    let inside = ["ParserError(\"", "TokenizerError(\""]
+        .iter()
+        .find_map(|value| text.strip_prefix(value)?.strip_suffix("\")"));
+    inside.map_or_else(|| text.to_owned(), |message| message.replace("\\\"", "\""))
 }
 
 const LAYERS: [&str; 5] = [

@@ -4,8 +4,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use retake_schemas::settings::{VectorSettings, without_password};
-use sqlx::ConnectOptions as _;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::version::ExtensionVersion;
 use super::{LOCK_OF_SCHEMA, failed};
@@ -23,6 +23,12 @@ pub(super) async fn connect(url: &str, settings: &VectorSettings) -> Result<PgPo
     // Each statement would become an event in the trace of the stage that sent it.
     let options = options.application_name(APPLICATION_NAME).disable_statement_logging();
     let timeout_ms = settings.statement_timeout_ms.to_string();
+    // A pool tries until its time is up and then says no more than that; one connection says why.
+    let first = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
+    if let Ok(first) = first {
+        let connection = first.map_err(failed("connect to PostgreSQL"))?;
+        let _ = connection.close().await;
+    }
     PgPoolOptions::new()
         .max_connections(settings.pool_size.max(1))
         .acquire_timeout(ACQUIRE_TIMEOUT)
