@@ -52,8 +52,8 @@ fn offsets(ops: &[Op], kind: &str, stage: Option<&str>) -> Vec<f64> {
     by_run.values().filter_map(|offsets| median(offsets)).collect()
 }
 
-/// Run-to-run standard deviation assumed before there are repeats: 15 %, measured between CI runs
-/// on shared machines (mui/mui-public #1712).
+/// Run-to-run standard deviation assumed before there are repeats: 15 %, the run-to-run
+/// variation that mui/mui-public #1712 reports.
 const SIGMA_PRIOR: f64 = 0.15;
 /// Weight of the prior, in degrees of freedom: five quiet repeats a side may conclude "same"
 /// within 5 %, three may not.
