@@ -14,6 +14,7 @@
 //! Reading goes through [`reader::RunReader`], which checks every sealed file's digest before
 //! anyone sees a byte of it, and also shows what is not sealed yet.
 
+pub(crate) mod attrs;
 pub mod capture;
 pub mod clock;
 pub mod dispatcher;
@@ -26,6 +27,7 @@ pub mod recorder;
 pub mod recover;
 pub mod seal;
 pub mod store;
+pub(crate) mod symbols;
 pub mod verify;
 
 pub use dispatcher::{Dispatcher, Handler, Interest};
