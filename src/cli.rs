@@ -133,10 +133,10 @@ pub(crate) struct RagArgs {
 }
 
 fn parse_capture(text: &str) -> Result<Capture, String> {
-    [Capture::Off, Capture::Digest, Capture::Full]
+    Capture::ALL
         .into_iter()
         .find(|capture| capture.as_str() == text)
-        .ok_or_else(|| "expected off, digest or full".to_owned())
+        .ok_or_else(|| "expected off, digest, redacted or full".to_owned())
 }
 
 /// The built-in pipeline.

@@ -25,6 +25,7 @@ pub mod layer;
 pub mod reader;
 pub mod recorder;
 pub mod recover;
+pub mod redact;
 pub mod seal;
 pub mod store;
 pub(crate) mod symbols;

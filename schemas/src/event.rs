@@ -195,17 +195,31 @@ pub enum Capture {
     /// Only digest and size: equal texts can be recognised, none can be read.
     #[default]
     Digest,
+    /// Every text once, after the redaction rules ran on it, before it leaves the application's
+    /// thread. Digest and size are those of the redacted text: a digest of the original would let
+    /// anybody check a guess of what was taken out.
+    Redacted,
     /// Every text once, by digest. Needed to replay.
     Full,
 }
 
 impl Capture {
+    /// All policies, from the one that keeps least.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Digest, Self::Redacted, Self::Full];
+
+    /// Whether texts are kept, be it redacted.
+    #[must_use]
+    pub const fn keeps_text(self) -> bool {
+        matches!(self, Self::Redacted | Self::Full)
+    }
+
     /// The word used in settings, manifests and tables.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Off => "off",
             Self::Digest => "digest",
+            Self::Redacted => "redacted",
             Self::Full => "full",
         }
     }

@@ -15,6 +15,7 @@ pub mod event;
 pub mod id;
 pub mod manifest;
 pub mod mapping;
+pub mod redaction;
 pub mod settings;
 pub mod tables;
 pub mod version;

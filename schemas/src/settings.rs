@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::event::Capture;
+use crate::redaction::RedactSettings;
 
 /// Everything `retake.toml` may say.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -27,8 +28,12 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RecordSettings {
-    /// How much content a run keeps: `off`, `digest` or `full`. Replays need `full`.
+    /// How much content a run keeps: `off`, `digest`, `redacted` or `full`. Replays need `full`.
     pub capture: Capture,
+    /// What redaction takes out.
+    pub redact: RedactSettings,
+    /// Longest text of one attribute kept in its span, bytes; longer ones are cut and flagged.
+    pub attribute_bytes_max: usize,
     /// Largest content kept whole, bytes; longer ones are cut and flagged.
     pub payload_bytes_max: usize,
     /// Unsealed journal on disk, bytes; above it events are dropped and counted.
@@ -46,6 +51,8 @@ impl Default for RecordSettings {
     fn default() -> Self {
         Self {
             capture: Capture::Digest,
+            redact: RedactSettings::default(),
+            attribute_bytes_max: 16 << 10,
             payload_bytes_max: 1 << 20,
             journal_bytes_max: 512 << 20,
             seal_events: 262_144,

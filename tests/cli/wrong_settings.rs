@@ -152,7 +152,7 @@ fn wrong_options_are_told_what_may_stand_there() {
     };
     refused(&["rag", "ask", "x", "--set", "embed.provider=openai"], &["embed.url", "http"]);
     refused(&["rag", "ask", "x", "--set", "synthesize.provider=openai"], &["synthesize.url"]);
-    refused(&["rag", "ask", "x", "--capture", "some"], &["off, digest or full"]);
+    refused(&["rag", "ask", "x", "--capture", "some"], &["off, digest, redacted or full"]);
     refused(&["breakdown", "--by", "colour"], &["colour", "stage", "model"]);
     refused(&["runs", "--format", "parquet"], &["table, json or markdown", "retake sql"]);
     refused(&["runs", "--format", "yaml"], &["yaml", "ndjson"]);

@@ -37,7 +37,7 @@ table! {
         labels: String,
         /// Settings in force, a JSON object by dotted name.
         settings: String,
-        /// Content policy: `off`, `digest` or `full`.
+        /// Content policy: `off`, `digest`, `redacted` or `full`.
         capture: String,
         /// Host name. Source: OTel resource `host.name`.
         host: String,
