@@ -17,6 +17,7 @@
 pub(crate) mod attrs;
 pub mod capture;
 pub mod clock;
+pub(crate) mod columns;
 pub mod dispatcher;
 pub mod fold;
 pub mod host;

@@ -40,14 +40,22 @@ pub enum MappingError {
 /// How a value is understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Read {
+pub enum Read {
+    /// As text, whatever it is.
     Text,
+    /// A whole number.
     Int,
+    /// A whole number, never negative.
     Count,
+    /// A finite number.
     Float,
+    /// A truth value.
     Bool,
+    /// Seconds, kept as nanoseconds.
     Seconds,
+    /// One of the entry's words.
     Word,
+    /// A content, of which the column holds the digest.
     Content,
 }
 
@@ -66,6 +74,21 @@ struct Entry {
     from: Vec<String>,
     #[serde(default)]
     words: BTreeMap<String, String>,
+}
+
+/// Where an attribute of some name goes, for callers that resolve a name once and not per span.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Number of the entry. Between names of one entry the lowest precedence wins.
+    pub entry: usize,
+    /// Position of the name inside the entry, from 0.
+    pub precedence: usize,
+    /// The column of `spans`.
+    pub column: &'a str,
+    /// How the value is understood.
+    pub read: Read,
+    /// For [`Read::Word`]: value as found (lowercase) to value in the column.
+    pub words: &'a BTreeMap<String, String>,
 }
 
 /// A parsed mapping.
@@ -109,6 +132,26 @@ impl Mapping {
         self.by_name.get(name).is_some_and(|places| {
             places.iter().any(|(entry, _)| self.entries[*entry].read == Read::Content)
         })
+    }
+
+    /// Where attributes of this name go, in the order of the mapping; nowhere if it has no entry.
+    pub fn places<'a>(&'a self, name: &str) -> impl Iterator<Item = Place<'a>> {
+        let places = self.by_name.get(name).map(Vec::as_slice).unwrap_or_default();
+        places.iter().map(|&(index, precedence)| {
+            let Entry { column, read, words, .. } = &self.entries[index];
+            Place { entry: index, precedence, column, read: *read, words }
+        })
+    }
+
+    /// Every attribute name that has an entry, in no order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    /// How many entries there are; every [`Place::entry`] is below it.
+    #[must_use]
+    pub fn entry_count(&self) -> usize {
+        self.entries.len()
     }
 
     /// Moves what the mapping knows from `attributes` into `row`, and the rest into
@@ -205,15 +248,12 @@ fn slot<'a>(row: &'a mut SpanRow, column: &str) -> Option<Slot<'a>> {
 fn store(row: &mut SpanRow, entry: &Entry, value: &Value) -> bool {
     let number = || match entry.read {
         Read::Int => value.as_int(),
-        Read::Seconds => value
-            .as_float()
-            .filter(|seconds| (0.0..1e9).contains(seconds))
-            .map(|seconds| (seconds * 1e9).round() as i64),
+        Read::Seconds => seconds_to_ns(value),
         _ => value.as_count(),
     };
     let text = || match entry.read {
         Read::Word => entry.words.get(&value.to_text().to_ascii_lowercase()).cloned(),
-        Read::Content => Some(content_ref(value)),
+        Read::Content => Some(content_ref(&value.to_text())),
         _ => Some(value.to_text()),
     };
     /// Overwrites `place` when there is something to write.
@@ -235,13 +275,22 @@ fn store(row: &mut SpanRow, entry: &Entry, value: &Value) -> bool {
     }
 }
 
+/// Seconds as nanoseconds; `None` for what cannot be a duration.
+#[must_use]
+pub fn seconds_to_ns(value: &Value) -> Option<i64> {
+    value
+        .as_float()
+        .filter(|seconds| (0.0..1e9).contains(seconds))
+        .map(|seconds| (seconds * 1e9).round() as i64)
+}
+
 /// Prefix by which the recorder marks an attribute value that it replaced by its digest.
 pub const CONTENT_REF_PREFIX: &str = "blake3:";
 
 /// The digest a content column holds: the recorder has replaced the text by `blake3:<hex>` before
 /// it left the application's thread; a text that did not pass the recorder is digested here.
-fn content_ref(value: &Value) -> String {
-    let text = value.to_text();
+#[must_use]
+pub fn content_ref(text: &str) -> String {
     match text.strip_prefix(CONTENT_REF_PREFIX) {
         Some(hex) if hex.parse::<Digest>().is_ok() => hex.to_owned(),
         _ => Digest::of(text.as_bytes()).to_string(),

@@ -6,7 +6,10 @@
 //! everything it names, so each event is read exactly once.
 
 mod carry;
+mod chunk;
+mod encodings;
 mod segment;
+mod spans;
 
 use std::path::{Path, PathBuf};
 
