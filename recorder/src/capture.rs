@@ -16,9 +16,8 @@ use std::collections::HashSet;
 use parking_lot::Mutex;
 use retake_schemas::event::{Capture, Payload};
 use retake_schemas::mapping::CONTENT_REF_PREFIX;
-use retake_schemas::{Digest, EventBody, Value};
+use retake_schemas::{Digest, Value};
 
-use crate::journal::{Lane, Offered};
 use crate::redact::Redactor;
 
 /// Applies one policy, and remembers which contents are stored. Does no I/O.
@@ -32,7 +31,7 @@ pub struct CapturePolicy {
 }
 
 /// What a policy keeps of one content.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Kept {
     /// What refers to it: the digest of the content as kept. `None` when not even that may be.
     pub digest: Option<Digest>,
@@ -104,24 +103,6 @@ impl CapturePolicy {
         stored.insert(digest);
     }
 
-    /// [`CapturePolicy::decide`], and what is to be written goes into `lane`.
-    pub fn keep(
-        &self,
-        lane: &Lane,
-        time_unix_ns: i64,
-        media_type: &str,
-        text: &str,
-    ) -> Option<Digest> {
-        let kept = self.decide(media_type, text);
-        if let Some(payload) = kept.payload {
-            let digest = payload.digest;
-            if let Offered::Accepted(_) = lane.offer(time_unix_ns, &EventBody::Payload(payload)) {
-                self.stored(digest);
-            }
-        }
-        kept.digest
-    }
-
     /// The attribute value that stands for a content in the journal.
     #[must_use]
     pub fn reference(digest: Digest) -> Value {
@@ -140,6 +121,11 @@ pub fn cut(text: &str, max_bytes: usize) -> (&str, bool) {
     (text.get(..end).unwrap_or_default(), true)
 }
 
+/// The digest that a reference holds, if the text is one.
+pub(crate) fn digest_in(text: &str) -> Option<Digest> {
+    text.strip_prefix(CONTENT_REF_PREFIX)?.parse().ok()
+}
+
 /// Digests remembered: 32 MB at the most.
 const STORED_MAX: usize = 1 << 20;
 /// A payload must fit a journal file together with its frame.
@@ -148,9 +134,6 @@ const PAYLOAD_BYTES_LIMIT: usize = 4 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
-    use crate::journal::{LaneLimits, journal_files, read_journal};
-    use retake_schemas::{EventSeq, WriterId};
 
     /// What one content becomes, and what an equal one becomes after it was stored.
     fn decide_twice(capture: Capture, max: usize, text: &str) -> (Kept, Kept) {
@@ -223,28 +206,5 @@ mod tests {
             assert_eq!(cut("aé€", max), (kept, is_cut), "{max}");
         }
         assert_eq!(cut("", 0), ("", false));
-    }
-
-    #[test]
-    fn a_content_goes_into_the_journal_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let limits = LaneLimits::default();
-        let lane = Lane::new(folder.path(), WriterId(0), EventSeq(0), limits, Clock::start());
-        let policy = CapturePolicy::new(Capture::Full, 100);
-        for text in ["one", "two", "one"] {
-            assert_eq!(
-                policy.keep(&lane, 0, "text/plain", text),
-                Some(Digest::of(text.as_bytes()))
-            );
-        }
-        let mut texts = Vec::new();
-        for path in journal_files(folder.path()).unwrap() {
-            for event in read_journal(&path, EventSeq(0)).unwrap().events {
-                if let EventBody::Payload(payload) = event.body {
-                    texts.push(payload.content.unwrap());
-                }
-            }
-        }
-        assert_eq!(texts, ["one", "two"]);
     }
 }

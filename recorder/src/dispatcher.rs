@@ -8,17 +8,18 @@
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use parking_lot::Mutex;
-use retake_schemas::event::EventKind;
+use retake_schemas::event::{DropCause, EventKind};
 use retake_schemas::{Event, EventBody, RunId, SpanId};
 
-use crate::capture::CapturePolicy;
-use crate::fold::Fold;
-use crate::journal::{Lane, Offered};
+use crate::door::{Door, Target};
+use crate::fold::{Fold, Ids};
+use crate::journal::Offered;
+use crate::symbols::Sym;
 
 /// Emits events into a run. Cheap to clone; any thread may use it.
 #[derive(Debug, Clone)]
@@ -29,28 +30,40 @@ pub struct Dispatcher {
 #[derive(Debug)]
 struct Shared {
     run_id: RunId,
-    lane: Arc<Lane>,
-    policy: CapturePolicy,
+    target: Arc<Target>,
+    door: Arc<Door>,
     handlers: Mutex<Vec<Subscription>>,
-    /// High half of every span id of this recorder: random, so that two processes of one trace
-    /// do not collide; the low half counts, which compresses well.
+    handler_count: AtomicUsize,
+    /// Ids given out by [`Dispatcher::new_span_id`] share their high half with no thread's spans;
+    /// the low half counts, which compresses well.
     span_id_base: u64,
     next_span: AtomicU64,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(run_id: RunId, lane: Arc<Lane>, policy: CapturePolicy) -> Self {
+    pub(crate) fn new(run_id: RunId, target: Arc<Target>) -> Self {
+        let door = Door::new();
+        door.lead(Some(&target));
+        let span_id_base = Ids::new(&run_id).counter_base();
         Self {
             shared: Arc::new(Shared {
                 run_id,
-                lane,
-                policy,
+                target,
+                door,
                 handlers: Mutex::new(Vec::new()),
-                // Never zero: OpenTelemetry reads an all-zero span id as "no id".
-                span_id_base: u64::from(rand::random::<u32>() | 1) << 32,
+                handler_count: AtomicUsize::new(0),
+                span_id_base,
                 next_span: AtomicU64::new(0),
             }),
         }
+    }
+
+    pub(crate) fn target(&self) -> &Arc<Target> {
+        &self.shared.target
+    }
+
+    pub(crate) fn door(&self) -> &Arc<Door> {
+        &self.shared.door
     }
 
     /// The run events go into.
@@ -62,7 +75,7 @@ impl Dispatcher {
     /// Now on the run's clock, ns since the Unix epoch.
     #[must_use]
     pub fn now_unix_ns(&self) -> i64 {
-        self.shared.lane.clock().now_unix_ns()
+        self.shared.target.journal.clock.now_unix_ns()
     }
 
     /// A span id that is new in this run.
@@ -72,20 +85,34 @@ impl Dispatcher {
         SpanId::from_u64(self.shared.span_id_base.wrapping_add(count))
     }
 
-    /// Emits an event that happens now. Never blocks on the disk and never fails the caller.
+    /// Emits an event that happens now. Never waits for the disk and never fails the caller.
     pub fn emit(&self, body: &EventBody) -> Offered {
         self.emit_at(self.now_unix_ns(), body)
     }
 
     /// Emits an event that happened at `time_unix_ns`.
     pub fn emit_at(&self, time_unix_ns: i64, body: &EventBody) -> Offered {
-        self.shared.lane.offer(time_unix_ns, body)
+        self.shared.door.with(|state| state.emit(time_unix_ns, body)).unwrap_or_else(|| {
+            self.shared
+                .target
+                .journal
+                .count_loss(DropCause::Finished, matches!(body, EventBody::SpanOpened(_)));
+            Offered::Dropped(DropCause::Finished)
+        })
     }
 
     /// Stores a content as the run's capture policy allows and gives the digest to refer to it
     /// by; `None` when not even that may be kept.
     pub fn keep_content(&self, media_type: &str, text: &str) -> Option<retake_schemas::Digest> {
-        self.shared.policy.keep(&self.shared.lane, self.now_unix_ns(), media_type, text)
+        let policy = &self.shared.target.policy;
+        let kept = policy.decide(media_type, text);
+        let digest = kept.digest?;
+        if let Some(payload) = kept.payload
+            && let Offered::Accepted = self.emit(&EventBody::Payload(payload))
+        {
+            policy.stored(digest);
+        }
+        Some(digest)
     }
 
     /// Subscribes a handler; it sees events from the next batch on.
@@ -99,6 +126,7 @@ impl Dispatcher {
     ) -> std::io::Result<()> {
         let subscription = Subscription::start(interest, Box::new(handler))?;
         self.shared.handlers.lock().push(subscription);
+        self.shared.handler_count.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
@@ -108,10 +136,15 @@ impl Dispatcher {
         self.shared.handlers.lock().iter().map(|s| s.counters.report()).collect()
     }
 
+    /// Whether anybody listens.
+    pub(crate) fn has_handlers(&self) -> bool {
+        self.shared.handler_count.load(Ordering::Acquire) > 0
+    }
+
     /// Hands a drained batch to every handler that wants some of it.
-    pub(crate) fn fan_out(&self, events: &[Event], fold: &Fold) {
+    pub(crate) fn fan_out(&self, told: &Told, fold: &Fold) {
         for subscription in self.shared.handlers.lock().iter() {
-            subscription.offer(events, fold);
+            subscription.offer(told, fold);
         }
     }
 
@@ -171,22 +204,24 @@ impl Interest {
         self
     }
 
-    fn wants(&self, event: &Event, fold: &Fold) -> bool {
+    fn wants(&self, event: &Event, scope: Option<&str>) -> bool {
         let wants_kind = self.kinds.as_ref().is_none_or(|k| k.contains(&event.body.kind()));
-        wants_kind && self.scope.as_ref().is_none_or(|scope| in_scope(event, fold, scope))
+        wants_kind && self.scope.as_ref().is_none_or(|wanted| is_within(scope, wanted))
     }
 }
 
-fn in_scope(event: &Event, fold: &Fold, scope: &str) -> bool {
-    let target = match &event.body {
-        EventBody::SpanOpened(opened) => Some(opened.target.as_str()),
-        EventBody::Annotated(line) => Some(line.target.as_str()),
-        body => body.span().and_then(|key| fold.scope_of(key)),
-    };
-    target.is_some_and(|target| {
-        let target = target.replace("::", ".");
-        target.strip_prefix(scope).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+fn is_within(scope: Option<&str>, wanted: &str) -> bool {
+    scope.is_some_and(|scope| {
+        let scope = scope.replace("::", ".");
+        scope.strip_prefix(wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     })
+}
+
+/// A batch for handlers: events, and the scope each belongs to.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) events: Vec<Event>,
+    pub(crate) scopes: Vec<Option<Sym>>,
 }
 
 /// How a handler fares.
@@ -255,9 +290,14 @@ impl Subscription {
         Ok(Self { interest, queue, counters, thread })
     }
 
-    fn offer(&self, events: &[Event], fold: &Fold) {
-        let wanted: Arc<[Event]> =
-            events.iter().filter(|event| self.interest.wants(event, fold)).cloned().collect();
+    fn offer(&self, told: &Told, fold: &Fold) {
+        let wanted: Arc<[Event]> = told
+            .events
+            .iter()
+            .zip(&told.scopes)
+            .filter(|(event, scope)| self.interest.wants(event, scope.map(|s| fold.text(s))))
+            .map(|(event, _)| event.clone())
+            .collect();
         if wanted.is_empty() {
             return;
         }

@@ -9,8 +9,9 @@ use retake_schemas::manifest::{Manifest, Segment};
 use retake_schemas::tables::{Row, RunRow, TableName};
 use retake_schemas::{EventSeq, RunId};
 
+use crate::clock::{Anchor, Clock, Timeline};
 use crate::fold::{Fold, FoldedRows, OpenSpans};
-use crate::journal::{TailEnd, journal_files, read_journal};
+use crate::journal::{LanePositions, read_journal};
 use crate::seal::read_carry;
 use crate::store::{Store, StoreError, digest_file, read_manifest};
 
@@ -80,7 +81,7 @@ impl RunReader {
             if manifest.status != RunStatus::Recording {
                 break;
             }
-            let loaded = load_tail(&folder, &manifest)?;
+            let loaded = load_tail(&folder, &manifest, Writer::Alive)?;
             let now = read_manifest(&folder).map_err(StoreError::from)?;
             if now.revision == manifest.revision {
                 let mut fold = loaded.fold;
@@ -182,7 +183,7 @@ impl RunReader {
     #[must_use]
     pub fn run_row(&self) -> RunRow {
         let mut row = run_row(&self.manifest);
-        let tail_spans = i64::try_from(self.tail.spans.len()).unwrap_or(i64::MAX);
+        let tail_spans = i64::try_from(self.tail.span_count()).unwrap_or(i64::MAX);
         row.spans += tail_spans;
         if let Some(last) = self.tail_last_unix_ns {
             row.duration_ns = row.duration_ns.max(last - row.started_unix_ns);
@@ -264,61 +265,56 @@ pub(crate) fn check_segment(path: &Path, segment: &Segment) -> Result<(), String
 pub(crate) struct LoadedTail {
     /// Everything after the last seal, applied.
     pub(crate) fold: Fold,
+    /// How far each lane was read.
+    pub(crate) positions: LanePositions,
     /// Events read.
     pub(crate) events: u64,
+    /// Records known to be missing or unreadable.
+    pub(crate) records_lost: u64,
     /// What could not be read.
     pub(crate) damage: Vec<String>,
 }
 
-/// Folds the carry file and the journal behind a manifest. Damage is reported, and everything
-/// before it is used.
-pub(crate) fn load_tail(folder: &Path, manifest: &Manifest) -> Result<LoadedTail, StoreError> {
-    let from = EventSeq(manifest.sealed_below);
-    let mut fold = Fold::new(&manifest.run_id, &manifest.facts.service, from);
-    let mut tail_damage = Vec::new();
-    let carried = match &manifest.carry {
-        Some(entry) => read_carry(folder, entry).unwrap_or_else(|reason| {
-            tail_damage.push(format!("spans open at the last seal: {reason}"));
-            Vec::new()
-        }),
-        None => Vec::new(),
-    };
-    fold.resume(&manifest.accounting, carried);
-    let mut loaded = LoadedTail { fold, events: 0, damage: tail_damage };
-    let journal = folder.join(JOURNAL_DIR);
-    let files = journal_files(&journal).map_err(StoreError::io("list journal", &journal))?;
-    for path in files {
-        load_file(&mut loaded, &path)?;
-    }
-    Ok(loaded)
+/// Which part of a journal to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writer {
+    /// It is being written: only what is older than this moment has all its causes in it.
+    Alive,
+    /// Its process is gone, and everything is there.
+    Dead,
 }
 
-fn load_file(loaded: &mut LoadedTail, path: &Path) -> Result<(), StoreError> {
-    let expected = loaded.fold.next_seq();
-    let contents = match read_journal(path, expected) {
-        // Sealed and removed by its writer while we were looking.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other.map_err(StoreError::io("read journal", path))?,
+/// Folds the carry file and the journal behind a manifest. Damage is reported, and everything
+/// before it is used.
+pub(crate) fn load_tail(
+    folder: &Path,
+    manifest: &Manifest,
+    writer: Writer,
+) -> Result<LoadedTail, StoreError> {
+    let before = match writer {
+        Writer::Alive => Clock::start().ticks(),
+        Writer::Dead => u64::MAX,
     };
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if let Some(first) = contents.events.first()
-        && first.seq > expected
-    {
-        let missing = first.seq.0 - expected.0;
-        loaded.damage.push(format!("{name}: {missing} events before it are missing"));
+    let journal_dir = folder.join(JOURNAL_DIR);
+    let mut journal =
+        read_journal(&journal_dir).map_err(StoreError::io("read journal", &journal_dir))?;
+    let (start, ticks_per_ns) = journal
+        .clock
+        .unwrap_or((Anchor { ticks: 0, unix_ns: manifest.facts.started_unix_ns }, 1.0));
+    let from = EventSeq(manifest.sealed_below);
+    let timeline = Timeline::new(start, ticks_per_ns);
+    let mut fold = Fold::new(&manifest.run_id, &manifest.facts.service, from, timeline);
+    fold.resume(&manifest.accounting);
+    let mut damage = Vec::new();
+    match manifest.carry.as_ref().map(|entry| read_carry(folder, entry)) {
+        Some(Ok(carried)) => fold.take_over(carried),
+        Some(Err(reason)) => damage.push(format!("spans open at the last seal: {reason}")),
+        None => {}
     }
-    for event in &contents.events {
-        loaded.fold.apply(event);
-        loaded.events += 1;
-    }
-    if contents.undecodable > 0 {
-        let count = contents.undecodable;
-        loaded.damage.push(format!("{name}: {count} events of an unknown shape were left out"));
-    }
-    if let TailEnd::Damaged(error) = contents.end {
-        loaded.damage.push(format!("{name}: {error}; what follows was not read"));
-    }
-    Ok(())
+    let (positions, events) =
+        journal.replay(&manifest.lanes, before, |place, record| fold.record(place, record, None));
+    damage.append(&mut journal.damage);
+    Ok(LoadedTail { fold, positions, events, records_lost: journal.records_lost, damage })
 }
 
 /// Folder of a run's journal, inside the run's folder.

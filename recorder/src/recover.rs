@@ -14,8 +14,8 @@ use retake_schemas::tables::TableName;
 
 use crate::fold::OpenSpans;
 use crate::journal::journal_files;
-use crate::reader::{JOURNAL_DIR, load_tail};
-use crate::seal::Sealer;
+use crate::reader::{JOURNAL_DIR, Writer, load_tail};
+use crate::seal::{SealInput, Sealer};
 use crate::store::{ManifestError, NEW_PREFIX, RunLock, Store, StoreError, create_dir};
 
 /// What recovery did to one run.
@@ -128,10 +128,23 @@ fn seal_tail(
     manifest: Manifest,
 ) -> Result<RecoveryReport, StoreError> {
     let quarantined = quarantine_unnamed(folder, &manifest)?;
-    let mut loaded = load_tail(folder, &manifest)?;
-    let unfinished_before = loaded.fold.open_spans().count() as u64;
+    let mut loaded = load_tail(folder, &manifest, Writer::Dead)?;
+    let unfinished_before = loaded.fold.open_count() as u64;
     let mut sealer = Sealer::new(folder, manifest);
-    sealer.seal(&mut loaded.fold, OpenSpans::Finish, RunStatus::Recovered)?;
+    let fold = &mut loaded.fold;
+    let input = SealInput {
+        rows: fold.take(OpenSpans::Finish),
+        carried: Vec::new(),
+        positions: loaded.positions,
+        next_seq: fold.next_seq(),
+        last_unix_ns: fold.last_unix_ns(),
+        traces: fold.traces(),
+        spans: fold.span_counts(),
+        drops: fold.take_stated_drops(),
+        records_lost: loaded.records_lost,
+        status: RunStatus::Recovered,
+    };
+    sealer.seal(&input)?;
     let mut report = RecoveryReport {
         run_id: run_id.clone(),
         events: loaded.events,

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use retake_schemas::RunId;
 use retake_schemas::event::RunStatus;
 
-use crate::reader::{check_segment, load_tail};
+use crate::reader::{Writer, check_segment, load_tail};
 use crate::recover::unnamed_files;
 use crate::seal::read_carry;
 use crate::store::{Store, StoreError};
@@ -36,6 +36,10 @@ impl VerifyReport {
 }
 
 impl Store {
+    fn writer_of(&self, run_id: &RunId) -> Writer {
+        if self.is_live(run_id) { Writer::Alive } else { Writer::Dead }
+    }
+
     /// Checks one run: its manifest, the digest of every sealed file, and the journal.
     ///
     /// # Errors
@@ -73,7 +77,7 @@ impl Store {
             report.damage.push(reason);
         }
         if manifest.status == RunStatus::Recording {
-            let loaded = load_tail(&folder, &manifest)?;
+            let loaded = load_tail(&folder, &manifest, self.writer_of(run_id))?;
             report.journal_events = loaded.events;
             report.damage.extend(loaded.damage);
             let who = if self.is_live(run_id) {

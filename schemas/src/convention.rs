@@ -27,6 +27,9 @@ pub const TARGET_USAGE: &str = "retake::usage";
 /// `end_char`, `content`.
 pub const TARGET_DOCUMENT: &str = "retake::document";
 
+/// Field of such an event: the document's text. Content; the capture policy governs it.
+pub const DOCUMENT_CONTENT: &str = "content";
+
 /// Target of an event with a resource sample. Fields: `name`, `unit` (UCUM), `value`.
 pub const TARGET_MEASURE: &str = "retake::measure";
 

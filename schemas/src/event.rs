@@ -564,6 +564,9 @@ impl DropCause {
 pub struct Gap {
     /// How many events.
     pub dropped: u64,
+    /// How many of them were openings of spans; the rest of such a span is not recorded either.
+    #[serde(default)]
+    pub spans: u64,
     /// Why.
     pub cause: DropCause,
 }

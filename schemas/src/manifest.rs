@@ -27,6 +27,9 @@ pub struct Manifest {
     /// Events below this sequence number are in the segments or in `carry`; the journal holds the
     /// rest.
     pub sealed_below: u64,
+    /// The same by lane of the journal: so many of its records are dealt with.
+    #[serde(default)]
+    pub lanes: BTreeMap<u32, u64>,
     /// File in the run's folder with the spans that were open at the last seal.
     #[serde(default)]
     pub carry: Option<FileEntry>,
@@ -85,6 +88,8 @@ pub struct Accounting {
     pub spans_opened: u64,
     /// Spans that were closed.
     pub spans_closed: u64,
+    /// Spans that were lost whole, because their opening was. Opened = closed + open + dropped.
+    pub spans_dropped: u64,
 }
 
 impl Accounting {
@@ -107,6 +112,7 @@ impl Manifest {
             last_unix_ns: facts.started_unix_ns,
             facts,
             sealed_below: 0,
+            lanes: BTreeMap::new(),
             carry: None,
             segments: Vec::new(),
             traces: None,

@@ -42,9 +42,18 @@ pub struct RecordSettings {
     pub seal_events: u64,
     /// Seal at least this often while events arrive, seconds.
     pub seal_secs: u64,
-    /// Flush the journal to the disk this often, ms; 0 leaves it to the system (a killed process
-    /// still loses nothing, a power cut may).
+    /// What a power cut may cost: with `never` (a killed process still loses nothing) what is not
+    /// sealed, with `interval` the last `sync_ms`, with `batch` the last few hundredths of a second.
+    pub sync: SyncPolicy,
+    /// How often `sync = "interval"` flushes to the disk, ms.
     pub sync_ms: u64,
+    /// What becomes of an event when the journal is full: `drop-new` counts and drops it, `block`
+    /// lets its thread wait.
+    pub when_full: WhenFull,
+    /// How long a thread waits at most with `when_full = "block"`, ms.
+    pub block_ms_max: u64,
+    /// Seal on a thread that runs only when no other wants its core, as long as it keeps up.
+    pub seal_idle: bool,
 }
 
 impl Default for RecordSettings {
@@ -57,9 +66,37 @@ impl Default for RecordSettings {
             journal_bytes_max: 512 << 20,
             seal_events: 262_144,
             seal_secs: 30,
+            sync: SyncPolicy::Never,
             sync_ms: 1000,
+            when_full: WhenFull::DropNew,
+            block_ms_max: 10_000,
+            seal_idle: true,
         }
     }
+}
+
+/// What a recording does for the power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncPolicy {
+    /// Only sealed segments are flushed to the disk.
+    #[default]
+    Never,
+    /// The journal is flushed every `sync_ms`.
+    Interval,
+    /// The journal is flushed whenever the last flush is done.
+    Batch,
+}
+
+/// What becomes of an event when the journal is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// It is counted and dropped; whole spans only, never half of one.
+    #[default]
+    DropNew,
+    /// Its thread waits for room, up to a limit.
+    Block,
 }
 
 /// Settings of the built-in pipeline, and what `--set` of a replay may change.

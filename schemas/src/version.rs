@@ -35,7 +35,7 @@ impl FormatVersion {
     /// The store layout and the manifest.
     pub const STORE: Self = Self { major: 1, minor: 0 };
     /// The journal's header and frames.
-    pub const JOURNAL: Self = Self { major: 1, minor: 0 };
+    pub const JOURNAL: Self = Self { major: 2, minor: 0 };
     /// The columns of the tables.
     pub const TABLES: Self = Self { major: 1, minor: 0 };
 

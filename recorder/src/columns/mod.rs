@@ -18,6 +18,7 @@ use crate::symbols::{Sym, Symbols};
 use cells::{Bool, Cells, Id, Int, Word};
 pub(crate) use cells::{Present, View, text_of};
 use plan::Plans;
+#[cfg(test)]
 pub(crate) use plan::STEERING;
 
 /// Everything the fold knows of one closed span.

@@ -3,65 +3,40 @@
 //! The same fold serves the sealer, recovery and the live tail, so a row is the same whoever asks
 //! for it and whenever. Spans that are still open are carried from one seal to the next.
 //!
-//! Three columns need to know a span's children, and children may be sealed before their parent:
-//! `self_ns` (time not covered by the *union* of the children; the usual "minus the sum" is wrong
-//! with parallel children), `is_error_origin` (one failure is one error, the deepest), and
-//! `tokens_counted` (a call's tokens count once, at the leaf). What an open parent must remember
-//! of its sealed children travels with it in [`OpenSpan`].
+//! Events come in two forms. [Records](lanes) are what instrumented threads write: they name spans
+//! by numbers of their own and callsites by reference, and cost some tens of nanoseconds each.
+//! General [`EventBody`]s carry their ids with them: from the dispatcher's `emit`, and from other
+//! processes.
 
-mod family;
-mod open;
-mod rows;
+mod carried;
+mod held;
+mod ids;
+mod keys;
+mod lanes;
+mod settle;
+mod taken;
 
 use std::collections::{HashMap, HashSet};
 
-use retake_schemas::event::{Annotated, DropCause, Gap, Measured, Retrieved, Token};
+use retake_schemas::event::{Annotated, DropCause, Gap, Measured, Retrieved, SpanOpened, Token};
 use retake_schemas::manifest::Accounting;
-use retake_schemas::tables::{
-    DocumentRow, EventRow, MeasureRow, PayloadRow, Row, SpanRow, TableName, TokenRow,
-};
-use retake_schemas::{Event, EventBody, EventSeq, RunId, SpanKey, TraceId};
+use retake_schemas::tables::{DocumentRow, EventRow, MeasureRow, PayloadRow};
+use retake_schemas::{Attributes, EventBody, EventSeq, RunId, SpanKey, TraceId};
+use rustc_hash::FxBuildHasher;
 
-use open::ClosedSpan;
-pub(crate) use open::OpenSpan;
-
-/// Rows of a stretch of the event sequence.
-#[derive(Debug, Default)]
-pub struct FoldedRows {
-    /// Spans.
-    pub spans: Vec<SpanRow>,
-    /// Arrivals of tokens.
-    pub tokens: Vec<TokenRow>,
-    /// Log lines.
-    pub events: Vec<EventRow>,
-    /// Documents.
-    pub documents: Vec<DocumentRow>,
-    /// Contents.
-    pub payloads: Vec<PayloadRow>,
-    /// Resource samples and losses.
-    pub measures: Vec<MeasureRow>,
-}
-
-impl FoldedRows {
-    /// A table's rows as one record batch.
-    #[must_use]
-    pub fn batch(&self, table: TableName) -> arrow::array::RecordBatch {
-        match table {
-            // Runs come from manifests; an empty batch keeps callers free of a special case.
-            TableName::Runs => arrow::array::RecordBatch::new_empty(table.schema()),
-            TableName::Spans => SpanRow::to_batch(&self.spans),
-            TableName::Tokens => TokenRow::to_batch(&self.tokens),
-            TableName::Events => EventRow::to_batch(&self.events),
-            TableName::Documents => DocumentRow::to_batch(&self.documents),
-            TableName::Payloads => PayloadRow::to_batch(&self.payloads),
-            TableName::Measures => MeasureRow::to_batch(&self.measures),
-        }
-    }
-}
+use crate::attrs;
+use crate::clock::Timeline;
+use crate::symbols::{Sym, Symbols};
+pub(crate) use carried::Carried;
+use held::{HeldSpan, OwnAttributes, Parent};
+pub(crate) use ids::Ids;
+use keys::{KeyRole, Keys};
+use lanes::CallsiteFacts;
+pub(crate) use taken::{FoldedRows, TokenFact};
 
 /// What became of open spans when rows are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OpenSpans {
+pub(crate) enum OpenSpans {
     /// They stay open and are carried on.
     Carry,
     /// They become rows with status `unfinished`, ending at the last event seen.
@@ -70,85 +45,116 @@ pub enum OpenSpans {
 
 /// Folds events into rows.
 #[derive(Debug)]
-pub struct Fold {
+pub(crate) struct Fold {
     run_id: String,
     service: String,
-    open: HashMap<SpanKey, OpenSpan>,
-    closed: Vec<ClosedSpan>,
-    /// Where a span closed since the last take stands in `closed`.
-    closed_at: HashMap<SpanKey, usize>,
+    ids: Ids,
+    symbols: Symbols,
+    keys: Keys,
+    callsites: Vec<Option<CallsiteFacts>>,
+    /// Thread names by lane.
+    threads: HashMap<u32, Sym, FxBuildHasher>,
+    timeline: Timeline,
+    slots: Slots,
+    /// Open spans of records, by what the records call them.
+    local: HashMap<u64, u32, FxBuildHasher>,
+    /// Spans that came with ids, open or closed since the last take.
+    explicit: HashMap<SpanKey, u32>,
+    /// Slots of spans closed since the last take, in the order they closed.
+    closed: Vec<u32>,
+    /// No child closed after its parent since the last take.
+    closed_in_order: bool,
+    /// Attributes of the spans in `slots`.
+    arena: Vec<u8>,
     rows: FoldedRows,
-    traces: HashSet<TraceId>,
+    /// Callsites whose spans turned out to be entered more than once.
+    polled: Vec<u32>,
+    explicit_traces: HashSet<TraceId>,
+    local_traces: u64,
     next_seq: EventSeq,
     last_unix_ns: i64,
     spans_opened: u64,
     spans_closed: u64,
+    spans_dropped: u64,
     /// Losses stated by the events applied; what earlier seals counted is in the manifest.
     stated_drops: HashMap<DropCause, u64>,
 }
 
 impl Fold {
     /// A fold for a run's events from `next_seq` on.
-    #[must_use]
-    pub fn new(run_id: &RunId, service: &str, next_seq: EventSeq) -> Self {
+    pub(crate) fn new(
+        run_id: &RunId,
+        service: &str,
+        next_seq: EventSeq,
+        timeline: Timeline,
+    ) -> Self {
         Self {
             run_id: run_id.to_string(),
             service: service.to_owned(),
-            open: HashMap::new(),
+            ids: Ids::new(run_id),
+            symbols: Symbols::default(),
+            keys: Keys::default(),
+            callsites: Vec::new(),
+            threads: HashMap::default(),
+            timeline,
+            slots: Slots::default(),
+            local: HashMap::default(),
+            explicit: HashMap::new(),
             closed: Vec::new(),
-            closed_at: HashMap::new(),
-            rows: FoldedRows::default(),
-            traces: HashSet::new(),
+            closed_in_order: true,
+            arena: Vec::new(),
+            rows: FoldedRows::new(run_id.as_str(), service),
+            polled: Vec::new(),
+            explicit_traces: HashSet::new(),
+            local_traces: 0,
             next_seq,
             last_unix_ns: i64::MIN,
             spans_opened: 0,
             spans_closed: 0,
+            spans_dropped: 0,
             stated_drops: HashMap::new(),
         }
     }
 
-    /// Takes over where the last seal stopped: its counts, and the spans that were open then.
-    pub(crate) fn resume(&mut self, sealed: &Accounting, carried: Vec<OpenSpan>) {
+    /// Takes over the counts of the last seal.
+    pub(crate) fn resume(&mut self, sealed: &Accounting) {
         self.spans_opened = sealed.spans_opened;
         self.spans_closed = sealed.spans_closed;
-        for span in carried {
-            self.traces.insert(span.key().trace_id);
-            self.open.insert(span.key(), span);
-        }
+        self.spans_dropped = sealed.spans_dropped;
     }
 
-    /// Applies one event. Events must come in order; one below [`Fold::next_seq`] was already
+    /// Applies one event in its general form. Events must come in order; one below [`Fold::next_seq`] was already
     /// applied and changes nothing.
-    pub fn apply(&mut self, event: &Event) {
+    #[cfg(test)]
+    pub(crate) fn apply(&mut self, event: &retake_schemas::Event) {
         if event.seq < self.next_seq {
             return;
         }
         self.next_seq = EventSeq(event.seq.0 + 1);
-        self.last_unix_ns = self.last_unix_ns.max(event.time_unix_ns);
-        let time = event.time_unix_ns;
-        match &event.body {
-            EventBody::SpanOpened(opened) => {
-                self.spans_opened += 1;
-                self.traces.insert(opened.span.trace_id);
-                let span = OpenSpan::new(time, opened);
-                self.open.entry(opened.span).or_insert(span);
-            }
+        self.apply_body(event.time_unix_ns, &event.body);
+    }
+
+    fn apply_body(&mut self, time: i64, body: &EventBody) {
+        self.last_unix_ns = self.last_unix_ns.max(time);
+        match body {
+            EventBody::SpanOpened(opened) => self.open_explicit(time, opened),
             EventBody::SpanUpdated(update) => {
-                if let Some(span) = self.span_mut(update.span) {
-                    span.update(&update.attributes);
+                if let Some(slot) = self.slot_of(update.span) {
+                    self.add_attributes(slot, &update.attributes);
                 }
             }
             EventBody::SpanClosed(closed) => {
-                if let Some(mut span) = self.open.remove(&closed.span) {
-                    self.spans_closed += 1;
-                    span.close(time, closed);
-                    self.closed_at.insert(closed.span, self.closed.len());
-                    self.closed.push(ClosedSpan::from(span));
+                let slot = self.slot_of(closed.span).filter(|slot| self.is_open(*slot));
+                if let Some(slot) = slot {
+                    if let Some(span) = self.slots.get_mut(slot) {
+                        span.close_facts(closed);
+                    }
+                    self.close_slot(slot, time, closed.status);
                 }
             }
             EventBody::Usage(usage) => {
                 if let Some(span) = self.span_mut(usage.span) {
-                    span.usage(usage);
+                    span.rare().usage = Some(usage.clone());
                 }
             }
             EventBody::Token(token) => self.token(time, token),
@@ -173,21 +179,27 @@ impl Fold {
     }
 
     /// One past the last event applied.
-    #[must_use]
-    pub fn next_seq(&self) -> EventSeq {
+    pub(crate) fn next_seq(&self) -> EventSeq {
         self.next_seq
     }
 
     /// Time of the latest event applied, ns since the Unix epoch.
-    #[must_use]
-    pub fn last_unix_ns(&self) -> Option<i64> {
+    pub(crate) fn last_unix_ns(&self) -> Option<i64> {
         (self.last_unix_ns != i64::MIN).then_some(self.last_unix_ns)
     }
 
-    /// Spans opened, and closed, by the events applied.
-    #[must_use]
-    pub fn span_counts(&self) -> (u64, u64) {
-        (self.spans_opened, self.spans_closed)
+    /// The accounting of spans by the events applied: opened = closed + open + dropped.
+    pub(crate) fn span_counts(&self) -> SpanCounts {
+        SpanCounts {
+            opened: self.spans_opened,
+            closed: self.spans_closed,
+            dropped: self.spans_dropped,
+        }
+    }
+
+    /// Spans that are open now.
+    pub(crate) fn open_count(&self) -> usize {
+        self.slots.len() - self.closed.len()
     }
 
     /// Takes the losses that events applied since the last call state.
@@ -195,87 +207,122 @@ impl Fold {
         std::mem::take(&mut self.stated_drops)
     }
 
-    /// The dotted scope of a span that is open now, for handlers that subscribe by scope.
-    pub(crate) fn scope_of(&self, key: SpanKey) -> Option<&str> {
-        self.open.get(&key).map(OpenSpan::target)
+    /// The dotted scope of a span that came with ids, for handlers that subscribe by scope.
+    fn scope_of(&self, key: SpanKey) -> Option<Sym> {
+        self.slots.get(self.slot_of(key)?)?.target
     }
 
-    /// Whether anything would be sealed.
-    #[must_use]
-    pub fn has_rows(&self) -> bool {
-        !self.closed.is_empty()
-            || !self.rows.tokens.is_empty()
-            || !self.rows.events.is_empty()
-            || !self.rows.documents.is_empty()
-            || !self.rows.payloads.is_empty()
-            || !self.rows.measures.is_empty()
+    /// A symbol's text.
+    pub(crate) fn text(&self, sym: Sym) -> &str {
+        self.symbols.text(sym)
     }
 
-    /// Takes the rows of everything applied since the last take.
-    pub fn take(&mut self, open_spans: OpenSpans) -> FoldedRows {
-        if open_spans == OpenSpans::Finish {
-            let mut left: Vec<OpenSpan> = self.open.drain().map(|(_, span)| span).collect();
-            left.sort_by_key(|span| (span.start_unix_ns(), span.key()));
-            for mut span in left {
-                span.abandon(self.last_unix_ns);
-                self.closed_at.insert(span.key(), self.closed.len());
-                self.closed.push(ClosedSpan::from(span));
-            }
+    /// Callsites whose spans turned out, since the last call, to be entered more than once.
+    pub(crate) fn take_polled(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.polled)
+    }
+
+    /// Bytes of attributes held.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Traces seen so far.
+    pub(crate) fn traces(&self) -> u64 {
+        self.local_traces + self.explicit_traces.len() as u64
+    }
+
+    fn open_explicit(&mut self, time: i64, opened: &SpanOpened) {
+        self.spans_opened += 1;
+        self.explicit_traces.insert(opened.span.trace_id);
+        if self.explicit.contains_key(&opened.span) {
+            return;
         }
-        let closed = std::mem::take(&mut self.closed);
-        let closed_at = std::mem::take(&mut self.closed_at);
-        let mut rows = std::mem::take(&mut self.rows);
-        rows.spans = self.span_rows(closed, &closed_at);
-        rows
-    }
-
-    /// The spans that are open now, for the carry file.
-    pub(crate) fn open_spans(&self) -> impl Iterator<Item = &OpenSpan> {
-        self.open.values()
-    }
-
-    fn span_rows(
-        &mut self,
-        mut closed: Vec<ClosedSpan>,
-        at: &HashMap<SpanKey, usize>,
-    ) -> Vec<SpanRow> {
-        family::settle(&mut closed, at, &mut self.open);
-        let mut rows: Vec<SpanRow> =
-            closed.into_iter().map(|span| span.into_row(&self.run_id, &self.service)).collect();
-        // Clustered by trace, in order of the traces' first start: smaller files, and a trace is
-        // read from neighbouring pages.
-        let mut first_start: HashMap<String, i64> = HashMap::new();
-        for row in &rows {
-            first_start
-                .entry(row.trace_id.clone())
-                .and_modify(|start| *start = (*start).min(row.start_unix_ns))
-                .or_insert(row.start_unix_ns);
+        let mut span = HeldSpan::explicit(time, opened, &mut self.symbols);
+        let trace_id = opened.span.trace_id;
+        let parent = opened.parent.map(|span_id| SpanKey { trace_id, span_id });
+        if let Some(slot) = parent.and_then(|parent| self.explicit.get(&parent)) {
+            span.parent = Parent::Slot(*slot);
         }
-        rows.sort_by_cached_key(|row| {
-            let trace_start = first_start.get(&row.trace_id).copied().unwrap_or_default();
-            (trace_start, row.trace_id.clone(), row.start_unix_ns, row.span_id.clone())
-        });
-        rows
+        let end = u32::try_from(self.arena.len()).unwrap_or(u32::MAX);
+        span.attributes = (end, end);
+        let slot = self.slots.insert(span);
+        self.explicit.insert(opened.span, slot);
+        self.add_attributes(slot, &opened.attributes);
     }
 
-    /// A span that is open, or was closed since the last take: late facts still find it.
-    fn span_mut(&mut self, key: SpanKey) -> Option<&mut OpenSpan> {
-        match self.closed_at.get(&key) {
-            Some(index) => self.closed.get_mut(*index).map(ClosedSpan::span_mut),
-            None => self.open.get_mut(&key),
+    /// Appends attributes to a span's.
+    fn add_attributes(&mut self, slot: u32, attributes: &Attributes) {
+        let Some(mut roles) = self.move_to_end(slot) else { return };
+        for (key, value) in attributes {
+            let key = self.symbols.intern(key);
+            roles |= self.keys.roles(key, &self.symbols);
+            attrs::push_value(&mut self.arena, key, value);
         }
+        self.set_end(slot, roles);
+    }
+
+    /// Sees to it that a span's attributes are the last in the arena, so that more can follow.
+    /// Gives the roles so far.
+    fn move_to_end(&mut self, slot: u32) -> Option<u8> {
+        let span = self.slots.get_mut(slot)?;
+        let (start, end) = (span.attributes.0 as usize, span.attributes.1 as usize);
+        if end != self.arena.len() {
+            span.attributes.0 = u32::try_from(self.arena.len()).unwrap_or(u32::MAX);
+            self.arena.extend_from_within(start..end);
+        }
+        Some(span.roles)
+    }
+
+    fn set_end(&mut self, slot: u32, roles: u8) {
+        if let Some(span) = self.slots.get_mut(slot) {
+            span.attributes.1 = u32::try_from(self.arena.len()).unwrap_or(u32::MAX);
+            span.roles = roles;
+        }
+    }
+
+    fn close_slot(&mut self, slot: u32, time: i64, status: retake_schemas::event::Status) {
+        let Some(span) = self.slots.get_mut(slot) else { return };
+        self.spans_closed += 1;
+        let (start, end) = (span.attributes.0 as usize, span.attributes.1 as usize);
+        let own = OwnAttributes {
+            bytes: self.arena.get(start..end).unwrap_or_default(),
+            symbols: &self.symbols,
+            keys: &self.keys,
+        };
+        span.close(time, status, &own);
+        let parent = span.parent;
+        self.closed.push(slot);
+        if let Parent::Slot(parent) = parent {
+            self.closed_in_order &= self.is_open(parent);
+        }
+        // A parent that comes after its child is found when rows are taken.
+        self.closed_in_order &= parent != Parent::Unknown;
+    }
+
+    fn is_open(&self, slot: u32) -> bool {
+        self.slots.get(slot).is_some_and(|span| span.end_unix_ns.is_none())
+    }
+
+    /// A span that came with ids and is open, or was closed since the last take: late facts still
+    /// find it.
+    fn slot_of(&self, key: SpanKey) -> Option<u32> {
+        self.explicit.get(&key).copied()
+    }
+
+    fn span_mut(&mut self, key: SpanKey) -> Option<&mut HeldSpan> {
+        let slot = self.slot_of(key)?;
+        self.slots.get_mut(slot)
     }
 
     fn token(&mut self, time: i64, token: &Token) {
         if let Some(span) = self.span_mut(token.span) {
             span.token(time, token.count);
         }
-        self.rows.tokens.push(TokenRow {
-            run_id: self.run_id.clone(),
-            trace_id: token.span.trace_id.to_string(),
-            span_id: token.span.span_id.to_string(),
-            token_index: i64::from(token.index),
-            token_count: i64::from(token.count),
+        self.rows.tokens.push(TokenFact {
+            span: token.span,
+            index: token.index,
+            count: token.count,
             time_unix_ns: time,
         });
     }
@@ -284,6 +331,10 @@ impl Fold {
         if let Some(span) = self.span_mut(retrieved.span) {
             span.documents(retrieved.role, retrieved.documents.len());
         }
+        self.document_rows(time, retrieved);
+    }
+
+    fn document_rows(&mut self, time: i64, retrieved: &Retrieved) {
         for document in &retrieved.documents {
             self.rows.documents.push(DocumentRow {
                 run_id: self.run_id.clone(),
@@ -306,6 +357,10 @@ impl Fold {
         if let Some(span) = line.span.and_then(|key| self.span_mut(key)) {
             span.annotate(line);
         }
+        self.event_row(time, line);
+    }
+
+    fn event_row(&mut self, time: i64, line: &Annotated) {
         self.rows.events.push(EventRow {
             run_id: self.run_id.clone(),
             trace_id: line.span.map(|key| key.trace_id.to_string()),
@@ -315,7 +370,7 @@ impl Fold {
             name: line.name.clone(),
             target: line.target.clone(),
             message: line.message.clone(),
-            attributes: rows::json_object(&line.attributes),
+            attributes: taken::json_object(&line.attributes),
         });
     }
 
@@ -326,26 +381,93 @@ impl Fold {
             name: measured.name.clone(),
             unit: measured.unit.clone(),
             value: measured.value,
-            attributes: rows::json_object(&measured.attributes),
+            attributes: taken::json_object(&measured.attributes),
         });
+    }
+
+    /// States a loss when no lane takes records any more.
+    pub(crate) fn state_gap(&mut self, time: i64, gap: &Gap) {
+        self.gap(time, gap);
     }
 
     fn gap(&mut self, time: i64, gap: &Gap) {
         *self.stated_drops.entry(gap.cause).or_default() += gap.dropped;
+        self.spans_opened += gap.spans;
+        self.spans_dropped += gap.spans;
         self.rows.measures.push(MeasureRow {
             run_id: self.run_id.clone(),
             time_unix_ns: time,
             name: "retake.dropped".to_owned(),
             unit: "{event}".to_owned(),
             value: gap.dropped as f64,
-            attributes: Some(format!(r#"{{"cause":"{}"}}"#, gap.cause.as_str())),
+            attributes: Some(format!(
+                r#"{{"cause":"{}","spans":{}}}"#,
+                gap.cause.as_str(),
+                gap.spans
+            )),
         });
     }
+}
 
-    /// Traces seen so far.
-    #[must_use]
-    pub fn traces(&self) -> u64 {
-        self.traces.len() as u64
+/// See [`Fold::span_counts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SpanCounts {
+    pub(crate) opened: u64,
+    pub(crate) closed: u64,
+    pub(crate) dropped: u64,
+}
+
+/// Spans by number; numbers are used again.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    spans: Vec<Option<HeldSpan>>,
+    free: Vec<u32>,
+}
+
+impl Slots {
+    fn insert(&mut self, span: HeldSpan) -> u32 {
+        match self.free.pop() {
+            Some(slot) => {
+                if let Some(place) = self.spans.get_mut(slot as usize) {
+                    *place = Some(span);
+                }
+                slot
+            }
+            None => {
+                self.spans.push(Some(span));
+                // Memory ends long before four billion spans.
+                u32::try_from(self.spans.len() - 1).unwrap_or(u32::MAX)
+            }
+        }
+    }
+
+    #[inline]
+    fn get(&self, slot: u32) -> Option<&HeldSpan> {
+        self.spans.get(slot as usize)?.as_ref()
+    }
+
+    #[inline]
+    fn get_mut(&mut self, slot: u32) -> Option<&mut HeldSpan> {
+        self.spans.get_mut(slot as usize)?.as_mut()
+    }
+
+    fn remove(&mut self, slot: u32) -> Option<HeldSpan> {
+        let span = self.spans.get_mut(slot as usize)?.take()?;
+        self.free.push(slot);
+        Some(span)
+    }
+
+    /// Spans held.
+    fn len(&self) -> usize {
+        self.spans.len() - self.free.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &HeldSpan> {
+        self.spans.iter().flatten()
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut HeldSpan> {
+        self.spans.iter_mut().flatten()
     }
 }
 

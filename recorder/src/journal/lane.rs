@@ -1,432 +1,313 @@
-//! The writing side: one lane per recorder, appended to by any thread.
+//! A lane: the sequence of records of one thread at a time, and the cursor that appends to it.
+//!
+//! Appending takes no lock, no allocation and no system call. Every few hundred spans the cursor
+//! fetches the next chunk, under a lock that nobody holds for long.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+#![expect(unsafe_code, reason = "records are written in place, into mapped memory")]
 
-use parking_lot::{Condvar, Mutex};
-use retake_schemas::event::{DropCause, Gap};
-use retake_schemas::version::FormatVersion;
-use retake_schemas::{EventBody, EventSeq, WriterId};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::frame::{Frame, HEADER_BYTES, JournalHeader, encode_body, frame_header};
-use super::map::MappedJournal;
-use crate::clock::Clock;
+use parking_lot::Mutex;
+use retake_schemas::event::DropCause;
 
-/// Limits of a lane.
-#[derive(Debug, Clone, Copy)]
-pub struct LaneLimits {
-    /// Size of one journal file, bytes.
-    pub file_bytes: usize,
-    /// Unsealed journal on disk, bytes; above it events are dropped and counted.
-    pub journal_bytes_max: u64,
+use super::Journal;
+use super::record::{self, Kind};
+use super::ring::{Chunk, ChunkHeader};
+
+/// The part of a lane that the draining thread sees.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) id: u32,
+    /// Its chunks, oldest first; the last one is being written.
+    pub(crate) chunks: Mutex<VecDeque<LaneChunk>>,
 }
 
-impl Default for LaneLimits {
-    fn default() -> Self {
-        Self { file_bytes: FILE_BYTES, journal_bytes_max: 512 << 20 }
-    }
+/// A chunk in use.
+#[derive(Debug)]
+pub(crate) struct LaneChunk {
+    pub(crate) chunk: Chunk,
+    pub(crate) header: ChunkHeader,
 }
 
-/// What became of an offered event.
+/// The writing end of a lane. One thread has it at a time.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    pub(crate) lane: Arc<Lane>,
+    /// Where the next record goes; the word there is zero.
+    position: *mut u64,
+    /// End of the present chunk.
+    end: *mut u64,
+    seed: u64,
+    /// Records written to the lane.
+    seq: u64,
+    /// Spans opened in the lane.
+    opens: u64,
+}
+
+// SAFETY: the pointers are into the present chunk of the lane, which only this cursor writes to;
+// whoever holds the cursor keeps the journal alive.
+unsafe impl Send for Cursor {}
+
+/// Why a record was not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offered {
-    /// It is in the journal, under this sequence number.
-    Accepted(EventSeq),
-    /// It was counted, and a [`Gap`] will state the loss.
+pub(crate) enum Refused {
+    /// It was counted as lost.
     Dropped(DropCause),
+    /// It does not fit a chunk: to be built aside and given to [`Cursor::append`].
+    TooLong,
 }
 
-/// The lane as its accounting sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LaneState {
-    /// Events offered.
-    pub offered: u64,
-    /// Events journalled.
-    pub accepted: u64,
-    /// Events lost, by cause.
-    pub dropped: BTreeMap<DropCause, u64>,
-}
+impl Cursor {
+    /// A cursor at the start of a new lane; its first record fetches a chunk.
+    pub(crate) fn new(lane: Arc<Lane>) -> Self {
+        let none = std::ptr::null_mut();
+        Self { lane, position: none, end: none, seed: 0, seq: 0, opens: 0 }
+    }
 
-/// A journal file as the writer thread sees it.
-#[derive(Debug, Clone)]
-pub(crate) struct JournalFile {
-    pub(crate) path: PathBuf,
-    /// Bytes published.
-    pub(crate) end: usize,
-    /// One past the last sequence number in it.
-    pub(crate) next_seq: EventSeq,
-    /// Whether a newer file has taken over.
-    pub(crate) is_full: bool,
-}
+    /// Appends a record whose words after the ticks `fill` writes.
+    #[inline]
+    pub(crate) fn write(
+        &mut self,
+        journal: &Journal,
+        kind: Kind,
+        fill: impl FnOnce(&mut Body),
+    ) -> Result<(), Refused> {
+        if (self.end as usize) - (self.position as usize) < MARGIN_BYTES {
+            self.next_chunk(journal, kind, CHUNK_WORDS)?;
+        }
+        // SAFETY: the margin leaves room for header and ticks.
+        let start = unsafe { self.position.add(1) };
+        let mut body = Body { at: start, end: self.end, flags: 0, is_cut_short: false };
+        body.push(journal.clock.ticks());
+        fill(&mut body);
+        if body.is_cut_short {
+            return Err(Refused::TooLong);
+        }
+        self.publish(kind, body.flags, body.at);
+        Ok(())
+    }
 
-/// Appends events to journal files.
-#[derive(Debug)]
-pub struct Lane {
-    clock: Clock,
-    inner: Mutex<Inner>,
-    /// Wakes the writer thread when there is much to drain.
-    wake: Condvar,
-}
+    /// Appends a record that was built aside: header place (its flags are kept), ticks, and the
+    /// rest. Of any length that the journal may take.
+    pub(crate) fn append(
+        &mut self,
+        journal: &Journal,
+        kind: Kind,
+        words: &[u64],
+    ) -> Result<(), Refused> {
+        self.append_as(journal, kind, kind, words)
+    }
 
-#[derive(Debug)]
-struct Inner {
-    folder: PathBuf,
-    writer_id: WriterId,
-    limits: LaneLimits,
-    current: Option<MappedJournal>,
-    /// Full files that are not sealed yet, oldest first.
-    full: Vec<JournalFile>,
-    next_seq: EventSeq,
-    state: LaneState,
-    /// Losses no `Gap` has stated yet.
-    unstated: BTreeMap<DropCause, u64>,
-    /// Bytes appended since the writer thread last looked.
-    undrained_bytes: usize,
-    /// After a failed allocation, do not ask the disk again before this time.
-    retry_unix_ns: i64,
-    is_closed: bool,
-}
-
-impl Lane {
-    /// A lane whose files go into `folder`, continuing at `next_seq`.
-    #[must_use]
-    pub fn new(
-        folder: &Path,
-        writer_id: WriterId,
-        next_seq: EventSeq,
-        limits: LaneLimits,
-        clock: Clock,
-    ) -> Self {
-        let inner = Inner {
-            folder: folder.to_owned(),
-            writer_id,
-            limits,
-            current: None,
-            full: Vec::new(),
-            next_seq,
-            state: LaneState::default(),
-            unstated: BTreeMap::new(),
-            undrained_bytes: 0,
-            retry_unix_ns: i64::MIN,
-            is_closed: false,
+    /// The same with another kind's claim to a chunk when chunks are few.
+    pub(crate) fn append_as(
+        &mut self,
+        journal: &Journal,
+        claim: Kind,
+        kind: Kind,
+        words: &[u64],
+    ) -> Result<(), Refused> {
+        let room = ((self.end as usize) - (self.position as usize)) / 8;
+        if room < words.len() + 1 {
+            self.next_chunk(journal, claim, words.len())?;
+        }
+        let Some((head, body)) = words.split_first() else { return Ok(()) };
+        // SAFETY: `next_chunk` gave room for all words; the source is not in the chunk.
+        let end = unsafe {
+            let start = self.position.add(1);
+            std::ptr::copy_nonoverlapping(body.as_ptr(), start, body.len());
+            start.add(body.len())
         };
-        Self { clock, inner: Mutex::new(inner), wake: Condvar::new() }
+        self.publish(kind, (head >> 24) as u8, end);
+        Ok(())
     }
 
-    /// Offers an event without ever waiting for the disk.
-    ///
-    /// A full journal means that sealing is slower than the program. Waiting would turn our
-    /// slowness into the program's, so the event is counted and a `Gap` states the loss.
-    pub fn offer(&self, time_unix_ns: i64, body: &EventBody) -> Offered {
-        let mut payload = Vec::with_capacity(PAYLOAD_BYTES_TYPICAL);
-        if encode_body(body, &mut payload).is_err() {
-            // MessagePack can hold every event; only a length over u32 fails, far above the limit.
-            return self.inner.lock().drop_event(DropCause::TooLarge);
+    /// Makes the words between the position and `end` a record.
+    #[inline]
+    fn publish(&mut self, kind: Kind, flags: u8, end: *mut u64) {
+        // SAFETY: all places are inside the chunk; the words of the body were written just now by
+        // this thread. Places that may become headers are only stored atomically.
+        unsafe {
+            let start = self.position.add(1);
+            let len = ((end as usize) - (start as usize)) / 8;
+            let body = std::slice::from_raw_parts(start, len);
+            let head = record::header(self.seed, kind, flags, body);
+            if end < self.end {
+                AtomicU64::from_ptr(end).store(0, Ordering::Relaxed);
+            }
+            AtomicU64::from_ptr(self.position).store(head, Ordering::Release);
         }
-        let payload_crc = crc32c::crc32c(&payload);
-        let mut inner = self.inner.lock();
-        let offered = inner.append(time_unix_ns, &payload, payload_crc);
-        if inner.undrained_bytes >= WAKE_BYTES {
-            self.wake.notify_one();
-        }
-        offered
+        self.position = end;
+        self.seq += 1;
+        self.opens += u64::from(matches!(kind, Kind::Open));
     }
 
-    /// The lane's clock.
-    #[must_use]
-    pub fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
-    /// The accounting so far. `offered = accepted + dropped`, always.
-    #[must_use]
-    pub fn state(&self) -> LaneState {
-        self.inner.lock().state.clone()
-    }
-
-    /// One past the sequence number of the last event journalled.
-    #[must_use]
-    pub fn next_seq(&self) -> EventSeq {
-        self.inner.lock().next_seq
-    }
-
-    /// Refuses further events; the present ones stay.
-    pub fn close(&self) {
-        self.inner.lock().is_closed = true;
-        self.wake.notify_all();
-    }
-
-    /// Sleeps until there is much to drain or the time is over.
-    pub(crate) fn wait(&self, at_most: std::time::Duration) {
-        let mut inner = self.inner.lock();
-        if inner.undrained_bytes < WAKE_BYTES && !inner.is_closed {
-            let _ = self.wake.wait_for(&mut inner, at_most);
-        }
-    }
-
-    /// Wakes the writer thread now.
-    pub(crate) fn wake(&self) {
-        self.wake.notify_all();
-    }
-
-    /// The files with everything published so far. States losses first, so that what is drained
-    /// accounts for itself.
-    pub(crate) fn files(&self) -> Vec<JournalFile> {
-        let mut inner = self.inner.lock();
-        inner.state_losses(self.clock.now_unix_ns());
-        inner.undrained_bytes = 0;
-        let current = inner.current.as_ref().map(|journal| JournalFile {
-            path: journal.path().to_owned(),
-            end: journal.end(),
-            next_seq: inner.next_seq,
-            is_full: false,
-        });
-        inner.full.iter().cloned().chain(current).collect()
-    }
-
-    /// A handle to flush the current file with, and the sequence number below which everything is
-    /// on disk once that has happened.
-    pub(crate) fn sync_handle(&self) -> io::Result<(Option<File>, EventSeq)> {
-        let inner = self.inner.lock();
-        let handle = inner.current.as_ref().map(MappedJournal::sync_handle).transpose()?;
-        Ok((handle, inner.next_seq))
-    }
-
-    /// Removes full files whose every event is sealed.
-    pub(crate) fn remove_sealed(&self, sealed_below: EventSeq) {
-        let mut inner = self.inner.lock();
-        let (sealed, kept) =
-            inner.full.drain(..).partition(|file: &JournalFile| file.next_seq <= sealed_below);
-        inner.full = kept;
-        drop(inner);
-        for file in sealed {
-            // A file left behind is skipped by its sequence numbers and removed by recovery.
-            let _ = std::fs::remove_file(file.path);
-        }
-    }
-
-    /// Removes every file; only after the run is sealed to its end.
-    pub(crate) fn remove_all(&self) {
-        let mut inner = self.inner.lock();
-        let current = inner.current.take();
-        let files: Vec<PathBuf> = inner
-            .full
-            .drain(..)
-            .map(|file| file.path)
-            .chain(current.map(|journal| journal.path().to_owned()))
-            .collect();
-        drop(inner);
-        for path in files {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-impl Inner {
-    fn append(&mut self, time_unix_ns: i64, payload: &[u8], payload_crc: u32) -> Offered {
-        if self.is_closed {
-            return self.drop_event(DropCause::Finished);
-        }
-        let frame_bytes = Frame::bytes_for(payload.len());
-        if frame_bytes + HEADER_BYTES * 2 > self.limits.file_bytes {
-            return self.drop_event(DropCause::TooLarge);
-        }
-        // A loss is stated before the next event that fits, so its place in the order is known.
-        if !self.unstated.is_empty() {
-            self.state_losses(time_unix_ns);
-        }
-        match self.make_room(frame_bytes, time_unix_ns) {
-            Ok(()) => Offered::Accepted(self.write(time_unix_ns, payload, payload_crc)),
-            Err(cause) => self.drop_event(cause),
-        }
-    }
-
-    /// Sees to it that the current file has room, starting a new one if need be.
-    fn make_room(&mut self, frame_bytes: usize, time_unix_ns: i64) -> Result<(), DropCause> {
-        if self.current.as_ref().is_some_and(|journal| journal.has_room_for(frame_bytes)) {
-            return Ok(());
-        }
-        let files = self.full.len() as u64 + 1;
-        let size = self.limits.file_bytes as u64;
-        if self.current.is_some() && (files + 1) * size > self.limits.journal_bytes_max.max(size) {
-            return Err(DropCause::JournalFull);
-        }
-        if time_unix_ns < self.retry_unix_ns {
-            return Err(DropCause::Disk);
-        }
-        let header = JournalHeader {
-            version: FormatVersion::JOURNAL,
-            writer_id: self.writer_id,
-            first_seq: self.next_seq,
-            created_unix_ns: time_unix_ns,
+    #[cold]
+    #[inline(never)]
+    fn next_chunk(&mut self, journal: &Journal, kind: Kind, words: usize) -> Result<(), Refused> {
+        let chunk = journal.take_chunk(kind, words).map_err(Refused::Dropped)?;
+        let header = ChunkHeader {
+            epoch: journal.next_epoch(),
+            lane: self.lane.id,
+            first_seq: self.seq,
+            first_open: self.opens,
         };
-        let name = format!("w{:03}-{:020}.journal", self.writer_id.0, self.next_seq.0);
-        let path = self.folder.join(name);
-        match MappedJournal::create(&path, &header, self.limits.file_bytes) {
-            Ok(journal) => {
-                if let Some(full) = self.current.replace(journal) {
-                    self.full.push(JournalFile {
-                        path: full.path().to_owned(),
-                        end: full.end(),
-                        next_seq: self.next_seq,
-                        is_full: true,
-                    });
-                }
-                Ok(())
-            }
-            Err(_) => {
-                self.retry_unix_ns = time_unix_ns.saturating_add(DISK_RETRY_NS);
-                Err(DropCause::Disk)
-            }
-        }
-    }
-
-    fn write(&mut self, time_unix_ns: i64, payload: &[u8], payload_crc: u32) -> EventSeq {
-        let seq = self.next_seq;
-        let header = frame_header(payload.len(), payload_crc, seq, time_unix_ns);
-        if let Some(journal) = self.current.as_mut() {
-            journal.append(&header, payload);
-        }
-        self.next_seq = EventSeq(seq.0 + 1);
-        self.undrained_bytes += Frame::bytes_for(payload.len());
-        self.state.offered += 1;
-        self.state.accepted += 1;
-        seq
-    }
-
-    fn drop_event(&mut self, cause: DropCause) -> Offered {
-        self.state.offered += 1;
-        *self.state.dropped.entry(cause).or_default() += 1;
-        *self.unstated.entry(cause).or_default() += 1;
-        Offered::Dropped(cause)
-    }
-
-    /// Writes a `Gap` for every loss that none has stated yet. Without room they stay unstated
-    /// and are tried again later.
-    fn state_losses(&mut self, time_unix_ns: i64) {
-        for (cause, dropped) in std::mem::take(&mut self.unstated) {
-            let mut payload = Vec::new();
-            let gap = EventBody::Gap(Gap { dropped, cause });
-            let has_room = encode_body(&gap, &mut payload).is_ok()
-                && self.make_room(Frame::bytes_for(payload.len()), time_unix_ns).is_ok();
-            if has_room {
-                self.write(time_unix_ns, &payload, crc32c::crc32c(&payload));
-            } else {
-                self.unstated.insert(cause, dropped);
-            }
-        }
+        self.seed = header.seed();
+        self.position = chunk.start();
+        self.end = chunk.end();
+        chunk.begin(&header);
+        self.lane.chunks.lock().push_back(LaneChunk { chunk, header });
+        journal.chunk_was_filled();
+        Ok(())
     }
 }
 
-/// Size of a journal file: large enough that rotation is rare, small enough that a sealed file
-/// frees its space soon and that a tiny run does not claim much disk.
-const FILE_BYTES: usize = 8 << 20;
-/// First allocation for an encoded event; most spans of RAG pipelines fit.
-const PAYLOAD_BYTES_TYPICAL: usize = 512;
-/// Wakes the writer thread before its tick, so that bursts are drained while they come.
-const WAKE_BYTES: usize = 1 << 20;
-/// A full disk is asked again once a second, not at every event.
-const DISK_RETRY_NS: i64 = 1_000_000_000;
+/// The words of a record while it is being written in place.
+#[derive(Debug)]
+pub(crate) struct Body {
+    at: *mut u64,
+    end: *mut u64,
+    pub(crate) flags: u8,
+    /// Something did not fit; the record must be built aside.
+    pub(crate) is_cut_short: bool,
+}
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::journal::{journal_files, read_journal};
-    use retake_schemas::event::Annotated;
-
-    fn note(text: &str) -> EventBody {
-        EventBody::Annotated(Annotated {
-            span: None,
-            level: retake_schemas::event::Level::Info,
-            name: "note".into(),
-            target: String::new(),
-            message: Some(text.into()),
-            attributes: Vec::new(),
-        })
-    }
-
-    fn lane(folder: &Path, limits: LaneLimits) -> Lane {
-        Lane::new(folder, WriterId(0), EventSeq(0), limits, Clock::start())
-    }
-
-    /// Scenario: many threads append while files fill up and rotate.
-    /// Guarantees: J4 - every accepted event is read back once, in sequence, without a hole.
-    #[test]
-    fn events_of_many_threads_are_read_back_without_a_hole() {
-        let folder = tempfile::tempdir().unwrap();
-        let limits = LaneLimits { file_bytes: 16 << 10, journal_bytes_max: 64 << 20 };
-        let lane = Arc::new(lane(folder.path(), limits));
-        std::thread::scope(|scope| {
-            for thread in 0..4 {
-                let lane = Arc::clone(&lane);
-                scope.spawn(move || {
-                    for n in 0..500 {
-                        let offered = lane.offer(n, &note(&format!("{thread}/{n}")));
-                        assert!(matches!(offered, Offered::Accepted(_)));
-                    }
-                });
+impl Body {
+    #[inline]
+    pub(crate) fn push(&mut self, word: u64) {
+        if self.at < self.end {
+            // SAFETY: inside the chunk, which this thread writes alone.
+            unsafe {
+                self.at.write(word);
+                self.at = self.at.add(1);
             }
-        });
-        let mut seqs = Vec::new();
-        for path in journal_files(folder.path()).unwrap() {
-            let contents = read_journal(&path, EventSeq(0)).unwrap();
-            seqs.extend(contents.events.iter().map(|event| event.seq.0));
+        } else {
+            self.is_cut_short = true;
         }
-        assert_eq!(seqs, (0..2000).collect::<Vec<_>>());
     }
 
-    /// Scenario: nothing is sealed and the journal reaches its limit.
-    /// Guarantees: J7 - offered = accepted + dropped, and a Gap states the exact loss.
-    #[test]
-    fn overload_is_counted_exactly() {
-        let folder = tempfile::tempdir().unwrap();
-        let limits = LaneLimits { file_bytes: 4 << 10, journal_bytes_max: 8 << 10 };
-        let lane = lane(folder.path(), limits);
-        let mut accepted = 0;
-        for n in 0..200 {
-            accepted += u64::from(matches!(lane.offer(n, &note("x")), Offered::Accepted(_)));
-        }
-        let state = lane.state();
-        let dropped: u64 = state.dropped.values().sum();
-        assert_eq!(dropped, 200 - accepted);
-        assert!(dropped > 0);
-        // Gaps that fitted are events too.
-        assert_eq!(state.offered, state.accepted + dropped);
+    /// A place to come back to, holding `word` for now.
+    #[inline]
+    pub(crate) fn reserve(&mut self, word: u64) -> Place {
+        let place = Place(self.at);
+        self.push(word);
+        place
+    }
 
-        let sealed_below = lane.files()[0].next_seq;
-        lane.remove_sealed(sealed_below);
-        assert!(matches!(lane.offer(300, &note("y")), Offered::Accepted(_)));
-        let mut stated = 0;
-        for path in journal_files(folder.path()).unwrap() {
-            for event in read_journal(&path, EventSeq(0)).unwrap().events {
-                if let EventBody::Gap(gap) = event.body {
-                    stated += gap.dropped;
-                }
+    /// Adds bits to a reserved word.
+    #[inline]
+    pub(crate) fn add_bits(&mut self, place: &Place, word: usize, bits: u64) {
+        // SAFETY: reserved words lie between the start of the record and `at`.
+        unsafe {
+            let target = place.0.add(word);
+            if target < self.at {
+                target.write(target.read() | bits);
             }
         }
-        assert_eq!(stated, dropped);
     }
 
-    /// Guarantees: J6 - a folder that cannot be written to harms only the recording.
-    #[test]
-    fn a_vanished_folder_drops_events_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let lane = lane(&folder.path().join("gone"), LaneLimits::default());
-        assert_eq!(lane.offer(0, &note("x")), Offered::Dropped(DropCause::Disk));
-        assert_eq!(lane.state().dropped.get(&DropCause::Disk), Some(&1));
+    /// Appends a text: its length and its bytes.
+    #[inline]
+    pub(crate) fn push_str(&mut self, text: &str) {
+        let words = record::field::str_words(text.len());
+        if ((self.end as usize) - (self.at as usize)) / 8 < words {
+            self.is_cut_short = true;
+            return;
+        }
+        // SAFETY: there is room for all words; the text is not in the chunk. The last word is
+        // cleared first, so that no byte of an earlier use of the chunk stays in the record.
+        unsafe {
+            self.at.add(words - 1).write(0);
+            let bytes = self.at.cast::<u8>();
+            bytes.cast::<u32>().write(text.len() as u32);
+            std::ptr::copy_nonoverlapping(text.as_ptr(), bytes.add(4), text.len());
+            self.at = self.at.add(words);
+        }
     }
 
-    #[test]
-    fn an_event_larger_than_a_file_is_dropped_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let limits = LaneLimits { file_bytes: 4 << 10, journal_bytes_max: 64 << 10 };
-        let lane = lane(folder.path(), limits);
-        let large = note(&"x".repeat(5000));
-        assert_eq!(lane.offer(0, &large), Offered::Dropped(DropCause::TooLarge));
-        assert!(matches!(lane.offer(0, &note("small")), Offered::Accepted(_)));
+    /// Room for a text that is formatted in place, at most `bytes_max` long.
+    pub(crate) fn text(&mut self, bytes_max: usize) -> TextInPlace<'_> {
+        // `finish` writes length and padding even for an empty text.
+        self.is_cut_short |= (self.end as usize) - (self.at as usize) < SLACK_BYTES;
+        TextInPlace { body: self, len: 0, bytes_max, is_truncated: false }
     }
 }
+
+/// See [`Body::reserve`].
+#[derive(Debug)]
+pub(crate) struct Place(*mut u64);
+
+/// See [`Body::text`].
+#[derive(Debug)]
+pub(crate) struct TextInPlace<'a> {
+    body: &'a mut Body,
+    len: usize,
+    bytes_max: usize,
+    is_truncated: bool,
+}
+
+impl TextInPlace<'_> {
+    /// Takes back what was written.
+    pub(crate) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// The text so far.
+    pub(crate) fn as_str(&self) -> &str {
+        // SAFETY: `write_str` has copied `len` bytes of whole characters there.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(self.body.at.cast::<u8>().add(4).cast_const(), self.len)
+        };
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    /// Replaces the text.
+    pub(crate) fn replace(&mut self, text: &str) {
+        self.clear();
+        let _ = std::fmt::Write::write_str(self, text);
+    }
+
+    /// Makes the text a part of the record; `true` when it was cut.
+    pub(crate) fn finish(self) -> bool {
+        if self.body.is_cut_short {
+            return false;
+        }
+        let words = record::field::str_words(self.len);
+        // SAFETY: `write_str` keeps a word of slack before the end.
+        unsafe {
+            let bytes = self.body.at.cast::<u8>();
+            let used = 4 + self.len;
+            bytes.add(used).write_bytes(0, words * 8 - used);
+            bytes.cast::<u32>().write(self.len as u32);
+            self.body.at = self.body.at.add(words);
+        }
+        self.is_truncated
+    }
+}
+
+impl std::fmt::Write for TextInPlace<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let (kept, is_cut) = crate::capture::cut(text, self.bytes_max.saturating_sub(self.len));
+        self.is_truncated |= is_cut;
+        let room = (self.body.end as usize) - (self.body.at as usize);
+        if self.len + kept.len() + SLACK_BYTES > room {
+            self.body.is_cut_short = true;
+            return Err(std::fmt::Error);
+        }
+        // SAFETY: there is room, see above.
+        unsafe {
+            let target = self.body.at.cast::<u8>().add(4 + self.len);
+            std::ptr::copy_nonoverlapping(kept.as_ptr(), target, kept.len());
+        }
+        self.len += kept.len();
+        Ok(())
+    }
+}
+
+/// Room that must be left in a chunk for a record to be started there: most fit.
+const MARGIN_BYTES: usize = 1024;
+/// Length and padding of a text.
+const SLACK_BYTES: usize = 16;
+/// Words of an ordinary chunk.
+const CHUNK_WORDS: usize = super::ring::CHUNK_BYTES / 8 - super::ring::CHUNK_HEADER_WORDS;

@@ -1,92 +1,498 @@
-//! Typed fields out of `tracing`'s visitor.
+//! Fields of spans and events, written into records as `tracing` hands them over.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Write as _};
-use std::panic::AssertUnwindSafe;
 
-use retake_schemas::{Attributes, Value};
+use retake_schemas::EventBody;
+use retake_schemas::event::{DropCause, Level};
+use retake_schemas::mapping::BUILT_IN;
 use tracing::field::{Field, Visit};
+use tracing::{Level as TracingLevel, Metadata};
 
-/// Collects fields with their types; the `message` of an event apart.
-#[derive(Debug, Default)]
-pub(super) struct FieldVisitor {
-    pub(super) attributes: Attributes,
-    pub(super) message: Option<String>,
+use crate::capture::CapturePolicy;
+use crate::direct::FieldArg;
+use crate::door::{KnownCallsite, Target, ThreadState};
+use crate::journal::record::{self, Kind, field};
+use crate::journal::{Body, CallsiteDef, Journal, Offered, Place, Refused};
+use crate::redact::quiet::catch_quietly;
+
+/// Something whose fields can be visited: attributes of a span, values of an update, an event.
+pub(crate) trait Fields {
+    fn visit(&self, visitor: &mut dyn Visit);
 }
 
-impl FieldVisitor {
-    pub(super) fn find(&self, name: &str) -> Option<&Value> {
-        self.attributes.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
+impl Fields for tracing::span::Attributes<'_> {
+    fn visit(&self, visitor: &mut dyn Visit) {
+        self.record(visitor);
+    }
+}
+
+impl Fields for tracing::span::Record<'_> {
+    fn visit(&self, visitor: &mut dyn Visit) {
+        self.record(visitor);
+    }
+}
+
+impl Fields for tracing::Event<'_> {
+    fn visit(&self, visitor: &mut dyn Visit) {
+        self.record(visitor);
+    }
+}
+
+/// Describes a `tracing` callsite for the journal.
+pub(crate) fn definition(metadata: &Metadata<'_>) -> CallsiteDef {
+    CallsiteDef {
+        name: metadata.name().to_owned(),
+        target: metadata.target().to_owned(),
+        level: level(metadata.level()),
+        file: metadata.file().map(str::to_owned),
+        line: metadata.line(),
+        fields: metadata.fields().iter().map(|field| field.name().to_owned()).collect(),
+    }
+}
+
+fn level(level: &TracingLevel) -> Level {
+    match *level {
+        TracingLevel::TRACE => Level::Trace,
+        TracingLevel::DEBUG => Level::Debug,
+        TracingLevel::INFO => Level::Info,
+        TracingLevel::WARN => Level::Warn,
+        TracingLevel::ERROR => Level::Error,
+    }
+}
+
+/// Writes a record: the words of `head`, then the callsite and the fields.
+#[inline]
+pub(crate) fn write_record<const N: usize>(
+    state: &ThreadState,
+    kind: Kind,
+    head: [u64; N],
+    (callsite, fields): (KnownCallsite, &impl Fields),
+) -> Result<(), Refused> {
+    let written = state.write(|cursor, journal| {
+        cursor.write(journal, kind, |body| {
+            for word in head {
+                body.push(word);
+            }
+            let mut writer = FieldWriter::new(state, journal, callsite, body);
+            fields.visit(&mut writer);
+        })
+    });
+    match written {
+        Err(Refused::TooLong) => write_aside(state, kind, &head, (callsite, fields)),
+        other => other,
+    }
+}
+
+/// Builds a record that does not fit what is left of a chunk, or whose fields came out of order.
+#[cold]
+#[inline(never)]
+fn write_aside(
+    state: &ThreadState,
+    kind: Kind,
+    head: &[u64],
+    (callsite, fields): (KnownCallsite, &impl Fields),
+) -> Result<(), Refused> {
+    let mut collected = Collected { state, callsite, values: Vec::new(), is_truncated: false };
+    fields.visit(&mut collected);
+    append_collected(collected, kind, head)
+}
+
+fn append_collected(mut collected: Collected<'_>, kind: Kind, head: &[u64]) -> Result<(), Refused> {
+    let Collected { state, callsite, .. } = collected;
+    collected.values.sort_by_key(|(index, _)| *index);
+    let flags = if collected.is_truncated { record::FLAG_TRUNCATED } else { 0 };
+    let mut words = vec![u64::from(flags) << 24, state.target.journal.clock.ticks()];
+    words.extend_from_slice(head);
+    let types = words.len();
+    words.push(u64::from(callsite.number));
+    words.resize(types + 1 + field::more_words(callsite.fields), 0);
+    for (index, value) in collected.values {
+        let place = index + 4;
+        if let Some(word) = words.get_mut(types + place / 8) {
+            *word |= u64::from(value.type_of()) << (place % 8 * 8);
+        }
+        value.push(&mut words);
+    }
+    append_aside(state, kind, &words)
+}
+
+fn append_aside(state: &ThreadState, kind: Kind, words: &[u64]) -> Result<(), Refused> {
+    // Records of fields state their length in 16 bits.
+    if words.len() >= RECORD_WORDS_MAX {
+        return Err(Refused::Dropped(DropCause::TooLarge));
+    }
+    state.write(|cursor, journal| cursor.append(journal, kind, words))
+}
+
+/// Writes an update of a span: whose callsite it is only the opening knows, so each field says
+/// its index itself.
+pub(crate) fn write_update(
+    state: &ThreadState,
+    key: u64,
+    fields: &impl Fields,
+) -> Result<(), Refused> {
+    let written = state.write(|cursor, journal| {
+        cursor.write(journal, Kind::Update, |body| {
+            body.push(key);
+            let callsite = KnownCallsite::unknown();
+            fields.visit(&mut FieldWriter { state, journal, callsite, body, types: None, next: 0 });
+        })
+    });
+    if written != Err(Refused::TooLong) {
+        return written;
+    }
+    let callsite = KnownCallsite::unknown();
+    let mut collected = Collected { state, callsite, values: Vec::new(), is_truncated: false };
+    fields.visit(&mut collected);
+    let flags = if collected.is_truncated { record::FLAG_TRUNCATED } else { 0 };
+    let mut words = vec![u64::from(flags) << 24, state.target.journal.clock.ticks(), key];
+    for (index, value) in collected.values {
+        words.push(field::inline(index, value.type_of()));
+        value.push(&mut words);
+    }
+    append_aside(state, Kind::Update, &words)
+}
+
+/// Writes the opening of a span of the direct API that is too long for what is left of a chunk,
+/// or that has contents among its fields.
+#[cold]
+pub(crate) fn write_long(
+    state: &ThreadState,
+    head: [u64; 2],
+    callsite: KnownCallsite,
+    values: &[FieldArg<'_>],
+) -> Result<(), Refused> {
+    let mut collected = Collected { state, callsite, values: Vec::new(), is_truncated: false };
+    for (index, value) in values.iter().take(callsite.fields).enumerate() {
+        let value = match *value {
+            FieldArg::U64(v) => OwnedField::Word(field::U64, v),
+            FieldArg::I64(v) => OwnedField::Word(field::I64, v.cast_unsigned()),
+            FieldArg::F64(v) => OwnedField::Word(field::F64, v.to_bits()),
+            FieldArg::Bool(v) => OwnedField::Bool(v),
+            FieldArg::Str(text) => {
+                collected.text_at(index, callsite.is_content(index), text);
+                continue;
+            }
+        };
+        collected.push_at(index, value);
+    }
+    append_collected(collected, Kind::Open, &head)
+}
+
+/// Writes fields in place.
+struct FieldWriter<'a> {
+    state: &'a ThreadState,
+    journal: &'a Journal,
+    callsite: KnownCallsite,
+    body: &'a mut Body,
+    /// Where the types of the fields stand; `None` in updates.
+    types: Option<Place>,
+    /// Fields come in order of their index; the one that may come next.
+    next: usize,
+}
+
+impl<'a> FieldWriter<'a> {
+    #[inline]
+    fn new(
+        state: &'a ThreadState,
+        journal: &'a Journal,
+        callsite: KnownCallsite,
+        body: &'a mut Body,
+    ) -> Self {
+        let types = body.reserve(u64::from(callsite.number));
+        for _ in 0..field::more_words(callsite.fields) {
+            body.push(0);
+        }
+        Self { state, journal, callsite, body, types: Some(types), next: 0 }
     }
 
-    fn push(&mut self, field: &Field, value: Value) {
-        if field.name() == "message" {
-            self.message = Some(value.to_text());
-        } else {
-            self.attributes.push((field.name().into(), value));
+    /// Notes the type of a field; `false` when the record must be built aside.
+    #[inline]
+    fn begin(&mut self, index: usize, kind: u8) -> bool {
+        let Some(types) = &self.types else {
+            self.body.push(field::inline(index, kind));
+            return true;
+        };
+        if index < self.next || index >= self.callsite.fields {
+            self.body.is_cut_short = true;
+            return false;
+        }
+        self.next = index + 1;
+        let place = index + 4;
+        self.body.add_bits(types, place / 8, u64::from(kind) << (place % 8 * 8));
+        true
+    }
+
+    #[inline]
+    fn number(&mut self, field: &Field, kind: u8, bits: u64) {
+        if self.begin(field.index(), kind) {
+            self.body.push(bits);
+        }
+    }
+
+    #[inline]
+    fn text(&mut self, index: usize, text: &str) {
+        let bytes_max = self.journal.limits.attribute_bytes_max;
+        if text.len() < SCRUB_BYTES_MIN && text.len() <= bytes_max {
+            if self.begin(index, field::STR) {
+                self.body.push_str(text);
+            }
+            return;
+        }
+        let (text, is_cut) = self.state.target.policy.redactor().scrub_cut(text, bytes_max);
+        if is_cut {
+            self.body.flags |= record::FLAG_TRUNCATED;
+        }
+        if self.begin(index, field::STR) {
+            self.body.push_str(&text);
+        }
+    }
+
+    #[cold]
+    fn content(&mut self, index: usize, text: &str) {
+        // The payload is a record of its own and must not go into the middle of this one.
+        let reference = self.state.while_busy(|| keep_content(self.state, text));
+        if let Some(reference) = reference {
+            self.text(index, &reference);
         }
     }
 }
 
-impl Visit for FieldVisitor {
+impl Visit for FieldWriter<'_> {
+    #[inline]
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.push(field, value.into());
+        self.number(field, field::F64, value.to_bits());
     }
 
+    #[inline]
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.push(field, value.into());
+        self.number(field, field::I64, value.cast_unsigned());
     }
 
+    #[inline]
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.push(field, value.into());
+        self.number(field, field::U64, value);
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
-        let value = i64::try_from(value).map_or_else(|_| value.to_string().into(), Value::from);
-        self.push(field, value);
+        match i64::try_from(value) {
+            Ok(value) => self.record_i64(field, value),
+            Err(_) => self.text(field.index(), &value.to_string()),
+        }
     }
 
     fn record_u128(&mut self, field: &Field, value: u128) {
-        let value = i64::try_from(value).map_or_else(|_| value.to_string().into(), Value::from);
-        self.push(field, value);
+        match u64::try_from(value) {
+            Ok(value) => self.record_u64(field, value),
+            Err(_) => self.text(field.index(), &value.to_string()),
+        }
     }
 
+    #[inline]
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.push(field, value.into());
+        self.begin(field.index(), if value { field::TRUE } else { field::FALSE });
     }
 
+    #[inline]
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.push(field, cut(value).into());
+        if is_content(self.callsite, field) {
+            self.content(field.index(), value);
+        } else {
+            self.text(field.index(), value);
+        }
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        self.push(field, cut(&value.to_string()).into());
+        self.record_debug(field, &format_args!("{value}"));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // A Debug of the program's own may panic; that must not take the program down here, where
-        // without us it would never have been called.
-        let text = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            let mut text = String::new();
-            write!(text, "{value:?}").map(|()| text)
-        }));
-        let text = match text {
-            Ok(Ok(text)) => text,
-            Ok(Err(_)) | Err(_) => "<its Debug failed>".to_owned(),
-        };
-        self.push(field, cut(&text).into());
+        if is_content(self.callsite, field) {
+            let text = self.state.while_busy(|| formatted(value));
+            self.content(field.index(), &text);
+            return;
+        }
+        if !self.begin(field.index(), field::STR) {
+            return;
+        }
+        let bytes_max = self.journal.limits.attribute_bytes_max;
+        let mut text = self.body.text(bytes_max);
+        // A Debug of the program's own may record spans itself, and it may panic; that must not
+        // take the program down here, where without us it would never have been called.
+        let outcome = self.state.while_busy(|| catch_quietly(|| write!(text, "{value:?}").is_ok()));
+        if outcome.is_none() {
+            text.replace(FAILED);
+        } else if text.as_str().len() >= SCRUB_BYTES_MIN {
+            let redactor = self.state.target.policy.redactor();
+            if let Cow::Owned(scrubbed) = redactor.scrub(text.as_str()) {
+                text.replace(&scrubbed);
+            }
+        }
+        if text.finish() {
+            self.body.flags |= record::FLAG_TRUNCATED;
+        }
     }
 }
 
-/// Cuts a text that would not fit a journal frame, at a character.
-fn cut(text: &str) -> &str {
-    if text.len() <= TEXT_BYTES_MAX {
-        return text;
-    }
-    let end = (0..=TEXT_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    text.get(..end).unwrap_or_default()
+/// Collects fields, for records that are built aside.
+struct Collected<'a> {
+    state: &'a ThreadState,
+    callsite: KnownCallsite,
+    values: Vec<(usize, OwnedField)>,
+    is_truncated: bool,
 }
 
-/// Longest text of one field. Contents of prompts and documents that are longer are cut by the
-/// capture policy at its own, configurable limit, which is below this.
-const TEXT_BYTES_MAX: usize = 5 << 20;
+enum OwnedField {
+    Word(u8, u64),
+    Bool(bool),
+    Text(String),
+}
+
+impl OwnedField {
+    fn type_of(&self) -> u8 {
+        match self {
+            Self::Word(kind, _) => *kind,
+            Self::Bool(value) => {
+                if *value {
+                    field::TRUE
+                } else {
+                    field::FALSE
+                }
+            }
+            Self::Text(_) => field::STR,
+        }
+    }
+
+    fn push(self, words: &mut Vec<u64>) {
+        match self {
+            Self::Word(_, word) => words.push(word),
+            Self::Bool(_) => {}
+            Self::Text(text) => {
+                let mut bytes = (text.len() as u32).to_le_bytes().to_vec();
+                bytes.extend_from_slice(text.as_bytes());
+                bytes.resize(bytes.len().next_multiple_of(8), 0);
+                words.extend(record::words_of(&bytes));
+            }
+        }
+    }
+}
+
+impl Collected<'_> {
+    fn push(&mut self, field: &Field, value: OwnedField) {
+        self.push_at(field.index(), value);
+    }
+
+    fn push_at(&mut self, index: usize, value: OwnedField) {
+        // The last value of a field wins, and each stands once.
+        self.values.retain(|(known, _)| *known != index);
+        if index < self.callsite.fields || self.callsite.is_unknown() {
+            self.values.push((index, value));
+        }
+    }
+
+    fn text(&mut self, field: &Field, text: &str) {
+        self.text_at(field.index(), is_content(self.callsite, field), text);
+    }
+
+    fn text_at(&mut self, index: usize, is_content: bool, text: &str) {
+        if is_content {
+            if let Some(reference) = keep_content(self.state, text) {
+                self.push_at(index, OwnedField::Text(reference));
+            }
+            return;
+        }
+        let Target { journal, policy, .. } = &*self.state.target;
+        let bytes_max = journal.limits.attribute_bytes_max;
+        let (text, is_cut) = policy.redactor().scrub_cut(text, bytes_max);
+        self.is_truncated |= is_cut;
+        self.push_at(index, OwnedField::Text(text.into_owned()));
+    }
+}
+
+impl Visit for Collected<'_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.push(field, OwnedField::Word(field::F64, value.to_bits()));
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.push(field, OwnedField::Word(field::I64, value.cast_unsigned()));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.push(field, OwnedField::Word(field::U64, value));
+    }
+
+    fn record_i128(&mut self, field: &Field, value: i128) {
+        match i64::try_from(value) {
+            Ok(value) => self.record_i64(field, value),
+            Err(_) => self.text(field, &value.to_string()),
+        }
+    }
+
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        match u64::try_from(value) {
+            Ok(value) => self.record_u64(field, value),
+            Err(_) => self.text(field, &value.to_string()),
+        }
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.push(field, OwnedField::Bool(value));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let text = formatted(value);
+        self.text(field, &text);
+    }
+}
+
+#[inline]
+fn is_content(callsite: KnownCallsite, field: &Field) -> bool {
+    if callsite.is_unknown() {
+        return BUILT_IN.is_content(field.name());
+    }
+    callsite.is_content(field.index())
+}
+
+/// A value's text; a note when its own `Debug` fails or panics.
+fn formatted(value: &dyn fmt::Debug) -> String {
+    let text = catch_quietly(|| {
+        let mut text = String::new();
+        write!(text, "{value:?}").map(|()| text)
+    });
+    match text {
+        Some(Ok(text)) => text,
+        Some(Err(_)) | None => FAILED.to_owned(),
+    }
+}
+
+/// Keeps a content as the capture policy says; what refers to it, if anything may.
+fn keep_content(state: &ThreadState, text: &str) -> Option<String> {
+    let policy = &state.target.policy;
+    let media = if text.starts_with(['{', '[']) { "application/json" } else { "text/plain" };
+    let kept = policy.decide(media, text);
+    let digest = kept.digest?;
+    if let Some(payload) = kept.payload {
+        let now = state.target.journal.clock.now_unix_ns();
+        if let Offered::Accepted = state.emit(now, &EventBody::Payload(payload)) {
+            policy.stored(digest);
+        }
+    }
+    Some(CapturePolicy::reference(digest).to_text())
+}
+
+/// No secret that can be told from other texts is shorter.
+pub(crate) const SCRUB_BYTES_MIN: usize = 8;
+const FAILED: &str = "<its Debug failed>";
+/// Words a record without a length word of its own may have.
+const RECORD_WORDS_MAX: usize = 0xFFFF;

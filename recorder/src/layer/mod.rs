@@ -3,38 +3,43 @@
 //! It composes with other layers of `tracing-subscriber` (`fmt`, OpenTelemetry, filters). Fields
 //! may be given at creation or filled in later with `Span::record`; `otel.name`, `otel.kind` and
 //! `otel.status_code` mean what they mean to tracing-opentelemetry.
+//!
+//! It keeps nothing in the registry's extensions: a span is a number to it, its parent the number
+//! on top of the thread's own stack, and whatever belongs together is put together on the writer
+//! thread. Programs that want nothing but recording use [`crate::RecorderSubscriber`], which needs
+//! no registry at all.
 
-mod fields;
+pub(crate) mod fields;
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use parking_lot::RwLock;
-use retake_schemas::event::{
-    Annotated, DocumentRole, Level, Measured, Retrieved, RetrievedDocument, SpanClosed, SpanOpened,
-    SpanUpdated, Status, Token, TokensSource, Usage,
-};
-use retake_schemas::mapping::BUILT_IN;
-use retake_schemas::{Attributes, EventBody, SpanKey, TraceId, Value, convention};
-use tracing::span::{Attributes as SpanAttributes, Id, Record};
-use tracing::{Metadata, Subscriber};
+use retake_schemas::event::DropCause;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
-use tracing_subscriber::registry::LookupSpan;
 
-use crate::capture::CapturePolicy;
 use crate::dispatcher::Dispatcher;
-use fields::FieldVisitor;
+use crate::door::{Door, Entered, ThreadState};
+use crate::journal::Refused;
+use crate::journal::record::{self, Kind};
+use fields::{Fields, definition, write_record, write_update};
 
 /// Records spans and events into the run it is attached to.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RecorderLayer {
-    target: Arc<RwLock<Option<Dispatcher>>>,
+    door: Arc<Door>,
+}
+
+impl Default for RecorderLayer {
+    fn default() -> Self {
+        Self { door: Door::new() }
+    }
 }
 
 impl RecorderLayer {
     /// A layer that records into one run.
     #[must_use]
-    pub fn new(dispatcher: Dispatcher) -> Self {
+    pub fn new(dispatcher: &Dispatcher) -> Self {
         let layer = Self::default();
         layer.attach(Some(dispatcher));
         layer
@@ -43,220 +48,217 @@ impl RecorderLayer {
     /// Directs spans and events opened from now on into another run, or nowhere. Spans that are
     /// open stay with the run they were opened in. For programs that install one global
     /// subscriber and make several runs, one after the other.
-    pub fn attach(&self, dispatcher: Option<Dispatcher>) {
-        *self.target.write() = dispatcher;
+    pub fn attach(&self, dispatcher: Option<&Dispatcher>) {
+        self.door.lead(dispatcher.map(Dispatcher::target));
     }
 }
 
-/// What the layer keeps with a span.
-struct Recorded {
-    dispatcher: Dispatcher,
-    key: SpanKey,
-    busy_ns: i64,
-    /// Since when it is entered, and how many times at once.
-    entered: Option<(Instant, u32)>,
-}
-
-impl<S> Layer<S> for RecorderLayer
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
-    fn on_new_span(&self, attrs: &SpanAttributes<'_>, id: &Id, ctx: Context<'_, S>) {
-        let Some(dispatcher) = self.target.read().clone() else { return };
-        let Some(span) = ctx.span(id) else { return };
-        // The nearest ancestor of the same run: a parent that a filter hid is skipped, and a
-        // parent of another run is none of ours.
-        let parent = span.scope().skip(1).find_map(|ancestor| {
-            let extensions = ancestor.extensions();
-            let recorded = extensions.get::<Recorded>()?;
-            (recorded.dispatcher.run_id() == dispatcher.run_id()).then_some(recorded.key)
+impl<S: Subscriber> Layer<S> for RecorderLayer {
+    #[inline]
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
+        let explicit = attributes.parent().map(|parent| self.door.key(parent.into_u64()));
+        let key = self.door.key(id.into_u64());
+        self.door.with(|state| {
+            if !self.door.is_current(state) {
+                return;
+            }
+            let parent =
+                if attributes.is_contextual() { state.current() } else { explicit.unwrap_or(0) };
+            let is_polled = open(state, [key, parent], attributes.metadata(), attributes);
+            state.last_opened.set((key, is_polled));
         });
-        let key = SpanKey {
-            trace_id: parent.map_or_else(TraceId::generate, |parent| parent.trace_id),
-            span_id: dispatcher.new_span_id(),
-        };
-        let mut visitor = FieldVisitor::default();
-        attrs.record(&mut visitor);
-        let metadata = attrs.metadata();
-        let name = visitor.find(convention::OTEL_NAME).map(Value::to_text);
-        let opened = SpanOpened {
-            span: key,
-            parent: parent.map(|parent| parent.span_id),
-            name: name.unwrap_or_else(|| metadata.name().to_owned()),
-            target: metadata.target().to_owned(),
-            level: level(metadata),
-            source_file: metadata.file().map(str::to_owned),
-            source_line: metadata.line(),
-            thread: std::thread::current().name().map(str::to_owned),
-            attributes: governed(&dispatcher, visitor.attributes),
-        };
-        dispatcher.emit(&EventBody::SpanOpened(Box::new(opened)));
-        let recorded = Recorded { dispatcher, key, busy_ns: 0, entered: None };
-        span.extensions_mut().insert(recorded);
     }
 
-    fn on_record(&self, id: &Id, values: &Record<'_>, ctx: Context<'_, S>) {
-        let Some((dispatcher, key)) = recorded(&ctx, id) else { return };
-        // Formatting a field may itself emit spans, so no lock is held here.
-        let mut visitor = FieldVisitor::default();
-        values.record(&mut visitor);
-        let attributes = governed(&dispatcher, visitor.attributes);
-        if !attributes.is_empty() {
-            dispatcher.emit(&EventBody::SpanUpdated(SpanUpdated { span: key, attributes }));
-        }
+    fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
+        let key = self.door.key(id.into_u64());
+        self.door.with(|state| state.each_run(|state| update(state, key, values)));
     }
 
-    fn on_event(&self, event: &tracing::Event<'_>, ctx: Context<'_, S>) {
-        let span = ctx.event_span(event).and_then(|span| {
-            span.scope().find_map(|span| {
-                let extensions = span.extensions();
-                extensions.get::<Recorded>().map(|r| (r.dispatcher.clone(), r.key))
-            })
+    #[inline]
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        self.door.with(|state| {
+            let span = match event.parent() {
+                Some(parent) => self.door.key(parent.into_u64()),
+                None if event.is_contextual() => state.current(),
+                None => 0,
+            };
+            state.each_run(|state| annotate(state, span, event));
         });
-        let (dispatcher, key) = match span {
-            Some((dispatcher, key)) => (dispatcher, Some(key)),
-            None => match self.target.read().clone() {
-                Some(dispatcher) => (dispatcher, None),
-                None => return,
-            },
-        };
-        let mut visitor = FieldVisitor::default();
-        event.record(&mut visitor);
-        if let Some(body) = event_body(&dispatcher, event.metadata(), key, visitor) {
-            dispatcher.emit(&body);
-        }
     }
 
-    fn on_enter(&self, id: &Id, ctx: Context<'_, S>) {
-        let Some(span) = ctx.span(id) else { return };
-        if let Some(recorded) = span.extensions_mut().get_mut::<Recorded>() {
-            match &mut recorded.entered {
-                // Entered on several threads at once: busy is the time any of them is in it.
-                Some((_, times)) => *times += 1,
-                None => recorded.entered = Some((Instant::now(), 1)),
-            }
-        }
+    #[inline]
+    fn on_enter(&self, id: &Id, _: Context<'_, S>) {
+        let key = self.door.key(id.into_u64());
+        self.door.with(|state| enter(state, key));
     }
 
-    fn on_exit(&self, id: &Id, ctx: Context<'_, S>) {
-        let Some(span) = ctx.span(id) else { return };
-        if let Some(recorded) = span.extensions_mut().get_mut::<Recorded>()
-            && let Some((since, times)) = recorded.entered.take()
-        {
-            if times > 1 {
-                recorded.entered = Some((since, times - 1));
-            } else {
-                let busy = i64::try_from(since.elapsed().as_nanos()).unwrap_or(i64::MAX);
-                recorded.busy_ns = recorded.busy_ns.saturating_add(busy);
-            }
-        }
+    #[inline]
+    fn on_exit(&self, id: &Id, _: Context<'_, S>) {
+        let key = self.door.key(id.into_u64());
+        self.door.with(|state| exit(state, key));
     }
 
-    fn on_close(&self, id: Id, ctx: Context<'_, S>) {
-        let Some(span) = ctx.span(&id) else { return };
-        let Some(recorded) = span.extensions_mut().remove::<Recorded>() else { return };
-        recorded.dispatcher.emit(&EventBody::SpanClosed(SpanClosed {
-            span: recorded.key,
-            busy_ns: Some(recorded.busy_ns),
-            status: Status::Ok,
-            message: None,
-        }));
+    #[inline]
+    fn on_close(&self, id: Id, _: Context<'_, S>) {
+        let key = self.door.key(id.into_u64());
+        self.door.with(|state| {
+            let flags = close_flags(state, key);
+            state.each_run(|state| close(state, key, flags));
+        });
     }
 }
 
-fn recorded<S>(ctx: &Context<'_, S>, id: &Id) -> Option<(Dispatcher, SpanKey)>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-{
-    let span = ctx.span(id)?;
-    let extensions = span.extensions();
-    extensions.get::<Recorded>().map(|r| (r.dispatcher.clone(), r.key))
-}
-
-fn level(metadata: &Metadata<'_>) -> Level {
-    match *metadata.level() {
-        tracing::Level::TRACE => Level::Trace,
-        tracing::Level::DEBUG => Level::Debug,
-        tracing::Level::INFO => Level::Info,
-        tracing::Level::WARN => Level::Warn,
-        tracing::Level::ERROR => Level::Error,
+/// Records the opening of a span; `true` when its entries and exits are to be recorded.
+#[inline]
+pub(crate) fn open(
+    state: &ThreadState,
+    [key, parent]: [u64; 2],
+    metadata: &'static Metadata<'static>,
+    attributes: &impl Fields,
+) -> bool {
+    settle_left(state);
+    let Some(free) = state.free() else {
+        lose_span(state, key, DropCause::TooLarge);
+        return false;
+    };
+    let address = std::ptr::from_ref(metadata) as usize;
+    let callsite = match free.callsite(address, || definition(metadata)) {
+        Ok(callsite) => callsite,
+        Err(refused) => {
+            lose_span(state, key, cause(refused));
+            return false;
+        }
+    };
+    let written = write_record(free, Kind::Open, [key, parent], (callsite, attributes));
+    if let Err(refused) = written {
+        lose_span(state, key, cause(refused));
     }
+    callsite.is_polled
 }
 
-/// Replaces contents (prompts, answers) by what the capture policy keeps of them.
-fn governed(dispatcher: &Dispatcher, attributes: Attributes) -> Attributes {
-    attributes
-        .into_iter()
-        .filter_map(|(key, value)| {
-            if !BUILT_IN.is_content(&key) {
-                return Some((key, value));
-            }
-            let text = value.to_text();
-            let media =
-                if text.starts_with(['{', '[']) { "application/json" } else { "text/plain" };
-            let digest = dispatcher.keep_content(media, &text)?;
-            Some((key, CapturePolicy::reference(digest)))
+/// Records the end of a span.
+#[inline]
+pub(crate) fn close(state: &ThreadState, key: u64, flags: u8) {
+    let journal = &state.target.journal;
+    if journal.forget_lost(key) {
+        // Its opening was lost and counted with it.
+        return;
+    }
+    let Some(free) = state.free() else { return journal.count_loss(DropCause::TooLarge, false) };
+    let written = free.write(|cursor, journal| {
+        cursor.write(journal, Kind::Close, |body| {
+            body.flags = flags;
+            body.push(key);
         })
-        .collect()
+    });
+    if let Err(refused) = written {
+        journal.count_loss(cause(refused), false);
+    }
 }
 
-/// The event a `tracing` event stands for; `None` for one of ours that makes no sense outside a
-/// span.
-fn event_body(
-    dispatcher: &Dispatcher,
-    metadata: &Metadata<'_>,
-    span: Option<SpanKey>,
-    visitor: FieldVisitor,
-) -> Option<EventBody> {
-    let int = |name: &str| visitor.find(name).and_then(Value::as_int);
-    let small = |name: &str| int(name).and_then(|n| u32::try_from(n).ok());
-    let text = |name: &str| visitor.find(name).map(Value::to_text);
-    Some(match metadata.target() {
-        convention::TARGET_TOKEN => EventBody::Token(Token {
-            span: span?,
-            index: small("index")?,
-            count: small("count").unwrap_or(1),
-        }),
-        convention::TARGET_USAGE => EventBody::Usage(Usage {
-            span: span?,
-            source: text("source").and_then(|s| TokensSource::parse(&s)).unwrap_or_default(),
-            input: int("input"),
-            output: int("output"),
-            cache_read: int("cache_read"),
-            cache_write: int("cache_write"),
-            reasoning: int("reasoning"),
-        }),
-        convention::TARGET_DOCUMENT => EventBody::Retrieved(Retrieved {
-            span: span?,
-            role: text("role")
-                .and_then(|role| DocumentRole::parse(&role))
-                .unwrap_or(DocumentRole::Retrieved),
-            documents: vec![RetrievedDocument {
-                rank: small("rank").unwrap_or_default(),
-                id: text("id").unwrap_or_default(),
-                score: visitor.find("score").and_then(Value::as_float),
-                source: text("source"),
-                start_char: int("start_char"),
-                end_char: int("end_char"),
-                content: text("content")
-                    .and_then(|content| dispatcher.keep_content("text/plain", &content)),
-            }],
-        }),
-        convention::TARGET_MEASURE => EventBody::Measured(Measured {
-            name: text("name")?,
-            unit: text("unit").unwrap_or_default(),
-            value: visitor.find("value").and_then(Value::as_float)?,
-            attributes: Vec::new(),
-        }),
-        _ => EventBody::Annotated(Annotated {
-            span,
-            level: level(metadata),
-            name: metadata.name().to_owned(),
-            target: metadata.target().to_owned(),
-            message: visitor.message.clone(),
-            attributes: governed(dispatcher, visitor.attributes),
-        }),
-    })
+/// The flags of a span's end on this thread.
+#[inline]
+pub(crate) fn close_flags(state: &ThreadState, key: u64) -> u8 {
+    if state.last_left.get() == key {
+        state.last_left.set(0);
+        record::FLAG_THROUGHOUT
+    } else {
+        0
+    }
+}
+
+/// Records that a span is entered, if that is worth a record.
+#[inline]
+pub(crate) fn enter(state: &ThreadState, key: u64) {
+    settle_left(state);
+    let (last, is_polled) = state.last_opened.get();
+    let is_recorded = is_polled || last != key;
+    state.last_opened.set((0, false));
+    state.push(Entered { key, is_recorded });
+    if is_recorded {
+        state.each_run(|state| mark(state, Kind::Enter, key));
+    }
+}
+
+/// Records that a span is left, if its entry was recorded.
+#[inline]
+pub(crate) fn exit(state: &ThreadState, key: u64) {
+    settle_left(state);
+    state.last_opened.set((0, false));
+    match state.pop(key) {
+        Some(entered) if entered.is_recorded => {
+            state.each_run(|state| mark(state, Kind::Exit, key));
+        }
+        // Most such spans end right now; one that does not is found out by the next call.
+        Some(_) => state.last_left.set(key),
+        None => {}
+    }
+}
+
+/// The span that was left last did not end: it will be entered again.
+#[inline]
+pub(crate) fn settle_left(state: &ThreadState) {
+    let left = state.last_left.get();
+    if left != 0 {
+        state.last_left.set(0);
+        state.each_run(|state| mark(state, Kind::Left, left));
+    }
+}
+
+fn mark(state: &ThreadState, kind: Kind, key: u64) {
+    if state.target.journal.is_lost(key) {
+        return;
+    }
+    if let Some(free) = state.free() {
+        // Not an event of the program: without it a busy time is unknown, which rows can say.
+        let _ = free.write(|cursor, journal| cursor.write(journal, kind, |body| body.push(key)));
+    }
+}
+
+/// Records fields that were filled in later.
+pub(crate) fn update(state: &ThreadState, key: u64, values: &Record<'_>) {
+    let journal = &state.target.journal;
+    if journal.is_lost(key) {
+        return journal.count_loss(DropCause::JournalFull, false);
+    }
+    let Some(free) = state.free() else { return journal.count_loss(DropCause::TooLarge, false) };
+    if let Err(refused) = write_update(free, key, values) {
+        journal.count_loss(cause(refused), false);
+    }
+}
+
+/// Records an event inside `span`, or outside any with 0.
+#[inline]
+pub(crate) fn annotate(state: &ThreadState, span: u64, event: &Event<'_>) {
+    let journal = &state.target.journal;
+    let metadata = event.metadata();
+    let address = std::ptr::from_ref(metadata) as usize;
+    if journal.is_lost(span) {
+        return journal.count_loss(DropCause::JournalFull, false);
+    }
+    let Some(free) = state.free() else { return journal.count_loss(DropCause::TooLarge, false) };
+    let written = free
+        .callsite(address, || definition(metadata))
+        .and_then(|callsite| write_record(free, Kind::Event, [span], (callsite, event)));
+    if let Err(refused) = written {
+        journal.count_loss(cause(refused), false);
+    }
+}
+
+/// Counts a span whose opening was lost; nothing else of it is recorded.
+#[cold]
+pub(crate) fn lose_span(state: &ThreadState, key: u64, cause: DropCause) {
+    let journal = &state.target.journal;
+    journal.count_loss(cause, true);
+    journal.lose_span(key);
+}
+
+/// The loss that a refusal is.
+pub(crate) fn cause(refused: Refused) -> DropCause {
+    match refused {
+        Refused::Dropped(cause) => cause,
+        Refused::TooLong => DropCause::TooLarge,
+    }
 }
 
 #[cfg(test)]

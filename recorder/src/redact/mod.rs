@@ -17,7 +17,7 @@ mod keys;
 mod marks;
 mod numbers;
 mod personal;
-mod quiet;
+pub(crate) mod quiet;
 
 use std::borrow::Cow;
 use std::fmt;

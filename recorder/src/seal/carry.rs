@@ -1,12 +1,12 @@
 //! The carry file: spans that were open at a seal, with what they must remember of their sealed
-//! children, so that the journal behind them can go.
+//! children, and what the journal's numbers mean, so that the journal behind the seal can go.
 
 use std::path::Path;
 
 use retake_schemas::EventSeq;
 use retake_schemas::manifest::FileEntry;
 
-use crate::fold::OpenSpan;
+use crate::fold::Carried;
 use crate::journal::{Frame, write_frame};
 use crate::store::{StoreError, digest_file, write_file_synced};
 
@@ -15,11 +15,11 @@ const MAGIC: &[u8; 8] = b"RETAKEC\0";
 pub(super) fn write(
     folder: &Path,
     number: u64,
-    open: &[&OpenSpan],
+    items: &[Carried],
 ) -> Result<FileEntry, StoreError> {
     let mut bytes = MAGIC.to_vec();
-    for (index, span) in open.iter().enumerate() {
-        let payload = rmp_serde::to_vec_named(span).map_err(|error| StoreError::Io {
+    for (index, item) in items.iter().enumerate() {
+        let payload = rmp_serde::to_vec_named(item).map_err(|error| StoreError::Io {
             action: "encode open spans for",
             path: folder.to_owned(),
             source: std::io::Error::other(error),
@@ -34,7 +34,7 @@ pub(super) fn write(
 }
 
 /// Reads the carry file back. `Err` says what is wrong with it.
-pub(crate) fn read_carry(folder: &Path, entry: &FileEntry) -> Result<Vec<OpenSpan>, String> {
+pub(crate) fn read_carry(folder: &Path, entry: &FileEntry) -> Result<Vec<Carried>, String> {
     let path = folder.join(&entry.file);
     let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", entry.file))?;
     let found = retake_schemas::Digest::of(&bytes);

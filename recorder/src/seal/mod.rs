@@ -11,16 +11,18 @@ mod encodings;
 mod segment;
 mod spans;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use retake_schemas::EventSeq;
-use retake_schemas::event::RunStatus;
-use retake_schemas::manifest::Manifest;
+use retake_schemas::event::{DropCause, RunStatus};
+use retake_schemas::manifest::{Manifest, Segment};
 use retake_schemas::tables::TableName;
 
 pub(crate) use carry::read_carry;
 
-use crate::fold::{Fold, OpenSpans};
+use crate::fold::{Carried, FoldedRows, SpanCounts};
+use crate::journal::LanePositions;
 use crate::store::{StoreError, sync_dir, write_manifest};
 
 /// Writes the segments of one run and keeps its manifest.
@@ -30,6 +32,8 @@ pub(crate) struct Sealer {
     manifest: Manifest,
     /// Number of the next seal, so that file names never repeat.
     next: u64,
+    /// Threads that encode spans.
+    threads: usize,
 }
 
 impl Sealer {
@@ -41,69 +45,103 @@ impl Sealer {
             .chain(manifest.carry.as_ref().map(|c| c.file.as_str()))
             .filter_map(|file| file.rsplit_once('-')?.1.split('.').next()?.parse::<u64>().ok())
             .max();
-        Self { folder: folder.to_owned(), manifest, next: used.map_or(1, |n| n + 1) }
+        Self { folder: folder.to_owned(), manifest, next: used.map_or(1, |n| n + 1), threads: 1 }
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    /// Seals what the fold holds. With [`OpenSpans::Finish`] open spans become unfinished rows.
+    /// Seals one take of the fold.
     ///
     /// # Errors
-    /// The disk failed. The manifest and the journal are as before, but the fold's rows are spent:
-    /// load it again with [`crate::reader::load_tail`].
-    pub(crate) fn seal(
-        &mut self,
-        fold: &mut Fold,
-        open_spans: OpenSpans,
-        status: RunStatus,
-    ) -> Result<EventSeq, StoreError> {
+    /// The disk failed. The manifest and the journal are as before, and the same input can be
+    /// sealed again.
+    pub(crate) fn seal(&mut self, input: &SealInput) -> Result<(), StoreError> {
         let number = self.next;
         self.next += 1;
         let mut next = self.manifest.clone();
-        let rows = fold.take(open_spans);
         for table in TableName::SEALED {
-            let batch = rows.batch(table);
-            if batch.num_rows() > 0 {
-                next.segments.push(segment::write(&self.folder, table, number, &batch)?);
-            }
+            let segment = match table {
+                TableName::Spans => self.spans(&input.rows, number)?,
+                _ => self.table(&input.rows, table, number)?,
+            };
+            next.segments.extend(segment);
         }
         let previous_carry = next.carry.take();
-        let open: Vec<_> = fold.open_spans().collect();
-        if !open.is_empty() {
-            next.carry = Some(carry::write(&self.folder, number, &open)?);
+        if !input.carried.is_empty() {
+            next.carry = Some(carry::write(&self.folder, number, &input.carried)?);
         }
         sync_dir(&self.folder).map_err(StoreError::io("sync run", &self.folder))?;
-        account(&mut next, fold, status);
+        account(&mut next, input);
         write_manifest(&self.folder, &next)?;
         self.manifest = next;
         if let Some(previous) = previous_carry {
             // Left behind it is only clutter: the manifest no longer names it.
             let _ = std::fs::remove_file(self.folder.join(previous.file));
         }
-        Ok(fold.next_seq())
+        Ok(())
     }
 }
 
-fn account(manifest: &mut Manifest, fold: &mut Fold, status: RunStatus) {
-    manifest.status = status;
+impl Sealer {
+    fn spans(&self, rows: &FoldedRows, number: u64) -> Result<Option<Segment>, StoreError> {
+        if rows.span_count() == 0 {
+            return Ok(None);
+        }
+        let columns = rows.span_columns();
+        segment::write_spans(&self.folder, number, &columns, self.threads).map(Some)
+    }
+
+    fn table(
+        &self,
+        rows: &FoldedRows,
+        table: TableName,
+        number: u64,
+    ) -> Result<Option<Segment>, StoreError> {
+        let batch = rows.batch(table);
+        if batch.num_rows() == 0 {
+            return Ok(None);
+        }
+        segment::write(&self.folder, table, number, &batch).map(Some)
+    }
+}
+
+/// Everything a seal writes, taken from the fold at one moment.
+#[derive(Debug)]
+pub(crate) struct SealInput {
+    pub(crate) rows: FoldedRows,
+    /// What must outlive the journal behind the seal.
+    pub(crate) carried: Vec<Carried>,
+    /// How far each lane is dealt with.
+    pub(crate) positions: LanePositions,
+    pub(crate) next_seq: EventSeq,
+    pub(crate) last_unix_ns: Option<i64>,
+    pub(crate) traces: u64,
+    pub(crate) spans: SpanCounts,
+    /// Losses stated since the last seal.
+    pub(crate) drops: HashMap<DropCause, u64>,
+    /// Records that could not be read.
+    pub(crate) records_lost: u64,
+    pub(crate) status: RunStatus,
+}
+
+fn account(manifest: &mut Manifest, input: &SealInput) {
+    manifest.status = input.status;
     manifest.revision += 1;
-    manifest.sealed_below = fold.next_seq().0;
-    if let Some(last) = fold.last_unix_ns() {
+    manifest.sealed_below = input.next_seq.0;
+    manifest.lanes.clone_from(&input.positions);
+    if let Some(last) = input.last_unix_ns {
         manifest.last_unix_ns = manifest.last_unix_ns.max(last);
     }
-    manifest.traces = (status != RunStatus::Recording).then(|| fold.traces());
-    let (opened, closed) = fold.span_counts();
+    manifest.traces = (input.status != RunStatus::Recording).then_some(input.traces);
     let accounting = &mut manifest.accounting;
-    accounting.spans_opened = opened;
-    accounting.spans_closed = closed;
-    accounting.accepted = fold.next_seq().0;
-    for (cause, dropped) in fold.take_stated_drops() {
+    accounting.spans_opened = input.spans.opened;
+    accounting.spans_closed = input.spans.closed;
+    accounting.spans_dropped = input.spans.dropped;
+    accounting.accepted = input.next_seq.0;
+    accounting.damaged_frames = accounting.damaged_frames.max(input.records_lost);
+    for (cause, dropped) in &input.drops {
         *accounting.dropped.entry(cause.as_str().to_owned()).or_default() += dropped;
     }
     accounting.offered = accounting.accepted + accounting.dropped_total();

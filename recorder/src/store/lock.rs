@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -13,7 +14,13 @@ use super::StoreError;
 /// Held while a run's folder is written to.
 #[derive(Debug)]
 pub(crate) struct RunLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        crate::fork::forget(self.file.as_raw_fd());
+    }
 }
 
 impl RunLock {
@@ -40,7 +47,11 @@ impl RunLock {
             .mode(0o600)
             .open(folder.join(LOCK_FILE))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { _file: file })),
+            Ok(()) => {
+                crate::fork::watch();
+                crate::fork::release_in_children(file.as_raw_fd());
+                Ok(Some(Self { file }))
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -21,7 +21,7 @@ use retake_schemas::RunId;
 use retake_schemas::manifest::Manifest;
 use retake_schemas::version::UnreadableVersion;
 
-pub(crate) use files::{create_dir, digest_file, sync_dir, write_file_synced};
+pub(crate) use files::{create_dir, create_new_file, digest_file, sync_dir, write_file_synced};
 pub(crate) use lock::RunLock;
 pub(crate) use manifest_file::write_manifest;
 pub use manifest_file::{ManifestError, read_manifest};
@@ -34,6 +34,9 @@ pub(crate) const NEW_PREFIX: &str = ".new-";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
+    /// A redaction rule cannot be used.
+    #[error(transparent)]
+    Redact(#[from] crate::redact::RedactError),
     /// There is no store there.
     #[error("open store: no store at {}; record something first, or name one with --store", .0.display())]
     NoStore(PathBuf),

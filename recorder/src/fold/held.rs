@@ -1,0 +1,364 @@
+//! A span in memory, from its opening until it is sealed.
+
+use retake_schemas::event::{
+    Annotated, DocumentRole, Level, SpanClosed, SpanOpened, Status, TokensSource, Usage,
+};
+use retake_schemas::{SpanId, SpanKey, TraceId, Value, convention};
+use serde::{Deserialize, Serialize};
+
+use super::keys::{KeyRole, Keys};
+use crate::attrs;
+use crate::symbols::{Sym, Symbols};
+
+/// What is known of a span. Attributes stand in the fold's arena, at `attributes`.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldSpan {
+    /// What its records call it; 0 for a span whose ids came with it.
+    pub(super) local: u64,
+    /// Its callsite's number; of no meaning for a span whose ids came with it.
+    pub(super) callsite: u32,
+    pub(super) trace_id: TraceId,
+    pub(super) span_id: SpanId,
+    pub(super) parent_id: Option<SpanId>,
+    pub(super) parent: Parent,
+    pub(super) name: Sym,
+    pub(super) target: Option<Sym>,
+    pub(super) level: Level,
+    pub(super) thread: Option<Sym>,
+    pub(super) source_file: Option<Sym>,
+    pub(super) source_line: Option<u32>,
+    pub(super) start_unix_ns: i64,
+    pub(super) end_unix_ns: Option<i64>,
+    pub(super) busy: Busy,
+    pub(super) status: Status,
+    pub(super) is_truncated: bool,
+    /// Start and end of its attributes in the arena.
+    pub(super) attributes: (u32, u32),
+    /// Roles of the attributes seen, as bits of [`KeyRole`].
+    pub(super) roles: u8,
+    pub(super) family: Family,
+    pub(super) rare: Option<Box<Rare>>,
+    pub(super) verdict: Verdict,
+}
+
+/// Where a span's parent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parent {
+    /// It has none.
+    Root,
+    /// In this slot.
+    Slot(u32),
+    /// It was sealed before.
+    Sealed,
+    /// Its opening was never seen; for spans with ids of their own it may still come.
+    Unknown,
+}
+
+/// How long a span was entered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Busy {
+    /// Entered once, when it was opened, and left when it ended.
+    Throughout,
+    /// Nobody says.
+    Unknown,
+    /// Entered several times: the sum so far, in how many places it is entered now, since when.
+    Polled { sum_ns: i64, entered: u32, since_unix_ns: i64 },
+}
+
+/// What few spans have.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Rare {
+    pub(super) message: Option<String>,
+    pub(super) error_type: Option<String>,
+    pub(super) usage: Option<Usage>,
+    pub(super) first_token_unix_ns: Option<i64>,
+    pub(super) last_token_unix_ns: Option<i64>,
+    pub(super) tokens: u64,
+    pub(super) documents: Option<i64>,
+    pub(super) is_stream_extended: bool,
+}
+
+/// What only the whole family can tell.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Verdict {
+    pub(super) is_error_origin: bool,
+    pub(super) is_counted: bool,
+    pub(super) tokens_disagree: bool,
+}
+
+/// What a span must remember of its children, wherever those are by now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Family {
+    /// Intervals of the children, ns since the Unix epoch, merged where they touch.
+    pub(super) covered: Vec<(i64, i64)>,
+    /// Whether a child failed.
+    pub(super) has_failed_child: bool,
+    /// Tokens counted below this span: input, output.
+    pub(super) counted_below: Option<(i64, i64)>,
+}
+
+impl Family {
+    /// Adds a child's interval, keeping the list merged and sorted.
+    pub(super) fn cover(&mut self, start: i64, end: i64) {
+        if end <= start {
+            return;
+        }
+        match self.covered.last() {
+            // Children mostly come one after the other.
+            Some((_, last)) if *last >= start => self.merge(start, end),
+            _ => self.covered.push((start, end)),
+        }
+    }
+
+    fn merge(&mut self, start: i64, end: i64) {
+        let first = self.covered.partition_point(|(_, e)| *e < start);
+        let last = self.covered.partition_point(|(s, _)| *s <= end);
+        let merged = self
+            .covered
+            .get(first..last)
+            .unwrap_or_default()
+            .iter()
+            .fold((start, end), |(low, high), (s, e)| (low.min(*s), high.max(*e)));
+        self.covered.splice(first..last.max(first), [merged]);
+    }
+
+    /// How much of `start..end` the children cover, ns.
+    pub(super) fn covered_ns(&self, start: i64, end: i64) -> i64 {
+        self.covered.iter().map(|(s, e)| ((*e).min(end) - (*s).max(start)).max(0)).sum()
+    }
+
+    /// Adds tokens counted below.
+    pub(super) fn count_below(&mut self, tokens: Option<(i64, i64)>) {
+        if let Some((input, output)) = tokens {
+            let (i, o) = self.counted_below.unwrap_or_default();
+            self.counted_below = Some((i.saturating_add(input), o.saturating_add(output)));
+        }
+    }
+}
+
+impl HeldSpan {
+    /// A span whose ids came with it; its attributes are not in the arena yet.
+    pub(super) fn explicit(time: i64, opened: &SpanOpened, symbols: &mut Symbols) -> Self {
+        let mut text = |text: &str| (!text.is_empty()).then(|| symbols.intern(text));
+        Self {
+            local: 0,
+            callsite: u32::MAX,
+            trace_id: opened.span.trace_id,
+            span_id: opened.span.span_id,
+            parent_id: opened.parent,
+            parent: if opened.parent.is_some() { Parent::Unknown } else { Parent::Root },
+            target: text(&opened.target),
+            level: opened.level,
+            thread: opened.thread.as_deref().and_then(&mut text),
+            source_file: opened.source_file.as_deref().and_then(&mut text),
+            source_line: opened.source_line,
+            name: symbols.intern(&opened.name),
+            start_unix_ns: time,
+            end_unix_ns: None,
+            busy: Busy::Unknown,
+            status: Status::Unfinished,
+            is_truncated: false,
+            attributes: (0, 0),
+            roles: 0,
+            family: Family::default(),
+            rare: None,
+            verdict: Verdict::default(),
+        }
+    }
+
+    pub(super) fn key(&self) -> SpanKey {
+        SpanKey { trace_id: self.trace_id, span_id: self.span_id }
+    }
+
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Where the span ends: at its end, but a stream's span never before its last token.
+    pub(super) fn end(&self) -> i64 {
+        let end = self.end_unix_ns.unwrap_or(self.start_unix_ns).max(self.start_unix_ns);
+        let last_token = self.rare.as_ref().and_then(|rare| rare.last_token_unix_ns);
+        last_token.map_or(end, |token| end.max(token))
+    }
+
+    /// How long it was entered, ns.
+    pub(super) fn busy_ns(&self) -> Option<i64> {
+        match self.busy {
+            Busy::Throughout => {
+                Some(self.end_unix_ns?.max(self.start_unix_ns) - self.start_unix_ns)
+            }
+            Busy::Unknown => None,
+            Busy::Polled { sum_ns, .. } => Some(sum_ns),
+        }
+    }
+
+    pub(super) fn enter(&mut self, time: i64) {
+        match &mut self.busy {
+            Busy::Polled { entered: 0, since_unix_ns, .. } => {
+                *since_unix_ns = time;
+                self.bump_entered(1);
+            }
+            // Entered on several threads at once: busy is the time any of them is in it.
+            Busy::Polled { .. } => self.bump_entered(1),
+            Busy::Throughout | Busy::Unknown => {}
+        }
+    }
+
+    pub(super) fn exit(&mut self, time: i64) {
+        if let Busy::Polled { sum_ns, entered, since_unix_ns } = &mut self.busy {
+            if *entered == 1 {
+                *sum_ns = sum_ns.saturating_add((time - *since_unix_ns).max(0));
+            }
+            *entered = entered.saturating_sub(1);
+        }
+    }
+
+    fn bump_entered(&mut self, by: u32) {
+        if let Busy::Polled { entered, .. } = &mut self.busy {
+            *entered += by;
+        }
+    }
+
+    /// The span ends. Its attributes decide the status over what was reported.
+    pub(super) fn close(&mut self, time: i64, reported: Status, own: &OwnAttributes<'_>) {
+        self.end_unix_ns = Some(time);
+        self.exit(time);
+        self.status = self.final_status(reported, own);
+    }
+
+    /// What a reported end says besides its time.
+    pub(super) fn close_facts(&mut self, closed: &SpanClosed) {
+        if let Some(busy_ns) = closed.busy_ns {
+            self.busy = Busy::Polled { sum_ns: busy_ns, entered: 0, since_unix_ns: 0 };
+        }
+        if closed.message.is_some() {
+            self.rare().message.clone_from(&closed.message);
+        }
+    }
+
+    /// The status by what the span itself said: `otel.status_code`, an error logged in it, or a
+    /// mark that it was given up.
+    fn final_status(&self, reported: Status, own: &OwnAttributes<'_>) -> Status {
+        if self.roles & KeyRole::STATUS != 0 {
+            let code = own.last(convention::OTEL_STATUS_CODE).map(|value| value.to_text());
+            match code.as_deref().map(str::to_ascii_uppercase).as_deref() {
+                Some("ERROR") => return Status::Error,
+                Some("OK") => return Status::Ok,
+                _ => {}
+            }
+            if own.last("retake.cancelled").and_then(|v| v.as_bool()) == Some(true) {
+                return Status::Cancelled;
+            }
+        }
+        match &self.rare {
+            Some(rare) if rare.error_type.is_some() => Status::Error,
+            _ => reported,
+        }
+    }
+
+    /// The run ended, or the process died, before the span did.
+    pub(super) fn abandon(&mut self, last_unix_ns: i64) {
+        self.end_unix_ns = Some(last_unix_ns.max(self.start_unix_ns));
+        self.exit(last_unix_ns);
+        if matches!(self.busy, Busy::Throughout) {
+            self.busy = Busy::Unknown;
+        }
+        self.status = Status::Unfinished;
+    }
+
+    pub(super) fn token(&mut self, time: i64, count: u32) {
+        let is_late = self.end_unix_ns.is_some_and(|end| time > end);
+        let rare = self.rare();
+        rare.first_token_unix_ns.get_or_insert(time);
+        rare.last_token_unix_ns = Some(time);
+        rare.tokens += u64::from(count);
+        rare.is_stream_extended |= is_late;
+    }
+
+    pub(super) fn documents(&mut self, role: DocumentRole, count: usize) {
+        let counts = match role {
+            DocumentRole::Retrieved | DocumentRole::RerankOutput => count,
+            DocumentRole::RerankInput | DocumentRole::BatchMember => return,
+        };
+        let count = i64::try_from(counts).unwrap_or(i64::MAX);
+        let rare = self.rare();
+        rare.documents = Some(rare.documents.unwrap_or(0).saturating_add(count));
+    }
+
+    /// A log line: an error logged inside a span makes the span one that failed, as
+    /// `#[instrument(err)]` and OpenTelemetry's exception events mean it.
+    pub(super) fn annotate(&mut self, line: &Annotated) {
+        let find = |names: &[&str]| {
+            line.attributes
+                .iter()
+                .find(|(key, _)| names.contains(&key.as_ref()))
+                .map(|(_, value)| value.to_text())
+        };
+        let error = find(&["exception.message", "error"]);
+        let is_exception =
+            line.name == "exception" || (line.level == Level::Error && error.is_some());
+        if is_exception {
+            let rare = self.rare();
+            rare.error_type =
+                Some(find(&["exception.type", "error.type"]).unwrap_or_else(|| "error".to_owned()));
+            rare.message = error.or_else(|| line.message.clone());
+        }
+    }
+
+    /// Tokens the span itself states, by event or by attribute: input, output.
+    pub(super) fn stated_tokens(&self, own: &OwnAttributes<'_>) -> Option<(i64, i64)> {
+        let usage = self.rare.as_ref().and_then(|rare| rare.usage.as_ref());
+        if let Some(usage) = usage.filter(|usage| usage.source != TokensSource::None) {
+            return Some((usage.input.unwrap_or(0), usage.output.unwrap_or(0)));
+        }
+        if self.roles & KeyRole::TOKENS == 0 {
+            return None;
+        }
+        match own.keys.tokens(own.bytes) {
+            (None, None) => None,
+            (input, output) => Some((input.unwrap_or(0), output.unwrap_or(0))),
+        }
+    }
+
+    /// What is odd about the span, joined by commas.
+    pub(super) fn flags(&self) -> String {
+        let ended_before_start = self.end_unix_ns.is_some_and(|end| end < self.start_unix_ns);
+        let end = self.end();
+        let is_extended = self.rare.as_ref().is_some_and(|rare| {
+            rare.is_stream_extended && rare.last_token_unix_ns.is_some_and(|t| t == end)
+        });
+        let flags = [
+            (self.parent == Parent::Unknown, "orphan"),
+            (ended_before_start, "end_before_start"),
+            (self.status == Status::Unfinished, "unfinished"),
+            (self.is_truncated, "truncated"),
+            (is_extended, "stream_extended"),
+            (self.verdict.tokens_disagree, "tokens_disagree"),
+        ];
+        let mut text = String::new();
+        for (_, flag) in flags.into_iter().filter(|(is_set, _)| *is_set) {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(flag);
+        }
+        text
+    }
+}
+
+/// A span's attributes, with what reading them needs.
+pub(super) struct OwnAttributes<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) symbols: &'a Symbols,
+    pub(super) keys: &'a Keys,
+}
+
+impl OwnAttributes<'_> {
+    /// The latest value of a key.
+    fn last(&self, name: &str) -> Option<Value> {
+        attrs::iter(self.bytes)
+            .filter(|(key, _)| self.symbols.text(*key) == name)
+            .last()
+            .map(|(_, value)| value.to_value())
+    }
+}
