@@ -32,7 +32,7 @@ pub struct CapturePolicy {
 }
 
 /// What a policy keeps of one content.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Kept {
     /// What refers to it: the digest of the content as kept. `None` when not even that may be.
     pub digest: Option<Digest>,
