@@ -74,6 +74,18 @@ impl KeyScan {
     }
 }
 
+/// The name for the mark when an attribute of this key holds a secret, whatever its form: the
+/// value of `password` needs no shape. Compared are ends, so that `http.request.header.cookie`
+/// counts and `password_file` does not.
+pub(super) fn secret_of(key: &str, text: &str) -> Option<&'static str> {
+    let ends_in = |name: &str| {
+        let start = key.len().checked_sub(name.len());
+        start.and_then(|start| key.get(start..)).is_some_and(|end| end.eq_ignore_ascii_case(name))
+    };
+    let (_, name) = SECRET_KEYS.iter().find(|(end, _)| ends_in(end))?;
+    (has_word(text) && (*name != "token" || is_opaque(text))).then_some(name)
+}
+
 /// One detector.
 struct Key {
     name: &'static str,
@@ -205,6 +217,26 @@ const KEYS: &[Key] = &[
     value_of("token", "token", is_opaque),
 ];
 
+/// Ends of attribute keys whose value is a secret, and its name.
+const SECRET_KEYS: [(&str, &str); 17] = [
+    ("password", "password"),
+    ("passwd", "password"),
+    ("passphrase", "password"),
+    ("secret", "password"),
+    ("api_key", "api_key"),
+    ("api-key", "api_key"),
+    ("apikey", "api_key"),
+    ("access_key", "api_key"),
+    ("secret_key", "api_key"),
+    ("private_key", "api_key"),
+    ("account_key", "api_key"),
+    ("credential", "api_key"),
+    ("credentials", "api_key"),
+    ("authorization", "authorization"),
+    ("cookie", "cookie"),
+    ("token", "token"),
+    ("jwt", "jwt"),
+];
 /// No detector finds anything shorter: `pwd=x`.
 const SECRET_BYTES_MIN: usize = 5;
 /// A unit after a number: `ms`, `KiB`.

@@ -152,6 +152,29 @@ fn personal_data_is_taken_out_of_content_only() {
     assert_eq!(redacted, text.replace("10.0.0.1", "[redacted:ip]"));
 }
 
+/// Scenario: attributes whose key says what the value is, and keys that only look so.
+/// Guarantees: P1 - a password without any shape is taken out.
+#[test]
+fn values_of_secret_keys_are_taken_out_whole() {
+    let redactor = Redactor::default();
+    for (key, text, expected) in [
+        ("db.password", "hunter2", "[redacted:password]"),
+        ("http.request.header.Authorization", "opaque", "[redacted:authorization]"),
+        ("http.request.header.cookie", "a=b; c=d", "[redacted:cookie]"),
+        ("x-api-key", "abc", "[redacted:api_key]"),
+        ("token", "a1b2c3d4", "[redacted:token]"),
+        ("first_token", "37.9ms", "37.9ms"),
+        ("password_file", "/run/x", "/run/x"),
+        ("url", "http://u:p@h/", "http://u:[redacted:url_password]@h/"),
+        ("password", "", ""),
+        ("é", "x", "x"),
+    ] {
+        let once = redactor.scrub_attribute(key, text);
+        assert_eq!(once, expected, "{key}");
+        assert_eq!(redactor.scrub_attribute(key, &once), once, "{key}, twice");
+    }
+}
+
 #[test]
 fn own_patterns_run_on_content() {
     let redactor = with_rule("order", r"ORD-\d+").unwrap();
