@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
+use retake_recorder::redact::Redactor;
 use retake_schemas::settings::Settings;
 
 use crate::failure::{Code, Failure};
@@ -44,6 +45,9 @@ pub(crate) fn load(explicit: Option<&Path>) -> Result<Config, Failure> {
             .help("`retake config --explain` shows every setting with its origin; docs/configuration.md lists them")
     })?;
     settings.rag.check()?;
+    // A rule that cannot run must stop the command, not let through what it should take out.
+    Redactor::new(&settings.record.redact)
+        .map_err(|error| Failure::new(Code::Usage, format!("read configuration: {error}")))?;
     Ok(Config { figment, file, settings })
 }
 

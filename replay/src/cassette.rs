@@ -6,7 +6,8 @@ use parking_lot::Mutex;
 use retake_recorder::RunReader;
 use retake_recorder::reader::ReadError;
 use retake_schemas::Digest;
-use retake_schemas::event::TokensSource;
+use retake_schemas::event::{Capture, TokensSource};
+use retake_schemas::redaction::is_redacted;
 use retake_schemas::tables::{PayloadRow, SpanRow, TokenRow};
 
 /// A recorded answer of a language model.
@@ -60,11 +61,14 @@ impl RunCassette {
     /// # Errors
     /// The run cannot be read.
     pub fn load(reader: &RunReader) -> Result<Self, ReadError> {
+        let is_redacted_run = reader.manifest().facts.capture == Capture::Redacted;
         let contents: HashMap<String, String> = reader
             .rows::<PayloadRow>()?
             .into_iter()
             .filter(|payload| !payload.truncated)
             .filter_map(|payload| Some((payload.digest, payload.content?)))
+            // An answer with something taken out is not what the model said.
+            .filter(|(_, text)| !(is_redacted_run && is_redacted(text)))
             .collect();
         let mut arrivals: HashMap<(String, String), Vec<(i64, u32)>> = HashMap::new();
         for token in reader.rows::<TokenRow>()? {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use retake_recorder::reader::ReadError;
 use retake_recorder::{RunReader, Store};
+use retake_schemas::event::Capture;
+use retake_schemas::redaction::is_redacted;
 use retake_schemas::tables::{PayloadRow, SpanRow};
 use retake_schemas::{Digest, RunId, convention};
 
@@ -34,6 +36,20 @@ pub enum WorkloadError {
         capture: String,
         /// Operations without an input.
         missing: u64,
+        /// Operations in all.
+        operations: u64,
+    },
+    /// Inputs are not the original ones.
+    #[error(
+        "cut workload: run {run_id} was recorded with capture \"redacted\", and redaction changed \
+         {redacted} of {operations} inputs, so a replay would ask something else; record it again \
+         with --capture full"
+    )]
+    Redacted {
+        /// The run.
+        run_id: RunId,
+        /// Operations whose input was changed.
+        redacted: u64,
         /// Operations in all.
         operations: u64,
     },
@@ -91,6 +107,9 @@ impl Workload {
                 operations: roots.len() as u64,
             });
         }
+        if reader.manifest().facts.capture == Capture::Redacted {
+            refuse_redacted(run_id, &roots, &contents)?;
+        }
         let first = roots.first().map_or(0, |(span, _)| span.start_unix_ns);
         let operations = roots
             .into_iter()
@@ -133,6 +152,24 @@ impl Workload {
 fn operation_kind(span: &SpanRow) -> Option<String> {
     let attributes: serde_json::Value = serde_json::from_str(span.attributes.as_deref()?).ok()?;
     attributes.get(convention::OPERATION_KIND)?.as_str().map(str::to_owned)
+}
+
+/// A redacted run is replayed only when nothing was taken out of any input.
+fn refuse_redacted(
+    run_id: &RunId,
+    roots: &[(SpanRow, String)],
+    contents: &HashMap<String, PayloadRow>,
+) -> Result<(), WorkloadError> {
+    let input = |span: &SpanRow| contents.get(span.input_ref.as_ref()?)?.content.as_deref();
+    let redacted = roots.iter().filter(|(span, _)| input(span).is_some_and(is_redacted)).count();
+    if redacted == 0 {
+        return Ok(());
+    }
+    Err(WorkloadError::Redacted {
+        run_id: run_id.clone(),
+        redacted: redacted as u64,
+        operations: roots.len() as u64,
+    })
 }
 
 fn contents(reader: &RunReader) -> Result<HashMap<String, PayloadRow>, WorkloadError> {

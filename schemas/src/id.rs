@@ -319,15 +319,72 @@ mod tests {
         assert_eq!(utc_text(-1), "1969-12-31 23:59:59");
     }
 
-    /// Scenario: ids with path parts, control characters, or too long.
+    /// Scenario: more than 500 ids with path parts, device names, control characters, other
+    /// scripts, text direction marks, or 4 KiB, from a user and from a file.
     /// Guarantees: P3 - a run id cannot name anything outside the store.
     #[test]
     fn hostile_run_ids_are_refused() {
-        let long = "a".repeat(65);
-        for bad in
-            ["", "..", "a/b", "a\\b", "A", "a.b", "-x", "a\0", "con:", "é", " ", long.as_str()]
-        {
-            assert!(bad.parse::<RunId>().is_err(), "{bad:?}");
+        let long = "a".repeat(4096);
+        let parts = [
+            "..",
+            ".",
+            "/",
+            "\\",
+            "../..",
+            "..\\..",
+            "/etc/passwd",
+            "~",
+            "~root",
+            "$HOME",
+            "%2e%2e",
+            "%00",
+            "\0",
+            "\n",
+            "\r\n",
+            "\t",
+            " ",
+            "\u{1b}[31m",
+            "\u{7f}",
+            "CON",
+            "NUL",
+            "AUX",
+            "COM1",
+            "LPT1",
+            "c:",
+            "con:",
+            "\\\\server",
+            "file://",
+            "é",
+            "ß",
+            "\u{202e}",
+            "\u{200b}",
+            "\u{feff}",
+            "．．",
+            "∕",
+            "a\u{301}",
+            "日本",
+            "🙂",
+            "*",
+            "?",
+            "|",
+            "'",
+            "\"",
+            "`ls`",
+            ";",
+            "&",
+            long.as_str(),
+        ];
+        let wrap = |part: &str| {
+            ["@", "a@", "@a", "a@a", "a-@", "@-1", "20261118t@", "-@", "_@", "@/", "./@", "a/@/b"]
+                .map(|shape| shape.replace('@', part))
+        };
+        let edges = ["", "-x", "_x", "A", "a.b", &"a".repeat(65)].map(str::to_owned);
+        let bad: Vec<String> = parts.into_iter().flat_map(wrap).chain(edges).collect();
+        assert!(bad.len() >= 500, "{}", bad.len());
+        for text in bad {
+            assert!(text.parse::<RunId>().is_err(), "{text:?}");
+            let json = serde_json::Value::from(text.clone());
+            assert!(serde_json::from_value::<RunId>(json).is_err(), "{text:?} from a file");
         }
     }
 

@@ -500,7 +500,7 @@ fn flatten(prefix: &str, json: &Json, flat: &mut BTreeMap<String, Json>) {
     }
 }
 
-/// `postgres://user:secret@host/db` without the secret.
+/// `postgres://user:secret@host/db` without the secret, and without secret parameters.
 #[must_use]
 pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
@@ -513,11 +513,10 @@ pub fn without_password(url: &str) -> String {
         }
         None => authority.to_owned(),
     };
-    // `?password=` is the other place where PostgreSQL takes one.
+    // `?password=` is the other place where PostgreSQL takes one, and services take keys there.
     let path = match path.split_once('?') {
         Some((path, query)) => {
-            let kept: Vec<_> =
-                query.split('&').filter(|pair| !pair.starts_with("password=")).collect();
+            let kept: Vec<_> = query.split('&').filter(|pair| !is_secret_pair(pair)).collect();
             format!("{path}?{}", kept.join("&"))
         }
         None => path.to_owned(),
@@ -525,6 +524,14 @@ pub fn without_password(url: &str) -> String {
     format!("{scheme}://{authority}{path}")
 }
 
+fn is_secret_pair(pair: &str) -> bool {
+    let name = pair.split_once('=').map_or(pair, |(name, _)| name).to_ascii_lowercase();
+    SECRET_PARAMETERS.iter().any(|secret| name.ends_with(secret))
+}
+
+/// Ends of the names of URL parameters that hold a secret.
+const SECRET_PARAMETERS: [&str; 7] =
+    ["password", "passwd", "token", "key", "secret", "signature", "sig"];
 /// More than this many workers only queue for the same processors.
 const WORKERS_MAX: usize = 1024;
 /// The widest vector pgvector can hold is 16,000 dimensions.
@@ -589,6 +596,7 @@ mod tests {
             ("postgres://u@h/d?password=p&x=1", "postgres://u@h/d?x=1"),
             ("postgres://h/d?password=p", "postgres://h/d?"),
             ("sqlite:rag.sqlite", "sqlite:rag.sqlite"),
+            ("http://h/v1?api_key=k&page=2&X-Amz-Signature=s", "http://h/v1?page=2"),
         ] {
             assert_eq!(without_password(url), expected);
         }

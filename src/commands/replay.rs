@@ -97,6 +97,9 @@ pub(super) struct Prepared {
     cassette: Option<Arc<dyn Cassette>>,
     /// Digest of the corpus the source run ingested.
     corpus: Option<String>,
+    /// What the replay keeps when nothing else is said: the source kept its inputs, at least as
+    /// far as this allows.
+    capture: Capture,
 }
 
 impl Prepared {
@@ -128,7 +131,11 @@ impl Prepared {
             }
         };
         let corpus = corpus_digest(&reader)?;
-        Ok(Self { source: source.clone(), workload, settings, plan, cassette, corpus })
+        let capture = match reader.manifest().facts.capture {
+            Capture::Redacted => Capture::Redacted,
+            _ => Capture::Full,
+        };
+        Ok(Self { source: source.clone(), workload, settings, plan, cassette, corpus, capture })
     }
 
     pub(super) async fn execute(
@@ -148,7 +155,7 @@ impl Prepared {
 
         // A replay keeps what its source kept: it can itself be replayed and compared.
         let record = RecordSettings {
-            capture: args.rag.capture.unwrap_or(Capture::Full),
+            capture: args.rag.capture.unwrap_or(self.capture),
             ..context.config.settings.record.clone()
         };
         let rag_args = RagArgs { run: Some(name), label, ..args.rag.clone() };

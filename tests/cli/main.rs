@@ -15,6 +15,7 @@ mod demo;
 mod ingest_ask_eval;
 mod outside;
 mod replay;
+mod secrets;
 mod sql;
 mod traces;
 mod wrong_input;

@@ -129,6 +129,24 @@ fn a_run_without_content_cannot_be_replayed() {
     assert_eq!(bench.runs().len(), 3);
 }
 
+/// Scenario: two runs with `--capture redacted`: one whose question had something taken out, one
+/// whose had not.
+/// Guarantees: R1 - the first is refused with exit 30 and the reason; the second is replayed, and
+/// the replay keeps no more than its source.
+#[test]
+fn a_redacted_question_is_not_replayed_as_another() {
+    let bench = Bench::with_documents();
+    let ask = |question| ["rag", "ask", question, "--capture", "redacted"];
+    bench.retake(ask("Who guards Esha, jane@example.org?")).expect_code(0);
+    let message = ["redact", "1 of 1", "--capture full"];
+    bench.retake(["replay", "run", "last"]).expect_code(30).expect_message(&message);
+    bench.retake(["replay", "plan", "last"]).expect_code(30).expect_message(&message);
+    bench.retake(ask("Who guards Esha?")).expect_code(0);
+    bench.retake(["replay", "run", "last"]).expect_code(0);
+    let captures: Vec<_> = bench.runs().iter().map(|run| text(&run["capture"])).collect();
+    assert_eq!(captures, ["digest", "redacted", "redacted", "redacted"]);
+}
+
 /// Scenario: ingest and questions are replayed with another chunk size, batch size and workers.
 /// Guarantees: R2 - the replay works in a scratch collection: the documents of the store are as
 /// they were, and no scratch folder is left; the changed settings are told and recorded.

@@ -52,6 +52,9 @@ fn a_wrong_configuration_file_is_named() {
     runs("[rag.embed]\nbatch_size = \"many\"\n").expect_message(&["retake.toml", "batch_size"]);
     runs("[no_such_table]\n").expect_message(&["retake.toml", "no_such_table"]);
     runs("[rag]\nworkers = 0\n").expect_message(&["workers", "at least 1"]);
+    runs("[record.redact]\ndetectors = [\"mails\"]\n").expect_message(&["mails", "emails"]);
+    runs("[record.redact]\nrules = [{ name = \"order\", pattern = \"(\" }]\n")
+        .expect_message(&["order", "[record.redact]"]);
     bench.write("retake.toml", b"\xff\xfe");
     bench.retake(["runs"]).expect_code(2).expect_message(&["retake.toml"]);
     std::fs::remove_file(bench.path("retake.toml")).expect("remove");

@@ -6,7 +6,7 @@
 //! may end with the text, because texts come cut.
 
 use std::ops::Range;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
 use regex::{Regex, RegexSet};
 
@@ -23,15 +23,25 @@ pub(super) static BUILT_IN: LazyLock<KeyScan> = LazyLock::new(|| match KeyScan::
 #[derive(Debug, Clone)]
 pub(super) struct KeyScan {
     any: RegexSet,
-    each: Vec<Regex>,
+    /// Compiled when first needed: few texts hold a secret, and most kinds never come.
+    each: Vec<OnceLock<Regex>>,
 }
 
 impl KeyScan {
     fn compile() -> Result<Self, regex::Error> {
         let patterns: Vec<String> = KEYS.iter().map(|key| key.pattern()).collect();
         let any = RegexSet::new(&patterns)?;
-        let each = patterns.iter().map(|text| Regex::new(text)).collect::<Result<_, _>>()?;
-        Ok(Self { any, each })
+        Ok(Self { any, each: KEYS.iter().map(|_| OnceLock::new()).collect() })
+    }
+
+    fn regex(&self, index: usize) -> Option<(&Regex, &Key)> {
+        let (cell, key) = (self.each.get(index)?, KEYS.get(index)?);
+        // It compiled as a part of the set.
+        let compile = || match Regex::new(&key.pattern()) {
+            Ok(regex) => regex,
+            Err(error) => unreachable!("built-in secret pattern {}: {error}", key.name),
+        };
+        Some((cell.get_or_init(compile), key))
     }
 
     /// The names that may stand in marks.
@@ -47,9 +57,7 @@ impl KeyScan {
     /// Adds every secret of the text.
     pub(super) fn find(&self, text: &str, findings: &mut Vec<Finding<'_>>) {
         for index in self.any.matches(text) {
-            let (Some(regex), Some(key)) = (self.each.get(index), KEYS.get(index)) else {
-                continue;
-            };
+            let Some((regex, key)) = self.regex(index) else { continue };
             let mut push = |range: Range<usize>| {
                 if text.get(range.clone()).is_some_and(key.is_secret) {
                     findings.push(Finding { range, name: key.name });
@@ -64,6 +72,18 @@ impl KeyScan {
             }
         }
     }
+}
+
+/// The name for the mark when an attribute of this key holds a secret, whatever its form: the
+/// value of `password` needs no shape. Compared are ends, so that `http.request.header.cookie`
+/// counts and `password_file` does not.
+pub(super) fn secret_of(key: &str, text: &str) -> Option<&'static str> {
+    let ends_in = |name: &str| {
+        let start = key.len().checked_sub(name.len());
+        start.and_then(|start| key.get(start..)).is_some_and(|end| end.eq_ignore_ascii_case(name))
+    };
+    let (_, name) = SECRET_KEYS.iter().find(|(end, _)| ends_in(end))?;
+    (has_word(text) && (*name != "token" || is_opaque(text))).then_some(name)
 }
 
 /// One detector.
@@ -197,6 +217,26 @@ const KEYS: &[Key] = &[
     value_of("token", "token", is_opaque),
 ];
 
+/// Ends of attribute keys whose value is a secret, and its name.
+const SECRET_KEYS: [(&str, &str); 17] = [
+    ("password", "password"),
+    ("passwd", "password"),
+    ("passphrase", "password"),
+    ("secret", "password"),
+    ("api_key", "api_key"),
+    ("api-key", "api_key"),
+    ("apikey", "api_key"),
+    ("access_key", "api_key"),
+    ("secret_key", "api_key"),
+    ("private_key", "api_key"),
+    ("account_key", "api_key"),
+    ("credential", "api_key"),
+    ("credentials", "api_key"),
+    ("authorization", "authorization"),
+    ("cookie", "cookie"),
+    ("token", "token"),
+    ("jwt", "jwt"),
+];
 /// No detector finds anything shorter: `pwd=x`.
 const SECRET_BYTES_MIN: usize = 5;
 /// A unit after a number: `ms`, `KiB`.
@@ -205,3 +245,18 @@ const UNIT_BYTES_MAX: usize = 3;
 const OPAQUE_BYTES_MIN: usize = 6;
 /// Words of this length are rare.
 const LONG_BYTES: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_pattern_compiles_and_needs_its_shortest_length() {
+        for index in 0..KEYS.len() {
+            let (regex, key) = BUILT_IN.regex(index).unwrap();
+            assert!(!regex.is_match(""), "{}", key.name);
+        }
+        let shortest = "x".repeat(SECRET_BYTES_MIN - 1);
+        assert!(!BUILT_IN.is_suspicious(&shortest));
+    }
+}

@@ -35,6 +35,11 @@ impl MarkNames {
         self.names.iter().any(|known| known == name)
     }
 
+    /// Whether the text is one mark and nothing else.
+    pub(super) fn is_mark(&self, text: &str) -> bool {
+        self.ranges(text).first() == Some(&(0..text.len()))
+    }
+
     /// Where marks stand in the text, in order.
     fn ranges(&self, text: &str) -> Vec<Range<usize>> {
         let mut ranges = Vec::new();

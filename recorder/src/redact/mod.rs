@@ -27,7 +27,7 @@ use regex::{Regex, RegexBuilder};
 use retake_schemas::redaction::{Detector, RedactRule, RedactSettings, mark};
 
 use crate::capture::cut;
-use keys::{BUILT_IN, KeyScan};
+use keys::{BUILT_IN, KeyScan, secret_of};
 use marks::{Finding, MarkNames, NAME_BYTES_MAX, failed_mark};
 
 pub(crate) use quiet::catch_quietly;
@@ -138,6 +138,17 @@ impl Redactor {
             return Cow::Borrowed(text);
         }
         self.settle(Cow::Borrowed(text), |text, findings| keys.find(text, findings))
+    }
+
+    /// The value of an attribute, without keys and tokens; all of it when the key says that it is
+    /// a secret, such as `password` or `http.request.header.authorization`.
+    #[must_use]
+    pub fn scrub_attribute<'a>(&self, key: &str, text: &'a str) -> Cow<'a, str> {
+        match secret_of(key, text) {
+            Some(_) if self.names.is_mark(text) => Cow::Borrowed(text),
+            Some(name) => Cow::Owned(mark(name)),
+            None => self.scrub(text),
+        }
     }
 
     /// [`Redactor::scrub`], and then the start of the text that fits `max_bytes`; `true` when

@@ -15,8 +15,13 @@ pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
 /// Writes a file whole or not at all: temporary name, flush, rename, flush of the folder.
 pub(crate) fn write_file_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(NO_LINKS)
+        .open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&temporary, path)?;
@@ -35,7 +40,7 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
 
 /// The digest and size of a file.
 pub(crate) fn digest_file(path: &Path) -> io::Result<(Digest, u64)> {
-    let mut file = File::open(path)?;
+    let mut file = OpenOptions::new().read(true).custom_flags(NO_LINKS).open(path)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; READ_BYTES];
     let mut bytes = 0;
@@ -49,5 +54,7 @@ pub(crate) fn digest_file(path: &Path) -> io::Result<(Digest, u64)> {
     }
 }
 
+/// A link in a run's folder may lead anywhere, so opening one is an error.
+pub(super) const NO_LINKS: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 /// Large enough that BLAKE3 uses its widest vectors.
 const READ_BYTES: usize = 256 << 10;

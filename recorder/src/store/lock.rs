@@ -10,6 +10,7 @@ use retake_schemas::RunId;
 use rustix::fs::{FlockOperation, flock};
 
 use super::StoreError;
+use super::files::NO_LINKS;
 
 /// Held while a run's folder is written to.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ impl RunLock {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(NO_LINKS)
             .open(folder.join(LOCK_FILE))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {

@@ -10,7 +10,7 @@ use retake_schemas::version::{FormatVersion, UnreadableVersion};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{StoreError, write_file_synced};
+use super::{StoreError, plain, write_file_synced};
 
 /// Why a manifest cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,15 @@ pub enum ManifestError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A link, pipe or device among the run's files: following one leads out of the store.
+    #[error(
+        "read run: {} is no plain file or folder; retake makes none and follows none; remove it",
+        path.display()
+    )]
+    NotPlain {
+        /// What it is that does not belong there.
+        path: PathBuf,
     },
     /// It was written by a newer retake.
     #[error(transparent)]
@@ -57,9 +66,12 @@ struct Format {
 /// See [`ManifestError`].
 pub fn read_manifest(folder: &Path) -> Result<Manifest, ManifestError> {
     let path = folder.join(MANIFEST_FILE);
-    let bytes =
-        std::fs::read(&path).map_err(|source| ManifestError::Io { path: path.clone(), source })?;
     let damaged = |reason: String| ManifestError::Damaged { path: path.clone(), reason };
+    let io = |source| ManifestError::Io { path: path.clone(), source };
+    if let Some(stranger) = plain::first_stranger(folder).map_err(io)? {
+        return Err(ManifestError::NotPlain { path: stranger });
+    }
+    let bytes = std::fs::read(&path).map_err(io)?;
     let file: File = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
     let body = file.manifest.get();
     let found = Digest::of(body.as_bytes());
@@ -68,7 +80,13 @@ pub fn read_manifest(folder: &Path) -> Result<Manifest, ManifestError> {
     }
     let format: Format = serde_json::from_str(body).map_err(|e| damaged(e.to_string()))?;
     format.format.check_readable_by(FormatVersion::STORE, "run")?;
-    serde_json::from_str(body).map_err(|e| damaged(e.to_string()))
+    let manifest: Manifest = serde_json::from_str(body).map_err(|e| damaged(e.to_string()))?;
+    let segments = manifest.segments.iter().map(|segment| &segment.file);
+    let carried = manifest.carry.iter().map(|carry| &carry.file);
+    match segments.chain(carried).find(|name| !plain::is_file_name(name)) {
+        Some(name) => Err(damaged(format!("it names {name:?}, which is no file of this folder"))),
+        None => Ok(manifest),
+    }
 }
 
 /// Replaces a run's manifest.

@@ -12,6 +12,7 @@
 mod files;
 mod lock;
 mod manifest_file;
+mod plain;
 mod select;
 
 use std::io;
@@ -178,7 +179,7 @@ impl Store {
     /// There is no such run, or its manifest is damaged.
     pub fn manifest(&self, run_id: &RunId) -> Result<Manifest, StoreError> {
         let folder = self.run_dir(run_id);
-        if !folder.is_dir() {
+        if !plain::is_folder(&folder) {
             return Err(StoreError::NoRun(run_id.clone()));
         }
         Ok(read_manifest(&folder)?)
@@ -213,7 +214,7 @@ impl Store {
     /// There is no such run, it is being recorded, or its folder cannot be removed.
     pub fn remove(&self, run_id: &RunId) -> Result<(), StoreError> {
         let folder = self.run_dir(run_id);
-        if !folder.is_dir() {
+        if !plain::is_folder(&folder) {
             return Err(StoreError::NoRun(run_id.clone()));
         }
         let _lock = RunLock::take(&folder, run_id)?;
