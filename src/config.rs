@@ -43,6 +43,7 @@ pub(crate) fn load(explicit: Option<&Path>) -> Result<Config, Failure> {
         Failure::new(Code::Usage, format!("read configuration: {error}"))
             .help("`retake config --explain` shows every setting with its origin; docs/configuration.md lists them")
     })?;
+    settings.record.check()?;
     settings.rag.check()?;
     Ok(Config { figment, file, settings })
 }

@@ -11,6 +11,10 @@ use serde_json::Value as Json;
 
 use crate::event::Capture;
 
+mod budget;
+
+pub use budget::{Budget, BudgetSettings, BudgetTokens, ModelBudgetSettings, OnExceeded};
+
 /// Everything `retake.toml` may say.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
@@ -40,6 +44,10 @@ pub struct RecordSettings {
     /// Flush the journal to the disk this often, ms; 0 leaves it to the system (a killed process
     /// still loses nothing, a power cut may).
     pub sync_ms: u64,
+    /// Sample processor, memory, files and GPU this often, ms; 0 takes no samples.
+    pub sample_ms: u64,
+    /// Limits on the tokens of a run; without it there are none.
+    pub budget: Option<BudgetSettings>,
 }
 
 impl Default for RecordSettings {
@@ -51,7 +59,28 @@ impl Default for RecordSettings {
             seal_events: 262_144,
             seal_secs: 30,
             sync_ms: 1000,
+            sample_ms: 1000,
+            budget: None,
         }
+    }
+}
+
+impl RecordSettings {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// The first setting that is out of range.
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        if self.sample_ms != 0 && !(SAMPLE_MS_MIN..=SAMPLE_MS_MAX).contains(&self.sample_ms) {
+            return Err(OutOfRange {
+                name: "record.sample_ms",
+                reason: format!(
+                    "must be 0 (no samples) or {SAMPLE_MS_MIN} to {SAMPLE_MS_MAX}, not {}",
+                    self.sample_ms
+                ),
+            });
+        }
+        self.budget.as_ref().map_or(Ok(()), BudgetSettings::check)
     }
 }
 
@@ -481,6 +510,10 @@ pub fn without_password(url: &str) -> String {
     format!("{scheme}://{authority}{path}")
 }
 
+/// More often than this, the samples themselves would show in what they measure.
+const SAMPLE_MS_MIN: u64 = 10;
+/// A run with a sample less often than once an hour is better off without.
+const SAMPLE_MS_MAX: u64 = 3_600_000;
 /// More than this many workers only queue for the same processors.
 const WORKERS_MAX: usize = 1024;
 /// The widest vector pgvector can hold is 16,000 dimensions.
@@ -525,6 +558,18 @@ mod tests {
         let error = RagSettings::default().set("embed.batchsize=64").unwrap_err();
         let SetError::Unknown { known, .. } = &error else { panic!("{error}") };
         assert!(known.contains(&"embed.batch_size".to_owned()));
+    }
+
+    #[test]
+    fn samples_are_off_or_at_a_bearable_rate() {
+        let with = |sample_ms| RecordSettings { sample_ms, ..RecordSettings::default() };
+        for good in [0, 10, 1000, 3_600_000] {
+            assert_eq!(with(good).check(), Ok(()), "{good}");
+        }
+        for bad in [1, 9, 3_600_001] {
+            let error = with(bad).check().unwrap_err().to_string();
+            assert!(error.contains("record.sample_ms") && error.contains("10 to"), "{error}");
+        }
     }
 
     #[test]
