@@ -52,6 +52,9 @@ fn a_wrong_configuration_file_is_named() {
     runs("[rag.embed]\nbatch_size = \"many\"\n").expect_message(&["retake.toml", "batch_size"]);
     runs("[no_such_table]\n").expect_message(&["retake.toml", "no_such_table"]);
     runs("[rag]\nworkers = 0\n").expect_message(&["workers", "at least 1"]);
+    runs("[record]\nsample_ms = 3\n").expect_message(&["record.sample_ms", "0 (no samples)"]);
+    runs("[record.budget]\n").expect_message(&["record.budget", "input_tokens"]);
+    runs("[record.budget.models.m]\ntokens = 1\n").expect_message(&["retake.toml", "tokens"]);
     bench.write("retake.toml", b"\xff\xfe");
     bench.retake(["runs"]).expect_code(2).expect_message(&["retake.toml"]);
     std::fs::remove_file(bench.path("retake.toml")).expect("remove");

@@ -32,7 +32,7 @@ impl Source for Gpus {
         }
         let State::Answers(library) = &self.state else { return };
         for index in 0..library.device_count().unwrap_or_default().min(GPUS_MAX) {
-            samples.extend(gpu(library, index).into_iter().flatten());
+            samples.extend(gpu(library, index).into_iter().flatten().flatten());
         }
     }
 }

@@ -329,7 +329,7 @@ fn a_handler_that_lags_reports_it_and_stays_exact_about_the_rest() {
     let store = Store::create(folder.path()).unwrap();
     let recorder = RecorderBuilder::new("t", "svc").start(&store).unwrap();
     let (release, released) = mpsc::sync_channel::<()>(1);
-    let block = move |_: &Violation| drop(released.recv_timeout(Duration::from_secs(60)));
+    let block = move |_: &Violation| released.recv_timeout(Duration::from_secs(60)).unwrap();
     let budgets = vec![budget(None, BudgetTokens::Input, 1)];
     let usage_of_run = count_tokens(recorder.dispatcher(), budgets, block).unwrap();
     for n in 0..CALLS {
