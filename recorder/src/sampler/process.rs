@@ -212,6 +212,19 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn waiting_is_a_voluntary_switch() {
+        let mut switches = Switches::default();
+        let voluntary = |samples: Vec<Measured>| samples.first().map(|sample| sample.value);
+        let before = voluntary(switches.sample()).unwrap();
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let after = voluntary(switches.sample()).unwrap();
+        assert!(after >= before + 20.0, "{before} to {after}");
+    }
+
+    #[test]
     fn cpu_time_is_found_behind_any_name() {
         let stat = "12 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20";
         assert_eq!(cpu_time(stat), Some(Duration::from_secs(2)));

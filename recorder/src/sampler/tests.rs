@@ -36,7 +36,7 @@ fn samples_are_recorded_and_plausible() {
     let (_folder, store, recorder) = run();
     let sampler = Sampler::start(recorder.dispatcher().clone(), every(20)).unwrap();
     assert!(sampler.is_running());
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(700));
     drop(sampler);
     let rows = measures(&store, recorder);
     let values = |name: &str| -> Vec<f64> {
@@ -48,11 +48,11 @@ fn samples_are_recorded_and_plausible() {
         assert!(values.len() >= 3, "{name}: {values:?}");
         assert!(values.iter().all(|value| *value >= least), "{name}: {values:?}");
     };
-    at_least("process.cpu.utilization", 0.0);
-    at_least("process.context_switches", 0.0);
     at_least("system.memory.usage", 1.0);
+    at_least("system.cpu.utilization", 0.0);
     assert!(values("system.cpu.utilization").iter().all(|share| (0.0..=1.0).contains(share)));
     if cfg!(target_os = "linux") {
+        at_least("process.cpu.utilization", 0.0);
         at_least("process.memory.usage", (1 << 20) as f64);
         at_least("process.thread.count", 2.0);
         at_least("process.open_file_descriptor.count", 3.0);
@@ -75,8 +75,8 @@ fn a_short_run_is_sampled_and_ends_at_once() {
     let stop_ms = stopping.elapsed().as_millis();
     assert!(stop_ms < 100, "stopping took {stop_ms} ms");
     let rows = measures(&store, recorder);
-    let count = rows.iter().filter(|row| row.name == "process.context_switches").count();
-    assert_eq!(count, 4, "two kinds, at the begin and at the end");
+    let count = rows.iter().filter(|row| row.name == "system.memory.usage").count();
+    assert_eq!(count, 2, "at the begin and at the end");
 }
 
 #[test]
