@@ -83,8 +83,12 @@ impl Progress {
         self.bar.set_position(position);
     }
 
+    /// Takes the picture away. May be called again: only the first time touches the terminal,
+    /// which by then shows something else.
     pub(crate) fn finish(&self) {
-        self.bar.finish_and_clear();
+        if !self.bar.is_finished() {
+            self.bar.finish_and_clear();
+        }
     }
 }
 
