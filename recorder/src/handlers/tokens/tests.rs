@@ -350,28 +350,3 @@ fn a_handler_that_lags_reports_it_and_stays_exact_about_the_rest() {
     assert_eq!(3 * totals.overall.total().calls, report.delivered);
     assert_eq!(summary.dropped, 0);
 }
-
-#[test]
-fn zz_temporary_cost() {
-    const N: u64 = 200_000;
-    let mut bodies = Vec::new();
-    for n in 0..N {
-        bodies.extend(call(n, None, "m", (3, 1)));
-    }
-    let events: Vec<Event> = bodies.into_iter().map(event).collect();
-    for open_spans in [0, 1000, 50_000_u64] {
-        let (mut counter, _usage) = counter();
-        give(&mut counter, (0..open_spans).map(|n| open(1_000_000 + n, None, Vec::new())));
-        let since = std::time::Instant::now();
-        for batch in events.chunks(1000) {
-            counter.handle(batch).unwrap();
-        }
-        println!("COST {open_spans} open: {:?} per event", since.elapsed() / events.len() as u32);
-    }
-    let (mut live, _stats) = crate::handlers::progress::LiveHandler::new();
-    let since = std::time::Instant::now();
-    for batch in events.chunks(1000) {
-        live.handle(batch).unwrap();
-    }
-    println!("COST live: {:?} per event", since.elapsed() / events.len() as u32);
-}
