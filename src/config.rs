@@ -44,6 +44,7 @@ pub(crate) fn load(explicit: Option<&Path>) -> Result<Config, Failure> {
         Failure::new(Code::Usage, format!("read configuration: {error}"))
             .help("`retake config --explain` shows every setting with its origin; docs/configuration.md lists them")
     })?;
+    settings.record.check()?;
     settings.rag.check()?;
     // A rule that cannot run must stop the command, not let through what it should take out.
     Redactor::new(&settings.record.redact)

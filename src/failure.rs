@@ -26,6 +26,8 @@ pub(crate) enum Code {
     Damaged = 5,
     /// The candidate is worse than the base.
     Regression = 10,
+    /// A budget was crossed.
+    OverBudget = 11,
     /// Too few samples to decide.
     Inconclusive = 20,
     /// The recording does not hold what this replay needs.
@@ -45,11 +47,12 @@ impl From<Code> for ExitCode {
 /// The list of exit codes for `--help`.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
   0 ok                        10 regression (diff --fail-on-regression)
-  1 internal error            20 inconclusive (diff --fail-on-regression)
-  2 usage or configuration    30 not replayable from this capture
-  3 not found                 31 replay not valid (fidelity)
+  1 internal error            11 token budget crossed ([record.budget], on_exceeded)
+  2 usage or configuration    20 inconclusive (diff --fail-on-regression)
+  3 not found                 30 not replayable from this capture
   4 environment (server, file or permission)
-  5 data damaged             130 ended by Ctrl-C; everything recorded so far is kept";
+  5 data damaged              31 replay not valid (fidelity)
+                             130 ended by Ctrl-C; everything recorded so far is kept";
 
 /// What a command failed with.
 #[derive(Debug)]

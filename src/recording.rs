@@ -2,10 +2,14 @@
 
 use std::sync::OnceLock;
 
+use retake_recorder::handlers::progress::follow;
+use retake_recorder::handlers::tokens::{TokenUsage, count_tokens};
 use retake_recorder::recorder::RunSummary;
-use retake_recorder::{Recorder, RecorderBuilder, RecorderLayer, Store};
+use retake_recorder::sampler::{Sampler, SamplerSettings};
+use retake_recorder::{Dispatcher, Recorder, RecorderBuilder, RecorderLayer, Store};
 use retake_schemas::RunId;
 use retake_schemas::event::RunStatus;
+use retake_schemas::settings::{BudgetSettings, OnExceeded};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -13,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::context::Context;
 use crate::failure::{Code, Failure};
+use crate::progress::{self, Live};
 
 static LAYER: OnceLock<RecorderLayer> = OnceLock::new();
 
@@ -42,31 +47,66 @@ fn layer(verbose: u8) -> &'static RecorderLayer {
     })
 }
 
-/// A run of this process.
+/// A run of this process, and what listens to it.
 #[derive(Debug)]
 pub(crate) struct Recording {
+    /// Ends before the run does, so that its last samples are in it.
+    sampler: Option<Sampler>,
+    tokens: Option<TokenUsage>,
+    live: Option<Live>,
     recorder: Recorder,
 }
 
+/// A run that has ended.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) summary: RunSummary,
+    /// The first budget that was crossed and is an error, in words.
+    over_budget: Option<String>,
+}
+
 impl Recording {
-    /// Starts a run and directs the pipeline's spans into it.
+    /// Starts a run and directs the pipeline's spans into it. A crossed budget that is an error
+    /// cancels `cancel`: work under way ends as after Ctrl-C.
     pub(crate) fn start(
         context: &Context,
         builder: RecorderBuilder,
         store: &Store,
+        cancel: &CancellationToken,
     ) -> Result<Self, Failure> {
         let recorder = builder.start(store)?;
-        layer(context.verbose).attach(Some(recorder.dispatcher().clone()));
-        Ok(Self { recorder })
+        let dispatcher = recorder.dispatcher();
+        let settings = &context.config.settings.record;
+        let budget = settings.budget.as_ref();
+        let tokens = budget.map(|budget| watch(dispatcher, budget, cancel)).transpose()?;
+        // A run without samples, or without a picture of it, is still a run.
+        let sampler = Sampler::start(dispatcher.clone(), SamplerSettings::from(settings));
+        let sampler = sampler
+            .inspect_err(|error| context.warn(&format!("no resource samples: {error}")))
+            .ok();
+        let live = if progress::is_shown(context.quiet) {
+            let stats = follow(dispatcher).ok();
+            stats.map(|stats| Live { stats, dispatcher: dispatcher.clone() })
+        } else {
+            None
+        };
+        layer(context.verbose).attach(Some(dispatcher.clone()));
+        Ok(Self { sampler, tokens, live, recorder })
     }
 
     pub(crate) fn run_id(&self) -> &RunId {
         self.recorder.run_id()
     }
 
-    /// Ends the run, and warns of everything that is not in it.
-    pub(crate) fn finish(self, context: &Context, status: RunStatus) -> RunSummary {
+    /// What the run is doing, if anyone is there to see it.
+    pub(crate) fn live(&self) -> Option<&Live> {
+        self.live.as_ref()
+    }
+
+    /// Ends the run, and warns of everything that is not in it, and of budgets it crossed.
+    pub(crate) fn finish(self, context: &Context, status: RunStatus) -> Recorded {
         layer(context.verbose).attach(None);
+        drop(self.sampler);
         let summary = self.recorder.finish(status);
         if summary.dropped > 0 {
             context.warn(&format!(
@@ -80,8 +120,59 @@ impl Recording {
                 summary.run_id
             ));
         }
-        summary
+        let over_budget = self.tokens.and_then(|tokens| over_budget(context, &tokens, &summary));
+        Recorded { summary, over_budget }
     }
+}
+
+impl Recorded {
+    /// What the verb came to: an error that follows from a crossed budget is told as that.
+    pub(crate) fn outcome<T, E: Into<Failure>>(&self, outcome: Result<T, E>) -> Result<T, Failure> {
+        outcome.map_err(|error| match &self.over_budget {
+            Some(violation) => {
+                Failure::new(Code::OverBudget, format!("stay within the token budget: {violation}"))
+                    .help("`retake breakdown last --by model` shows who used them; [record.budget] in retake.toml sets the limits")
+            }
+            None => error.into(),
+        })
+    }
+
+    /// The exit code: that of a crossed budget, else `otherwise`.
+    pub(crate) fn code(&self, otherwise: Code) -> Code {
+        if self.over_budget.is_some() { Code::OverBudget } else { otherwise }
+    }
+}
+
+fn watch(
+    dispatcher: &Dispatcher,
+    budget: &BudgetSettings,
+    cancel: &CancellationToken,
+) -> Result<TokenUsage, Failure> {
+    let cancel = cancel.clone();
+    count_tokens(dispatcher, budget.budgets(), move |violation| {
+        if violation.budget.on_exceeded == OnExceeded::Error {
+            cancel.cancel();
+        }
+    })
+    .map_err(|error| Failure::new(Code::Environment, format!("watch the token budget: {error}")))
+}
+
+/// Warns of crossed budgets, and of what escaped the count; gives the first that is an error.
+fn over_budget(context: &Context, tokens: &TokenUsage, summary: &RunSummary) -> Option<String> {
+    let totals = tokens.snapshot();
+    for violation in &totals.violations {
+        context.warn(&format!("token budget crossed: {violation}"));
+    }
+    let lagged: u64 =
+        summary.handlers.iter().filter(|h| h.name == "tokens").map(|h| h.lagged).sum();
+    let uncounted = totals.untracked.spans + totals.untracked.statements + lagged;
+    if uncounted > 0 {
+        context.warn(&format!(
+            "the token budget did not see {uncounted} events; `retake breakdown last` has all tokens"
+        ));
+    }
+    let error = totals.violations.iter().find(|v| v.budget.on_exceeded == OnExceeded::Error);
+    error.map(ToString::to_string)
 }
 
 /// A token that the first Ctrl-C (or SIGTERM) cancels; the second ends the process at once.

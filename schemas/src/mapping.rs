@@ -154,6 +154,15 @@ impl Mapping {
         self.entries.len()
     }
 
+    /// Whether the attribute may set one of `columns`. For readers that keep only what they need
+    /// of a span until it ends, and apply the mapping then.
+    #[must_use]
+    pub fn feeds(&self, name: &str, columns: &[&str]) -> bool {
+        self.by_name.get(name).into_iter().flatten().any(|(index, _)| {
+            self.entries.get(*index).is_some_and(|entry| columns.contains(&entry.column.as_str()))
+        })
+    }
+
     /// Moves what the mapping knows from `attributes` into `row`, and the rest into
     /// `row.attributes` as a JSON object. Inside one key the latest value wins; between keys of
     /// one column the precedence of the mapping decides.
@@ -353,6 +362,15 @@ mod tests {
         assert_eq!(apply(&[("input.value", "why?".into())]).input_ref, Some(digest.clone()));
         let by_ref = format!("{CONTENT_REF_PREFIX}{digest}");
         assert_eq!(apply(&[("input.value", by_ref.into())]).input_ref, Some(digest));
+    }
+
+    #[test]
+    fn an_attribute_is_known_by_the_columns_it_may_set() {
+        for name in ["gen_ai.usage.input_tokens", "llm.token_count.prompt"] {
+            assert!(BUILT_IN.feeds(name, &["input_tokens", "stage"]), "{name}");
+            assert!(!BUILT_IN.feeds(name, &["output_tokens"]), "{name}");
+        }
+        assert!(!BUILT_IN.feeds("app.tokens", &["input_tokens"]));
     }
 
     #[test]

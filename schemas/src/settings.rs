@@ -12,6 +12,10 @@ use serde_json::Value as Json;
 use crate::event::Capture;
 use crate::redaction::RedactSettings;
 
+mod budget;
+
+pub use budget::{Budget, BudgetSettings, BudgetTokens, ModelBudgetSettings, OnExceeded};
+
 /// Everything `retake.toml` may say.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
@@ -54,6 +58,10 @@ pub struct RecordSettings {
     pub block_ms_max: u64,
     /// Seal on a thread that runs only when no other wants its core, as long as it keeps up.
     pub seal_idle: bool,
+    /// Sample processor, memory, files and GPU this often, ms; 0 takes no samples.
+    pub sample_ms: u64,
+    /// Limits on the tokens of a run; without it there are none.
+    pub budget: Option<BudgetSettings>,
 }
 
 impl Default for RecordSettings {
@@ -71,6 +79,8 @@ impl Default for RecordSettings {
             when_full: WhenFull::DropNew,
             block_ms_max: 10_000,
             seal_idle: true,
+            sample_ms: 1000,
+            budget: None,
         }
     }
 }
@@ -97,6 +107,25 @@ pub enum WhenFull {
     DropNew,
     /// Its thread waits for room, up to a limit.
     Block,
+}
+
+impl RecordSettings {
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// The first setting that is out of range.
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        if self.sample_ms != 0 && !(SAMPLE_MS_MIN..=SAMPLE_MS_MAX).contains(&self.sample_ms) {
+            return Err(OutOfRange {
+                name: "record.sample_ms",
+                reason: format!(
+                    "must be 0 (no samples) or {SAMPLE_MS_MIN} to {SAMPLE_MS_MAX}, not {}",
+                    self.sample_ms
+                ),
+            });
+        }
+        self.budget.as_ref().map_or(Ok(()), BudgetSettings::check)
+    }
 }
 
 /// Settings of the built-in pipeline, and what `--set` of a replay may change.
@@ -532,6 +561,10 @@ fn is_secret_pair(pair: &str) -> bool {
 /// Ends of the names of URL parameters that hold a secret.
 const SECRET_PARAMETERS: [&str; 7] =
     ["password", "passwd", "token", "key", "secret", "signature", "sig"];
+/// More often than this, the samples themselves would show in what they measure.
+const SAMPLE_MS_MIN: u64 = 10;
+/// A run with a sample less often than once an hour is better off without.
+const SAMPLE_MS_MAX: u64 = 3_600_000;
 /// More than this many workers only queue for the same processors.
 const WORKERS_MAX: usize = 1024;
 /// The widest vector pgvector can hold is 16,000 dimensions.
@@ -576,6 +609,18 @@ mod tests {
         let error = RagSettings::default().set("embed.batchsize=64").unwrap_err();
         let SetError::Unknown { known, .. } = &error else { panic!("{error}") };
         assert!(known.contains(&"embed.batch_size".to_owned()));
+    }
+
+    #[test]
+    fn samples_are_off_or_at_a_bearable_rate() {
+        let with = |sample_ms| RecordSettings { sample_ms, ..RecordSettings::default() };
+        for good in [0, 10, 1000, 3_600_000] {
+            assert_eq!(with(good).check(), Ok(()), "{good}");
+        }
+        for bad in [1, 9, 3_600_001] {
+            let error = with(bad).check().unwrap_err().to_string();
+            assert!(error.contains("record.sample_ms") && error.contains("10 to"), "{error}");
+        }
     }
 
     #[test]

@@ -96,13 +96,14 @@ async fn record(
         capture: Some(Capture::Full),
     };
     let deps = IngestDeps::from_settings(settings, &context.default_sqlite()).await?;
-    let recording =
-        Recording::start(context, rag::builder(context, "demo", &args, settings)?, store)?;
+    let builder = rag::builder(context, "demo", &args, settings)?;
+    let recording = Recording::start(context, builder, store, &cancel)?;
     let run_id = recording.run_id().clone();
     let outcome = workload(context, settings, &deps, docs, cancel).await;
     let status = if outcome.is_ok() { RunStatus::Finished } else { RunStatus::Interrupted };
-    let summary = recording.finish(context, status);
-    outcome?;
+    let recorded = recording.finish(context, status);
+    recorded.outcome(outcome)?;
+    let summary = &recorded.summary;
     context.say(&format!(
         "run {run_id}: {} events, {} dropped, {} spans",
         summary.offered, summary.dropped, summary.spans

@@ -82,15 +82,15 @@ async fn run_ingest(
     let store = context.store_for_writing()?;
     let deps = IngestDeps::from_settings(&settings, &context.default_sqlite()).await?;
     let cancel = cancel_on_signal()?;
-    let recording =
-        Recording::start(context, builder(context, "ingest", args, &settings)?, &store)?;
+    let builder = builder(context, "ingest", args, &settings)?;
+    let recording = Recording::start(context, builder, &store, &cancel)?;
     let run_id = recording.run_id().clone();
-    let progress = Progress::new(context.quiet, "ingest", "documents");
+    let progress = Progress::new(context.quiet, "ingest", "documents").with_live(recording.live());
     let request = IngestRequest { roots, ..IngestRequest::default() };
     let outcome = ingest(request, &deps, &progress, cancel.clone()).await;
     progress.finish();
-    recording.finish(context, status(outcome.is_err() || cancel.is_cancelled()));
-    let report = outcome?;
+    let recorded = recording.finish(context, status(outcome.is_err() || cancel.is_cancelled()));
+    let report = recorded.outcome(outcome)?;
     match context.format_or(Format::Table) {
         Format::Json => print_json(&render::ingest_json(&run_id, &report))?,
         _ => print(&render::ingest(&report))?,
@@ -98,7 +98,7 @@ async fn run_ingest(
     failures(context, &report);
     context
         .say(&format!("recorded as run {run_id}; next: retake breakdown · retake rag ask \"…\""));
-    Ok(if report.is_cancelled { Code::Interrupted } else { Code::Ok })
+    Ok(recorded.code(if report.is_cancelled { Code::Interrupted } else { Code::Ok }))
 }
 
 fn failures(context: &Context, report: &IngestReport) {
@@ -122,26 +122,31 @@ async fn run_ask(context: &Context, question: &str, args: &RagArgs) -> Result<Co
     let store = store_with_documents(context, &settings)?;
     let engine = Engine::from_settings(&settings, &context.default_sqlite()).await?;
     let cancel = cancel_on_signal()?;
-    let recording = Recording::start(context, builder(context, "ask", args, &settings)?, &store)?;
+    let builder = builder(context, "ask", args, &settings)?;
+    let recording = Recording::start(context, builder, &store, &cancel)?;
     let run_id = recording.run_id().clone();
     let format = context.format_or(Format::Table);
     let options = AskOptions { cancellation: cancel, ..AskOptions::default() };
+    let progress = Progress::spinner(context.quiet, "ask").with_live(recording.live());
     // The answer appears as it streams; a pipe that is gone only ends the printing.
     let mut on_part = |part: &str| {
         if format != Format::Json {
+            // The answer takes the place of the picture of how it comes about.
+            progress.finish();
             let mut out = std::io::stdout().lock();
             let _ = out.write_all(inert(part).as_bytes()).and_then(|()| out.flush());
         }
     };
     let outcome = engine.ask(question, options, &mut on_part).await;
-    recording.finish(context, status(outcome.is_err()));
-    let answer = outcome?;
+    progress.finish();
+    let recorded = recording.finish(context, status(outcome.is_err()));
+    let answer = recorded.outcome(outcome)?;
     match format {
         Format::Json => print_json(&render::answer_json(&run_id, &answer))?,
         _ => print(&render::answer(&answer))?,
     }
     context.say(&format!("recorded as run {run_id}; next: retake trace slowest"));
-    Ok(Code::Ok)
+    Ok(recorded.code(Code::Ok))
 }
 
 async fn run_eval(
@@ -156,15 +161,16 @@ async fn run_eval(
     let store = store_with_documents(context, &settings)?;
     let engine = Engine::from_settings(&settings, &context.default_sqlite()).await?;
     let cancel = cancel_on_signal()?;
-    let recording = Recording::start(context, builder(context, "eval", args, &settings)?, &store)?;
+    let builder = builder(context, "eval", args, &settings)?;
+    let recording = Recording::start(context, builder, &store, &cancel)?;
     let run_id = recording.run_id().clone();
     let output = output.unwrap_or_else(|| store.run_dir(&run_id).join("results.jsonl"));
-    let progress = Progress::new(context.quiet, "eval", "questions");
+    let progress = Progress::new(context.quiet, "eval", "questions").with_live(recording.live());
     let request = EvalRequest { questions, output: output.clone(), workers: settings.workers };
     let outcome = evaluate(&request, &engine, &progress, cancel.clone()).await;
     progress.finish();
-    recording.finish(context, status(outcome.is_err() || cancel.is_cancelled()));
-    let report: EvalReport = outcome?;
+    let recorded = recording.finish(context, status(outcome.is_err() || cancel.is_cancelled()));
+    let report: EvalReport = recorded.outcome(outcome)?;
     match context.format_or(Format::Table) {
         Format::Json => print_json(&serde_json::json!({
             "schema_version": 1, "run_id": run_id, "output": output, "report": report
@@ -175,7 +181,7 @@ async fn run_eval(
     context.say(&format!(
         "recorded as run {run_id}; next: retake breakdown · retake replay plan last"
     ));
-    Ok(if report.is_cancelled { Code::Interrupted } else { Code::Ok })
+    Ok(recorded.code(if report.is_cancelled { Code::Interrupted } else { Code::Ok }))
 }
 
 /// The store for asking. Without documents a question can only fail, so say what to do first.

@@ -24,7 +24,7 @@ use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::{print, print_json};
 use crate::progress::Progress;
-use crate::recording::{Recording, cancel_on_signal};
+use crate::recording::{Recorded, Recording, cancel_on_signal};
 use crate::render;
 
 pub(crate) async fn run(context: &Context, verb: Replay) -> Result<Code, Failure> {
@@ -162,15 +162,15 @@ impl Prepared {
         let builder = rag::builder(context, "replay", &rag_args, &self.settings)?
             .record_settings(record)
             .replay_of(self.source.clone(), self.workload.digest());
-        let recording = Recording::start(context, builder, store)?;
+        let recording = Recording::start(context, builder, store, &cancel)?;
         let run_id = recording.run_id().clone();
         let scratch = store.run_dir(&run_id).join("scratch");
         let outcome = self.drive(context, args, &scratch, cancel.clone()).await;
         let was_cut_short = cancel.is_cancelled() || outcome.is_err();
         let status = if was_cut_short { RunStatus::Interrupted } else { RunStatus::Finished };
-        recording.finish(context, status);
-        let report = outcome?;
-        Ok(Replayed { run_id, report, is_cancelled: cancel.is_cancelled() })
+        let recorded = recording.finish(context, status);
+        let report = recorded.outcome(outcome)?;
+        Ok(Replayed { run_id, report, recorded, is_cancelled: cancel.is_cancelled() })
     }
 
     async fn drive(
@@ -252,12 +252,13 @@ fn corpus_digest(reader: &RunReader) -> Result<Option<String>, ReadError> {
 pub(super) struct Replayed {
     pub(super) run_id: RunId,
     pub(super) report: ReplayReport,
+    recorded: Recorded,
     is_cancelled: bool,
 }
 
 impl Replayed {
     fn code(&self) -> Code {
-        if self.is_cancelled {
+        self.recorded.code(if self.is_cancelled {
             Code::Interrupted
         } else if self.report.objection.is_some() {
             Code::ReplayInvalid
@@ -265,7 +266,7 @@ impl Replayed {
             Code::Environment
         } else {
             Code::Ok
-        }
+        })
     }
 
     fn json(&self, source: &RunId, plan: &Plan) -> serde_json::Value {

@@ -13,6 +13,7 @@ mod crash;
 mod damage;
 mod demo;
 mod ingest_ask_eval;
+mod listening;
 mod outside;
 mod replay;
 mod secrets;

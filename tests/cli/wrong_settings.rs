@@ -55,6 +55,9 @@ fn a_wrong_configuration_file_is_named() {
     runs("[record.redact]\ndetectors = [\"mails\"]\n").expect_message(&["mails", "emails"]);
     runs("[record.redact]\nrules = [{ name = \"order\", pattern = \"(\" }]\n")
         .expect_message(&["order", "[record.redact]"]);
+    runs("[record]\nsample_ms = 3\n").expect_message(&["record.sample_ms", "0 (no samples)"]);
+    runs("[record.budget]\n").expect_message(&["record.budget", "input_tokens"]);
+    runs("[record.budget.models.m]\ntokens = 1\n").expect_message(&["retake.toml", "tokens"]);
     bench.write("retake.toml", b"\xff\xfe");
     bench.retake(["runs"]).expect_code(2).expect_message(&["retake.toml"]);
     std::fs::remove_file(bench.path("retake.toml")).expect("remove");
