@@ -20,6 +20,7 @@ pub mod clock;
 pub(crate) mod columns;
 pub mod dispatcher;
 pub mod fold;
+pub(crate) mod hex;
 pub mod host;
 pub mod journal;
 pub mod layer;
