@@ -19,7 +19,6 @@ use crate::symbols::{Sym, Symbols};
 use cells::{Bool, Cells, Id, Int, Word};
 pub(crate) use cells::{Present, View, text_of};
 use plan::Plans;
-pub(crate) use plan::STEERING;
 
 /// Everything the fold knows of one closed span.
 #[derive(Debug, Clone)]

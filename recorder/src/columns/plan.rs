@@ -14,7 +14,7 @@ use crate::attrs::{self, ValueRef};
 use crate::symbols::{Sym, Symbols};
 
 /// Attributes that only steer the fold and have their column elsewhere.
-pub(crate) const STEERING: [&str; 3] =
+pub(super) const STEERING: [&str; 3] =
     [convention::OTEL_NAME, convention::OTEL_STATUS_CODE, "retake.cancelled"];
 
 /// The plans of all keys met so far.

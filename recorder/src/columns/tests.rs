@@ -5,6 +5,7 @@ use retake_schemas::mapping::BUILT_IN;
 use retake_schemas::tables::{Row, SpanRow};
 use retake_schemas::{Attributes, SpanKey, Value};
 
+use super::plan::STEERING;
 use super::*;
 use crate::attrs;
 
