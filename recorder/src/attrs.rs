@@ -82,6 +82,12 @@ pub(crate) fn iter(bytes: &[u8]) -> AttrIter<'_> {
     AttrIter { rest: bytes }
 }
 
+/// The keys of a buffer, in the order they were appended, without looking at the values.
+pub(crate) fn keys(bytes: &[u8]) -> impl Iterator<Item = Sym> {
+    let mut attributes = iter(bytes);
+    std::iter::from_fn(move || attributes.next_key())
+}
+
 /// The owned attributes of a buffer, for the carry file.
 pub(crate) fn to_attributes(bytes: &[u8], symbols: &Symbols) -> retake_schemas::Attributes {
     iter(bytes)
@@ -96,12 +102,14 @@ pub(crate) struct AttrIter<'a> {
 }
 
 impl<'a> AttrIter<'a> {
+    #[inline]
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.rest.split_first_chunk::<N>()?;
         self.rest = rest;
         Some(*head)
     }
 
+    #[inline]
     fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = u32::from_le_bytes(self.take()?) as usize;
         let (bytes, rest) = self.rest.split_at_checked(len)?;
@@ -110,9 +118,25 @@ impl<'a> AttrIter<'a> {
     }
 }
 
+impl AttrIter<'_> {
+    /// The next key; its value is skipped.
+    #[inline]
+    fn next_key(&mut self) -> Option<Sym> {
+        let key = Sym::from_u32(u32::from_le_bytes(self.take()?))?;
+        let [tag] = self.take()?;
+        match tag {
+            TAG_BOOL => self.take::<1>().map(|_| key),
+            TAG_INT | TAG_FLOAT => self.take::<8>().map(|_| key),
+            TAG_STR | TAG_LIST => self.bytes().map(|_| key),
+            _ => None,
+        }
+    }
+}
+
 impl<'a> Iterator for AttrIter<'a> {
     type Item = (Sym, ValueRef<'a>);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let key = Sym::from_u32(u32::from_le_bytes(self.take()?))?;
         let [tag] = self.take()?;
@@ -154,6 +178,8 @@ mod tests {
             push_value(&mut bytes, symbols.intern(key), value);
         }
         assert_eq!(to_attributes(&bytes, &symbols), attributes);
+        let keys: Vec<_> = keys(&bytes).map(|key| symbols.text(key)).collect();
+        assert_eq!(keys, ["a", "b", "c", "d", "e", "a"]);
     }
 
     #[test]
@@ -163,6 +189,7 @@ mod tests {
         push(&mut bytes, symbols.intern("a"), ValueRef::Str("text"));
         for end in 0..bytes.len() {
             assert_eq!(iter(bytes.get(..end).unwrap()).count(), 0, "cut at {end}");
+            assert_eq!(keys(bytes.get(..end).unwrap()).count(), 0, "cut at {end}");
         }
     }
 }

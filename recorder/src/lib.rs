@@ -24,6 +24,7 @@ pub(crate) mod door;
 pub(crate) mod fold;
 pub(crate) mod fork;
 pub mod handlers;
+pub(crate) mod hex;
 pub mod host;
 pub mod journal;
 pub mod layer;

@@ -27,6 +27,7 @@ impl<T> Default for Sparse<T> {
 
 impl<T: Copy> Sparse<T> {
     /// Sets a row's value: that of the last row set, or of a later one.
+    #[inline]
     pub(super) fn set(&mut self, row: u32, value: T) {
         if self.has(row) {
             if let Some(last) = self.values.last_mut() {
@@ -45,13 +46,21 @@ impl<T: Copy> Sparse<T> {
     }
 
     /// Whether the row, which must be the last one of any column, has a value.
+    #[inline]
     pub(super) fn has(&self, row: u32) -> bool {
         self.end == row + 1
     }
 
     /// The value of the row, which must be the last one of any column.
+    #[inline]
     pub(super) fn get(&self, row: u32) -> Option<T> {
         self.values.last().copied().filter(|_| self.has(row))
+    }
+
+    fn clear(&mut self) {
+        self.values.clear();
+        self.rows.clear();
+        self.end = 0;
     }
 
     fn present(&self) -> Present<'_> {
@@ -70,6 +79,8 @@ pub(crate) struct Words {
     dictionary: Symbols,
     /// Code plus one by the run's symbol; 0 where the symbol was not met yet.
     by_symbol: Vec<u32>,
+    /// Code plus one of words the caller numbers; 0 for one not met yet.
+    numbered: [u32; NUMBERED],
     /// Codes met lately, by a glance at the text: most columns know a handful of words.
     recent: [Option<Sym>; RECENT],
 }
@@ -82,11 +93,13 @@ impl Words {
     }
 
     /// Sets a row's text by the number [`Words::code`] gave for it.
+    #[inline]
     pub(super) fn set_code(&mut self, row: u32, code: u32) {
         self.cells.set(row, code);
     }
 
     /// Sets a row's text to that of an interned one, without looking at it again.
+    #[inline]
     pub(super) fn set_symbol(&mut self, row: u32, sym: Sym, symbols: &Symbols) {
         let code = match self.by_symbol.get(sym.index()) {
             Some(code) if *code > 0 => *code - 1,
@@ -95,8 +108,37 @@ impl Words {
         self.cells.set(row, code);
     }
 
+    /// Sets a row's text to one of a few, which the caller numbers: always the same text by the
+    /// same number below [`NUMBERED`].
+    #[inline]
+    pub(super) fn set_numbered(&mut self, row: u32, number: usize, text: &str) {
+        let code = match self.numbered.get(number) {
+            Some(code) if *code > 0 => *code - 1,
+            _ => {
+                let code = self.code(text);
+                if let Some(known) = self.numbered.get_mut(number) {
+                    *known = code + 1;
+                }
+                code
+            }
+        };
+        self.cells.set(row, code);
+    }
+
+    #[inline]
     pub(super) fn has(&self, row: u32) -> bool {
         self.cells.has(row)
+    }
+
+    /// Forgets the rows; with `is_dictionary_kept`, texts keep their numbers.
+    fn clear(&mut self, is_dictionary_kept: bool) {
+        let mut cells = std::mem::take(&mut self.cells);
+        cells.clear();
+        if is_dictionary_kept {
+            self.cells = cells;
+        } else {
+            *self = Self { cells, ..Self::default() };
+        }
     }
 
     /// The text of the row, which must be the last one; empty if it has none.
@@ -193,6 +235,21 @@ pub(crate) struct Cells {
 }
 
 impl Cells {
+    /// Forgets all rows, and keeps the memory. Dictionaries are kept while they are small: what
+    /// names a request is different in every segment.
+    pub(super) fn clear(&mut self) {
+        for (word, _) in Word::ALL {
+            let words = &mut self[*word];
+            words.clear(words.dictionary.len() <= KEPT_WORDS);
+        }
+        self.ids.iter_mut().for_each(Sparse::clear);
+        self.ints.iter_mut().for_each(Sparse::clear);
+        self.floats.iter_mut().for_each(Sparse::clear);
+        self.bools.iter_mut().for_each(Sparse::clear);
+        self.attributes.ends.clear();
+        self.attributes.bytes.clear();
+    }
+
     /// The column of that name; `None` if the table has none.
     pub(crate) fn view(&self, column: &str) -> Option<View<'_>> {
         if let Some(word) = Word::named(column) {
@@ -345,3 +402,7 @@ const ATTRIBUTES: &str = "attributes";
 
 /// Slots for words met lately; a power of two well above the words of most columns.
 const RECENT: usize = 32;
+/// Words of one column that callers may number.
+const NUMBERED: usize = 8;
+/// A dictionary of more texts is not kept from one segment to the next.
+const KEPT_WORDS: usize = 1024;

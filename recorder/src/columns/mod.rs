@@ -14,12 +14,11 @@ use retake_schemas::event::{Level, Status, TokensSource, Usage};
 use retake_schemas::mapping::Mapping;
 use retake_schemas::{SpanId, TraceId};
 
+use crate::hex::hex_trace;
 use crate::symbols::{Sym, Symbols};
 use cells::{Bool, Cells, Id, Int, Word};
 pub(crate) use cells::{Present, View, text_of};
 use plan::Plans;
-#[cfg(test)]
-pub(crate) use plan::STEERING;
 
 /// Everything the fold knows of one closed span.
 #[derive(Debug, Clone)]
@@ -57,9 +56,9 @@ pub(crate) struct SpanColumns {
     rows: u32,
     cells: Cells,
     plans: Plans,
-    run_id: u32,
-    /// `None` when the run names no service.
-    service: Option<u32>,
+    run_id: String,
+    /// Empty when the run names no service.
+    service: String,
     /// The trace of the last row, and its text's number: rows are clustered by trace.
     trace: Option<(TraceId, u32)>,
 }
@@ -67,10 +66,22 @@ pub(crate) struct SpanColumns {
 impl SpanColumns {
     /// Columns for spans of one run.
     pub(crate) fn new(run_id: &str, service: &str, mapping: &'static Mapping) -> Self {
-        let mut cells = Cells::default();
-        let run_id = cells[Word::RunId].code(run_id);
-        let service = (!service.is_empty()).then(|| cells[Word::Service].code(service));
-        Self { rows: 0, cells, plans: Plans::new(mapping), run_id, service, trace: None }
+        Self {
+            rows: 0,
+            cells: Cells::default(),
+            plans: Plans::new(mapping),
+            run_id: run_id.to_owned(),
+            service: service.to_owned(),
+            trace: None,
+        }
+    }
+
+    /// Forgets the spans and keeps the memory and what is known of keys: a segment's columns are
+    /// tens of megabytes, and new pages cost more than filling them.
+    pub(crate) fn clear(&mut self) {
+        self.rows = 0;
+        self.trace = None;
+        self.cells.clear();
     }
 
     /// Appends a span. Every symbol must come from `symbols`, the same table for every span.
@@ -99,11 +110,11 @@ impl SpanColumns {
 
     fn identity(&mut self, facts: &SpanFacts<'_>) {
         let (row, cells) = (self.rows, &mut self.cells);
-        cells[Word::RunId].set_code(row, self.run_id);
+        cells[Word::RunId].set_numbered(row, 0, &self.run_id);
         let trace = match self.trace {
             Some((trace_id, code)) if trace_id == facts.trace_id => code,
             _ => {
-                let code = cells[Word::TraceId].code(&facts.trace_id.to_string());
+                let code = cells[Word::TraceId].code(&hex_trace(facts.trace_id.as_bytes()));
                 self.trace = Some((facts.trace_id, code));
                 code
             }
@@ -128,13 +139,13 @@ impl SpanColumns {
             }
         }
         if let Some(level) = facts.level {
-            cells[Word::Level].set(row, level.as_str());
+            cells[Word::Level].set_numbered(row, level as usize, level.as_str());
         }
         if let Some(line) = facts.source_line.filter(|line| i32::try_from(*line).is_ok()) {
             cells[Int::SourceLine].set(row, i64::from(line));
         }
-        if let Some(service) = self.service {
-            cells[Word::Service].set_code(row, service);
+        if !self.service.is_empty() {
+            cells[Word::Service].set_numbered(row, 0, &self.service);
         }
     }
 
@@ -170,13 +181,14 @@ impl SpanColumns {
                     cells[column].set(row, count);
                 }
             }
-            cells[Word::TokensSource].set(row, usage.source.as_str());
+            let source = usage.source;
+            cells[Word::TokensSource].set_numbered(row, source as usize, source.as_str());
         }
         if cells[Word::TokensSource].current(row).is_empty() {
             let has_counts = cells[Int::Input].has(row) || cells[Int::Output].has(row);
             // Instrumentations put the provider's usage on the span and say nothing of its source.
             let source = if has_counts { TokensSource::Provider } else { TokensSource::None };
-            cells[Word::TokensSource].set(row, source.as_str());
+            cells[Word::TokensSource].set_numbered(row, source as usize, source.as_str());
         }
         if let Some(documents) = facts.documents.filter(|_| !cells[Int::Documents].has(row)) {
             cells[Int::Documents].set(row, documents);
@@ -186,7 +198,7 @@ impl SpanColumns {
 
     fn outcome(&mut self, facts: &SpanFacts<'_>) {
         let (row, cells) = (self.rows, &mut self.cells);
-        cells[Word::Status].set(row, facts.status.as_str());
+        cells[Word::Status].set_numbered(row, facts.status as usize, facts.status.as_str());
         cells[Bool::IsErrorOrigin].set(row, facts.is_error_origin);
         if !facts.flags.is_empty() {
             cells[Word::Flags].set(row, facts.flags);
@@ -206,13 +218,16 @@ impl SpanColumns {
     /// The kind, and the stage: what the program calls it, else by kind, else by name.
     fn kind_and_stage(&mut self, facts: &SpanFacts<'_>, symbols: &Symbols) {
         let (row, cells) = (self.rows, &mut self.cells);
-        if cells[Word::Kind].current(row).is_empty() {
-            cells[Word::Kind].set(row, "span");
-        }
+        let stage = if cells[Word::Kind].current(row).is_empty() {
+            cells[Word::Kind].set_numbered(row, 0, "span");
+            None
+        } else {
+            stage_of_kind(cells[Word::Kind].current(row))
+        };
         if !cells[Word::Stage].current(row).is_empty() {
             return;
         }
-        match stage_of_kind(cells[Word::Kind].current(row)) {
+        match stage {
             Some(stage) => cells[Word::Stage].set(row, stage),
             None => cells[Word::Stage].set_symbol(row, facts.name, symbols),
         }

@@ -14,7 +14,7 @@ use crate::attrs::{self, ValueRef};
 use crate::symbols::{Sym, Symbols};
 
 /// Attributes that only steer the fold and have their column elsewhere.
-pub(crate) const STEERING: [&str; 3] =
+pub(super) const STEERING: [&str; 3] =
     [convention::OTEL_NAME, convention::OTEL_STATUS_CODE, "retake.cancelled"];
 
 /// The plans of all keys met so far.
@@ -22,17 +22,22 @@ pub(crate) const STEERING: [&str; 3] =
 pub(super) struct Plans {
     mapping: &'static Mapping,
     by_symbol: Vec<Plan>,
-    /// By entry of the mapping: the row it last stored in plus one, and the precedence it held.
-    held: Vec<(u32, usize)>,
+    /// By entry of the mapping: when it last stored, and the precedence it held.
+    held: Vec<(Turn, usize)>,
+    /// The span at hand.
+    turn: Turn,
 }
+
+/// Counts spans from 1, so that what an earlier span left behind needs no clearing.
+type Turn = u64;
 
 /// What becomes of one key.
 #[derive(Debug, Default)]
 struct Plan {
     is_known: bool,
     is_steering: bool,
-    /// The last row that had the key, plus one.
-    seen: u32,
+    /// The last span that had the key.
+    seen: Turn,
     targets: Vec<Target>,
     /// The key as a JSON string, with the colon.
     json_key: Vec<u8>,
@@ -59,13 +64,14 @@ enum Write {
 
 impl Plans {
     pub(super) fn new(mapping: &'static Mapping) -> Self {
-        Self { mapping, by_symbol: Vec::new(), held: vec![(0, 0); mapping.entry_count()] }
+        Self { mapping, by_symbol: Vec::new(), held: vec![(0, 0); mapping.entry_count()], turn: 0 }
     }
 
     /// Moves a row's attributes into its columns, and what has none into the JSON of `attributes`.
     pub(super) fn apply(&mut self, packed: &[u8], row: u32, cells: &mut Cells, symbols: &Symbols) {
         let mut json = JsonObject::default();
-        if self.prepare(packed, row, symbols) {
+        self.turn += 1;
+        if self.prepare(packed, symbols) {
             for (key, value) in latest(packed) {
                 self.apply_one((key, value), row, cells, &mut json);
             }
@@ -78,9 +84,9 @@ impl Plans {
     }
 
     /// Makes sure every key has a plan; says whether a key comes twice.
-    fn prepare(&mut self, packed: &[u8], row: u32, symbols: &Symbols) -> bool {
+    fn prepare(&mut self, packed: &[u8], symbols: &Symbols) -> bool {
         let mut has_duplicates = false;
-        for (key, _) in attrs::iter(packed) {
+        for key in attrs::keys(packed) {
             if self.by_symbol.len() <= key.index() {
                 let len = symbols.len().max(key.index() + 1);
                 self.by_symbol.resize_with(len, Plan::default);
@@ -89,8 +95,8 @@ impl Plans {
             if !plan.is_known {
                 *plan = Plan::new(self.mapping, symbols.text(key));
             }
-            has_duplicates |= plan.seen == row + 1;
-            plan.seen = row + 1;
+            has_duplicates |= plan.seen == self.turn;
+            plan.seen = self.turn;
         }
         has_duplicates
     }
@@ -108,9 +114,9 @@ impl Plans {
         let mut is_stored = false;
         for target in &plan.targets {
             let Some(held) = self.held.get_mut(target.entry) else { continue };
-            let wins = held.0 != row + 1 || target.precedence < held.1;
+            let wins = held.0 != self.turn || target.precedence < held.1;
             if wins && target.write.store(value, row, cells) {
-                *held = (row + 1, target.precedence);
+                *held = (self.turn, target.precedence);
                 is_stored = true;
             }
         }

@@ -5,6 +5,7 @@ use retake_schemas::mapping::BUILT_IN;
 use retake_schemas::tables::{Row, SpanRow};
 use retake_schemas::{Attributes, SpanKey, Value};
 
+use super::plan::STEERING;
 use super::*;
 use crate::attrs;
 
@@ -291,6 +292,25 @@ proptest! {
         let expected: Vec<SpanRow> =
             spans.iter().enumerate().map(|(id, span)| span.row(id as u64, service)).collect();
         prop_assert_eq!(rows, expected);
+    }
+}
+
+proptest! {
+    /// Scenario: columns that are used again for the next segment.
+    /// Guarantees: nothing of the spans before is left in them.
+    #[test]
+    fn cleared_columns_hold_only_what_came_after(
+        before in prop::collection::vec(span(), 1..6),
+        after in prop::collection::vec(span(), 1..6),
+    ) {
+        let mut symbols = Symbols::default();
+        let mut columns = SpanColumns::new(RUN, "svc", &BUILT_IN);
+        before.iter().for_each(|span| span.push(9, &mut columns, &mut symbols));
+        columns.clear();
+        for (id, span) in after.iter().enumerate() {
+            span.push(id as u64, &mut columns, &mut symbols);
+        }
+        prop_assert_eq!(columns.to_batch(), columns_of(&after, "svc").to_batch());
     }
 }
 

@@ -18,7 +18,7 @@ use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 use zstd::bulk::Compressor;
 
-use super::segment::ZSTD_LEVEL;
+use super::segment::SPANS_ZSTD_LEVEL;
 
 /// A data page before compression.
 #[derive(Debug)]
@@ -158,7 +158,7 @@ impl RawChunk {
             indexes.append((at, bytes), (rows, nulls), range.as_ref());
         }
         let codec = if out.zstd.is_some() {
-            Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?)
+            Compression::ZSTD(ZstdLevel::try_new(SPANS_ZSTD_LEVEL)?)
         } else {
             Compression::UNCOMPRESSED
         };

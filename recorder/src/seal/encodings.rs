@@ -4,6 +4,8 @@
 //! dictionaries. A segment's texts are numbers already, so encoding them here costs a tenth. The
 //! formats: <https://github.com/apache/parquet-format/blob/master/Encodings.md>.
 
+use crate::hex::hex;
+
 /// Appends values of `width` bits each, lowest bits first, and fills the last byte with zeros.
 pub(super) fn pack(values: impl Iterator<Item = u64>, width: u32, out: &mut Vec<u8>) {
     let mut pending: u128 = 0;
@@ -25,7 +27,7 @@ pub(super) fn pack(values: impl Iterator<Item = u64>, width: u32, out: &mut Vec<
 /// they pay, else groups of eight.
 pub(super) fn hybrid(values: &[u32], width: u32, out: &mut Vec<u8>) {
     let value_bytes = width.div_ceil(8) as usize;
-    let changes = values.windows(2).filter(|pair| pair.first() != pair.last()).count();
+    let changes = values.iter().zip(values.iter().skip(1)).filter(|(a, b)| a != b).count();
     // Runs of any length where they are shorter than packing all: columns that hardly change, and
     // traces, whose runs do not begin at a group.
     if (changes + 1) * (1 + value_bytes) * 8 <= values.len() * width as usize {
@@ -161,22 +163,17 @@ pub(super) fn hex_ids(ids: &[u64], out: &mut Vec<u8>) {
         before = Some(*id);
         shared.push(i64::from(same));
         lengths.push(i64::from(HEX_DIGITS - same));
-        digits.extend((0..HEX_DIGITS - same).rev().map(|digit| hex_digit(id >> (4 * digit))));
+        digits.extend_from_slice(hex(*id).get(same as usize..).unwrap_or_default());
     }
     delta(&shared, out);
     delta(&lengths, out);
     out.extend_from_slice(&digits);
 }
 
-fn hex_digit(value: u64) -> u8 {
-    let digit = (value & 15) as u8;
-    if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
-}
-
-/// `BYTE_STREAM_SPLIT`: all first bytes, all second bytes, and so on.
-pub(super) fn split_floats(values: &[f64], out: &mut Vec<u8>) {
+/// `BYTE_STREAM_SPLIT` of 64 bits: all first bytes, all second bytes, and so on.
+pub(super) fn split(values: impl Iterator<Item = u64> + Clone, out: &mut Vec<u8>) {
     for place in 0..8 {
-        out.extend(values.iter().map(|value| (value.to_bits() >> (8 * place)) as u8));
+        out.extend(values.clone().map(|value| (value >> (8 * place)) as u8));
     }
 }
 

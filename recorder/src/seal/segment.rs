@@ -173,7 +173,9 @@ pub(super) const ROW_GROUP_ROWS: usize = 131_072;
 /// Small pages make point look-ups cheap through the page index.
 pub(super) const PAGE_ROWS: usize = 20_000;
 /// Higher levels cost more than they save (measured).
-pub(super) const ZSTD_LEVEL: i32 = 3;
+const ZSTD_LEVEL: i32 = 3;
+/// For spans, whose columns are packed before: higher levels cost time and save nothing (measured).
+pub(super) const SPANS_ZSTD_LEVEL: i32 = 1;
 /// Columns whose minimum and maximum are kept per page, because queries select by them; the others
 /// keep them per row group.
 pub(super) const PAGE_INDEXED: [&str; 5] =

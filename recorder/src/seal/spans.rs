@@ -17,9 +17,9 @@ use zstd::bulk::Compressor;
 
 use super::chunk::{Chunk, DataPage, Dictionary, Range, RawChunk};
 use super::encodings::{
-    delta, delta_32, hex_ids, hybrid, levels_of_first, levels_of_rows, pack, split_floats,
+    delta, delta_32, hex_ids, hybrid, levels_of_first, levels_of_rows, pack, split,
 };
-use super::segment::{PAGE_INDEXED, PAGE_ROWS, ROW_GROUP_ROWS, ZSTD_LEVEL, properties};
+use super::segment::{PAGE_INDEXED, PAGE_ROWS, ROW_GROUP_ROWS, SPANS_ZSTD_LEVEL, properties};
 use crate::columns::{Present, SpanColumns, View, text_of};
 use crate::symbols::Symbols;
 
@@ -82,7 +82,7 @@ impl Group<'_> {
         order: &[usize],
         next: &AtomicUsize,
     ) -> Result<Vec<(usize, Chunk)>, ParquetError> {
-        let mut zstd = Compressor::new(ZSTD_LEVEL)?;
+        let mut zstd = Compressor::new(SPANS_ZSTD_LEVEL)?;
         let mut chunks = Vec::new();
         while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Some(part) = self.part(*index) {
@@ -114,7 +114,7 @@ impl Part<'_> {
             View::Words(_, _, dictionary) => values.len() * width(dictionary.len()) / 8,
             View::Texts(_, ends, _) => text_range(ends, &values).len(),
             View::Ids(..) => values.len() * 2,
-            View::Ints(..) => values.len() * 4,
+            View::Ints(..) => values.len() * 8,
             View::Floats(..) => values.len() * 8,
             View::Bools(..) => values.len() / 8,
         }
@@ -164,22 +164,11 @@ impl Part<'_> {
                 };
                 self.chunk(Encoding::DELTA_BYTE_ARRAY, None, encode)
             }
-            View::Ints(_, ints) => {
-                let kind = self.column.physical_type();
-                let encode = |values: Rows<usize>, out: &mut Vec<u8>| {
-                    let ints = ints.get(values).unwrap_or_default();
-                    match kind {
-                        Type::INT32 => delta_32(ints, out),
-                        _ => delta(ints, out),
-                    }
-                    Range::of_ints(ints, kind)
-                };
-                self.chunk(Encoding::DELTA_BINARY_PACKED, None, encode)
-            }
+            View::Ints(_, ints) => self.ints(ints),
             View::Floats(_, floats) => {
                 let encode = |values: Rows<usize>, out: &mut Vec<u8>| {
                     let floats = floats.get(values).unwrap_or_default();
-                    split_floats(floats, out);
+                    split(floats.iter().map(|v| v.to_bits()), out);
                     Range::of_floats(floats)
                 };
                 self.chunk(Encoding::BYTE_STREAM_SPLIT, None, encode)
@@ -195,6 +184,25 @@ impl Part<'_> {
         }
     }
 
+    /// Times bytewise apart, since their low bytes are noise; counts by their differences.
+    fn ints(self, ints: &[i64]) -> RawChunk {
+        let kind = self.column.physical_type();
+        let encoding = if self.column.name().ends_with(TIME) {
+            Encoding::BYTE_STREAM_SPLIT
+        } else {
+            Encoding::DELTA_BINARY_PACKED
+        };
+        self.chunk(encoding, None, |values, out| {
+            let ints = ints.get(values).unwrap_or_default();
+            match (encoding, kind) {
+                (Encoding::BYTE_STREAM_SPLIT, _) => split(ints.iter().map(|v| *v as u64), out),
+                (_, Type::INT32) => delta_32(ints, out),
+                _ => delta(ints, out),
+            }
+            Range::of_ints(ints, kind)
+        })
+    }
+
     /// Texts by dictionary; texts that hardly repeat as they are.
     fn words(self, codes: &[u32], dictionary: &Symbols) -> RawChunk {
         let group = codes.get(self.values(&self.rows)).unwrap_or_default();
@@ -208,7 +216,7 @@ impl Part<'_> {
                 for code in codes {
                     out.extend_from_slice(text_of(dictionary, *code).as_bytes());
                 }
-                used.range(codes, dictionary)
+                range(codes, dictionary)
             };
             return self.chunk(Encoding::DELTA_LENGTH_BYTE_ARRAY, None, encode);
         }
@@ -230,10 +238,12 @@ impl Part<'_> {
             places.extend(codes.iter().map(|code| used.place(*code)));
             out.push(width as u8);
             hybrid(&places, width as u32, out);
-            if is_page_indexed { used.range(codes, dictionary) } else { None }
+            is_page_indexed
+                .then(|| range(&Used::new(codes, dictionary).codes, dictionary))
+                .flatten()
         };
         let dictionary_page = Dictionary { values: used.codes.len(), body };
-        let range = used.range(&used.codes, dictionary);
+        let range = range(&used.codes, dictionary);
         let chunk = self.chunk(Encoding::RLE_DICTIONARY, Some(dictionary_page), encode);
         RawChunk { range, bloom_filter, ..chunk }
     }
@@ -324,19 +334,15 @@ impl Used {
     fn place(&self, code: u32) -> u32 {
         self.places.get(code as usize).map_or(0, |place| place.saturating_sub(1))
     }
+}
 
-    /// The lowest and highest text of some codes; `None` where they are too long for a footer.
-    fn range(&self, codes: &[u32], dictionary: &Symbols) -> Option<Range> {
-        let texts = codes
-            .chunk_by(|a, b| a == b)
-            .filter_map(|run| run.first().map(|c| text_of(dictionary, *c)));
-        let (low, high) = texts.fold(None, |range, text| match range {
-            None => Some((text, text)),
-            Some((low, high)) => Some((text.min(low), text.max(high))),
-        })?;
-        (low.len() <= RANGE_TEXT_BYTES && high.len() <= RANGE_TEXT_BYTES)
-            .then(|| Range::Text(low.to_owned(), high.to_owned()))
-    }
+/// The lowest and highest text of some codes; `None` where they are too long for a footer.
+fn range(codes: &[u32], dictionary: &Symbols) -> Option<Range> {
+    let mut texts = codes.iter().map(|code| text_of(dictionary, *code));
+    let first = texts.next()?;
+    let (low, high) = texts.fold((first, first), |(low, high), t| (t.min(low), t.max(high)));
+    (low.len() <= RANGE_TEXT_BYTES && high.len() <= RANGE_TEXT_BYTES)
+        .then(|| Range::Text(low.to_owned(), high.to_owned()))
 }
 
 /// Bits of a code among so many.
@@ -389,6 +395,8 @@ fn merge(chunk: Option<Range>, page: Option<Range>) -> Option<Range> {
 
 /// The column whose texts change with every trace and are asked for one at a time.
 const TRACE_ID: &str = "trace_id";
+/// How the names of columns of times and durations end.
+const TIME: &str = "_ns";
 /// A column of less than this is one page.
 const ONE_PAGE_BYTES: usize = 64 << 10;
 /// Longer texts are no use for skipping and would swell the footer.
