@@ -25,9 +25,12 @@ pub mod layer;
 pub mod reader;
 pub mod recorder;
 pub mod recover;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod seal;
 pub mod store;
 pub(crate) mod symbols;
+pub mod upkeep;
 pub mod verify;
 
 pub use dispatcher::{Dispatcher, Handler, Interest};

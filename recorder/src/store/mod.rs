@@ -204,16 +204,11 @@ impl Store {
         write_manifest(&folder, &manifest)
     }
 
-    /// Removes a run that nobody is recording.
+    /// Removes a run that nobody is recording, so that a crash leaves no half of it.
     ///
     /// # Errors
     /// There is no such run, it is being recorded, or its folder cannot be removed.
     pub fn remove(&self, run_id: &RunId) -> Result<(), StoreError> {
-        let folder = self.run_dir(run_id);
-        if !folder.is_dir() {
-            return Err(StoreError::NoRun(run_id.clone()));
-        }
-        let _lock = RunLock::take(&folder, run_id)?;
-        std::fs::remove_dir_all(&folder).map_err(StoreError::io("remove run", &folder))
+        crate::upkeep::remove_run(self, run_id)
     }
 }
