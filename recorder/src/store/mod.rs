@@ -24,8 +24,10 @@ use retake_schemas::version::UnreadableVersion;
 pub(crate) use files::{create_dir, digest_file, sync_dir, write_file_synced};
 pub(crate) use lock::RunLock;
 pub(crate) use manifest_file::write_manifest;
+#[cfg(feature = "remote")]
+pub(crate) use manifest_file::{MANIFEST_FILE, parse_manifest};
 pub use manifest_file::{ManifestError, read_manifest};
-pub use select::{SelectError, Selector};
+pub use select::{SelectError, Selector, select_among};
 
 /// Begins the name of a folder in which a run is being made. Not the start of any run id.
 pub(crate) const NEW_PREFIX: &str = ".new-";

@@ -7,11 +7,13 @@
 pub mod compact;
 pub mod gc;
 mod gone;
+mod repair;
 mod sweep;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use gone::remove_run;
+pub use repair::{Repair, repair};
 #[cfg(feature = "remote")]
 pub(crate) use sweep::PULL_PREFIX;
 pub use sweep::{Swept, sweep};

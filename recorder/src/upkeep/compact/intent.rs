@@ -9,8 +9,8 @@ use retake_schemas::RunId;
 use retake_schemas::tables::TableName;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{ManifestError, RunLock, Store, StoreError, read_manifest, sync_dir};
 use crate::store::write_file_synced;
+use crate::store::{ManifestError, RunLock, Store, StoreError, read_manifest, sync_dir};
 
 /// What a compaction is about to do.
 #[derive(Debug, Serialize, Deserialize)]

@@ -51,14 +51,18 @@ fn copy_rows(
     let Some(first) = group.pieces.first() else { return Ok(0) };
     let file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(target)?;
-    let mut writer =
-        ArrowWriter::try_new(&file, first.footer.schema().clone(), Some(properties(&group.pieces)))?;
+    let mut writer = ArrowWriter::try_new(
+        &file,
+        first.footer.schema().clone(),
+        Some(properties(&group.pieces)),
+    )?;
     let mut rows = 0;
     for piece in &group.pieces {
         let source = File::open(folder.join(&piece.segment.file))?;
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(source, piece.footer.clone())
-            .with_batch_size(BATCH_ROWS)
-            .build()?;
+        let reader =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(source, piece.footer.clone())
+                .with_batch_size(BATCH_ROWS)
+                .build()?;
         for batch in reader {
             let batch = batch?;
             writer.write(&batch)?;
@@ -81,7 +85,10 @@ fn properties(pieces: &[Piece]) -> WriterProperties {
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_created_by(format!("retake {}", env!("CARGO_PKG_VERSION")));
     let facts = footers.clone().find_map(|f| f.file_metadata().key_value_metadata());
-    let facts = facts.into_iter().flatten().filter(|fact| fact.key != parquet::arrow::ARROW_SCHEMA_META_KEY);
+    let facts = facts
+        .into_iter()
+        .flatten()
+        .filter(|fact| fact.key != parquet::arrow::ARROW_SCHEMA_META_KEY);
     properties = properties.set_key_value_metadata(Some(facts.cloned().collect()));
     for column in footers.flat_map(|footer| footer.row_groups()).flat_map(|group| group.columns()) {
         let path = column.column_path();

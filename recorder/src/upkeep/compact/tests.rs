@@ -47,7 +47,12 @@ fn a_compacted_run_reads_as_before() {
     assert!(report.is_sound() && report.notes.is_empty(), "{report:?}");
     assert_eq!(
         files(&store, &run_id),
-        ["events-000006.parquet", "manifest.json", "payloads-000006.parquet", "spans-000006.parquet"]
+        [
+            "events-000006.parquet",
+            "manifest.json",
+            "payloads-000006.parquet",
+            "spans-000006.parquet"
+        ]
     );
     assert_eq!(compact(&store, &run_id, &mut |_| {}).unwrap(), []);
     assert_eq!(store.manifest(&run_id).unwrap(), manifest);
@@ -136,8 +141,7 @@ fn the_size_limit_makes_several_files() {
     drop(compaction);
     assert_eq!(rows(&store, &run_id), before);
     let manifest = store.manifest(&run_id).unwrap();
-    let spans: Vec<_> =
-        manifest.segments.iter().filter(|s| s.table == TableName::Spans).collect();
+    let spans: Vec<_> = manifest.segments.iter().filter(|s| s.table == TableName::Spans).collect();
     assert_eq!(spans.len(), 2, "{spans:?}");
     assert!(store.verify(&run_id).unwrap().is_sound());
 }
@@ -155,7 +159,9 @@ fn damaged_and_live_runs_are_refused() {
     std::fs::write(&path, bytes).unwrap();
     let there = files(&store, &run_id);
     let error = compact(&store, &run_id, &mut |_| {}).unwrap_err();
-    assert!(matches!(&error, CompactError::Damaged { file, .. } if file == "events-000002.parquet"));
+    assert!(
+        matches!(&error, CompactError::Damaged { file, .. } if file == "events-000002.parquet")
+    );
     assert_eq!(files(&store, &run_id), there);
 
     let recorder = crate::RecorderBuilder::new("t", "svc").start(&store).unwrap();

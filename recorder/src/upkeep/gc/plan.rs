@@ -182,8 +182,9 @@ impl Planner<'_> {
     /// Keeps what a run that stays replays, and what that replays in turn.
     fn keep_sources(&mut self) {
         let stays = |verdict: &Verdict| matches!(verdict, Verdict::Keep(_));
-        let mut staying: Vec<usize> =
-            (0..self.runs.len()).filter(|index| self.wishes.get(*index).is_some_and(stays)).collect();
+        let mut staying: Vec<usize> = (0..self.runs.len())
+            .filter(|index| self.wishes.get(*index).is_some_and(stays))
+            .collect();
         while let Some(replay) = staying.pop() {
             let Some(source) = self.source_of(replay) else { continue };
             if let Some(replays) = self.replays.get_mut(source) {

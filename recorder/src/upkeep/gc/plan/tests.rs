@@ -181,7 +181,8 @@ fn any_history() -> impl Strategy<Value = Vec<StoredRun>> {
 }
 
 fn any_criteria() -> impl Strategy<Value = Criteria> {
-    let older_than = proptest::option::of((0..60_u64).prop_map(|d| Duration::from_secs(d * 86_400)));
+    let older_than =
+        proptest::option::of((0..60_u64).prop_map(|d| Duration::from_secs(d * 86_400)));
     let keep_last = proptest::option::of(0..6_usize);
     let bytes_max = proptest::option::of(0..500_u64);
     let service = proptest::option::of(Just("svc".to_owned()));
