@@ -5,6 +5,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use retake_pipeline::eval::{EvalItem, EvalProgress};
 use retake_pipeline::ingest::{DocumentOutcome, IngestProgress};
+use retake_recorder::remote::TransferProgress;
 
 /// A bar for work of a known (or soon known) size.
 #[derive(Debug, Clone)]
@@ -34,6 +35,16 @@ impl Progress {
     }
 
     pub(crate) fn position(&self, position: u64) {
+        self.bar.set_position(position);
+    }
+
+    /// Where a push or a pull of one run is.
+    pub(crate) fn transfer(&self, step: TransferProgress) {
+        self.at(step.bytes_done, step.bytes_total);
+    }
+
+    pub(crate) fn at(&self, position: u64, length: u64) {
+        self.bar.set_length(length);
         self.bar.set_position(position);
     }
 

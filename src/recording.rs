@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use retake_recorder::recorder::RunSummary;
+use retake_recorder::remote::{Remote, redact};
 use retake_recorder::{Recorder, RecorderBuilder, RecorderLayer, Store};
 use retake_schemas::RunId;
 use retake_schemas::event::RunStatus;
@@ -13,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::context::Context;
 use crate::failure::{Code, Failure};
+use crate::progress::Progress;
 
 static LAYER: OnceLock<RecorderLayer> = OnceLock::new();
 
@@ -46,6 +48,7 @@ fn layer(verbose: u8) -> &'static RecorderLayer {
 #[derive(Debug)]
 pub(crate) struct Recording {
     recorder: Recorder,
+    store: Store,
 }
 
 impl Recording {
@@ -57,15 +60,16 @@ impl Recording {
     ) -> Result<Self, Failure> {
         let recorder = builder.start(store)?;
         layer(context.verbose).attach(Some(recorder.dispatcher().clone()));
-        Ok(Self { recorder })
+        Ok(Self { recorder, store: store.clone() })
     }
 
     pub(crate) fn run_id(&self) -> &RunId {
         self.recorder.run_id()
     }
 
-    /// Ends the run, and warns of everything that is not in it.
-    pub(crate) fn finish(self, context: &Context, status: RunStatus) -> RunSummary {
+    /// Ends the run, warns of everything that is not in it, and copies it to where the settings
+    /// want every run.
+    pub(crate) async fn finish(self, context: &Context, status: RunStatus) -> RunSummary {
         layer(context.verbose).attach(None);
         let summary = self.recorder.finish(status);
         if summary.dropped > 0 {
@@ -79,8 +83,26 @@ impl Recording {
                 "run {} could not be sealed: {reason}; its events are in the journal, the next command recovers them",
                 summary.run_id
             ));
+        } else if let Some(url) = &context.config.settings.record.upload {
+            upload(context, &self.store, &summary.run_id, url).await;
         }
         summary
+    }
+}
+
+/// Copies a run elsewhere. A place that cannot be reached is no failure of the recording.
+async fn upload(context: &Context, store: &Store, run_id: &RunId, url: &str) {
+    let progress = Progress::new(context.quiet, "upload", "bytes");
+    let pushed = match Remote::create(url) {
+        Ok(remote) => remote.push(store, run_id, &|step| progress.transfer(step)).await,
+        Err(error) => Err(error),
+    };
+    progress.finish();
+    match pushed {
+        Ok(_) => context.say(&format!("pushed run {run_id} to {}", redact(url))),
+        Err(error) => context.warn(&format!(
+            "run {run_id} is only in this store: failed to {error}; `retake push {run_id}` tries again"
+        )),
     }
 }
 

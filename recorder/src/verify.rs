@@ -30,6 +30,8 @@ pub struct VerifyReport {
     pub damage: Vec<String>,
     /// What is odd, but not damage.
     pub notes: Vec<String>,
+    /// Whether its process died, so that recovery has something to do.
+    pub needs_recovery: bool,
 }
 
 /// One sealed file as it is now.
@@ -92,6 +94,7 @@ impl Store {
             journal_events: 0,
             damage: Vec::new(),
             notes: Vec::new(),
+            needs_recovery: false,
         };
         let manifest = match self.manifest(run_id) {
             Ok(manifest) => manifest,
@@ -130,7 +133,8 @@ impl Store {
             let who = if self.is_live(run_id) {
                 "is being recorded now"
             } else {
-                "was never finished: its process died; the next command repairs it"
+                report.needs_recovery = true;
+                "was never finished: its process died; `retake recover` repairs it"
             };
             report.notes.push(who.to_owned());
         }

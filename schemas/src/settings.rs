@@ -40,6 +40,9 @@ pub struct RecordSettings {
     /// Flush the journal to the disk this often, ms; 0 leaves it to the system (a killed process
     /// still loses nothing, a power cut may).
     pub sync_ms: u64,
+    /// Where finished runs are copied to, such as `s3://bucket/prefix`; without it they stay here.
+    /// Credentials come from the environment, never from settings.
+    pub upload: Option<String>,
 }
 
 impl Default for RecordSettings {
@@ -51,6 +54,7 @@ impl Default for RecordSettings {
             seal_events: 262_144,
             seal_secs: 30,
             sync_ms: 1000,
+            upload: None,
         }
     }
 }

@@ -101,7 +101,7 @@ async fn record(
     let run_id = recording.run_id().clone();
     let outcome = workload(context, settings, &deps, docs, cancel).await;
     let status = if outcome.is_ok() { RunStatus::Finished } else { RunStatus::Interrupted };
-    let summary = recording.finish(context, status);
+    let summary = recording.finish(context, status).await;
     outcome?;
     context.say(&format!(
         "run {run_id}: {} events, {} dropped, {} spans",

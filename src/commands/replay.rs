@@ -161,7 +161,7 @@ impl Prepared {
         let outcome = self.drive(context, args, &scratch, cancel.clone()).await;
         let was_cut_short = cancel.is_cancelled() || outcome.is_err();
         let status = if was_cut_short { RunStatus::Interrupted } else { RunStatus::Finished };
-        recording.finish(context, status);
+        recording.finish(context, status).await;
         let report = outcome?;
         Ok(Replayed { run_id, report, is_cancelled: cancel.is_cancelled() })
     }

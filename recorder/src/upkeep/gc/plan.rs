@@ -35,6 +35,26 @@ pub enum Verdict {
     Remove(RemoveReason),
 }
 
+impl Verdict {
+    /// The reason for machines.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Keep(KeepReason::Recording) => "recording",
+            Self::Keep(KeepReason::Unfinished) => "unfinished",
+            Self::Keep(KeepReason::Unreadable) => "unreadable",
+            Self::Keep(KeepReason::NotSelected) => "not_selected",
+            Self::Keep(KeepReason::AmongLast) => "among_last",
+            Self::Keep(KeepReason::Baseline(_)) => "baseline",
+            Self::Keep(KeepReason::ReplayedBy(_)) => "replayed",
+            Self::Keep(KeepReason::WithinLimits) => "within_limits",
+            Self::Remove(RemoveReason::TooOld { .. }) => "too_old",
+            Self::Remove(RemoveReason::BeyondLast) => "beyond_last",
+            Self::Remove(RemoveReason::TooLarge { .. }) => "too_large",
+        }
+    }
+}
+
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
