@@ -17,5 +17,6 @@ mod outside;
 mod replay;
 mod sql;
 mod traces;
+mod upkeep;
 mod wrong_input;
 mod wrong_settings;
