@@ -201,7 +201,7 @@ async fn damaged_and_live_runs_are_not_pushed() {
         let recorder = crate::RecorderBuilder::new("t", "svc").start(&here).unwrap();
         let error = remote.push(&here, recorder.run_id(), &silent).await.unwrap_err();
         assert!(matches!(error, RemoteError::NotClosed(_)), "{error}");
-        recorder.finish(RunStatus::Finished);
+        let _ = recorder.finish(RunStatus::Finished);
     }
 }
 
