@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::crash::{DOCUMENTS, spans_being_recorded, start_ingest, wait_for};
 use crate::support::{Bench, assert_fields, int, text};
 
 /// A bench with the documents, and three questions asked as runs of their own.
@@ -99,15 +100,9 @@ fn a_compacted_run_answers_as_before() {
 #[test]
 fn verify_changes_nothing_and_recover_repairs_once() {
     let bench = Bench::new().with_variable("RETAKE_RECORD__SEAL_SECS", "3600");
-    crate::corpus::write_many(&bench.path("docs"), 400);
-    let mut child = bench.start(["rag", "ingest", "docs"]);
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !bench.store().join("runs").is_dir()
-        || bench.number("select count(*) as n from spans") < 20
-    {
-        assert!(std::time::Instant::now() < until, "nothing is recorded");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    crate::corpus::write_many(&bench.path("docs"), DOCUMENTS);
+    let mut child = start_ingest(&bench);
+    wait_for(&mut child, || spans_being_recorded(&bench) >= 20);
     child.kill().expect("SIGKILL");
     child.wait().expect("dead");
 
