@@ -105,22 +105,7 @@ impl Store {
             }
         };
         let folder = self.run_dir(run_id);
-        for segment in &manifest.segments {
-            let checked = check_file(&folder, segment);
-            match &checked.verdict {
-                FileVerdict::Sound => {
-                    report.files_ok += 1;
-                    report.bytes_ok += segment.bytes;
-                }
-                FileVerdict::Missing => {
-                    report.damage.push(format!("{}: it is missing", segment.file));
-                }
-                FileVerdict::Damaged(reason) => {
-                    report.damage.push(format!("{}: {reason}", segment.file));
-                }
-            }
-            report.files.push(checked);
-        }
+        check_files(&mut report, &folder, &manifest.segments);
         if let Some(carry) = &manifest.carry
             && let Err(reason) = read_carry(&folder, carry)
         {
@@ -159,6 +144,23 @@ impl Store {
             report.notes.push(format!("{dropped} events were dropped while recording"));
         }
         Ok(report)
+    }
+}
+
+fn check_files(report: &mut VerifyReport, folder: &Path, segments: &[Segment]) {
+    for segment in segments {
+        let checked = check_file(folder, segment);
+        let reason = match &checked.verdict {
+            FileVerdict::Sound => {
+                report.files_ok += 1;
+                report.bytes_ok += segment.bytes;
+                None
+            }
+            FileVerdict::Missing => Some("it is missing"),
+            FileVerdict::Damaged(reason) => Some(reason.as_str()),
+        };
+        report.damage.extend(reason.map(|reason| format!("{}: {reason}", segment.file)));
+        report.files.push(checked);
     }
 }
 

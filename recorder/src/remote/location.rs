@@ -20,7 +20,8 @@ pub(super) enum Folder {
 pub(super) fn open(url: &str, folder: Folder) -> Result<Remote, RemoteError> {
     let refuse = |reason: String| RemoteError::Url { url: redact(url), reason };
     let (scheme, rest) = url.split_once("://").ok_or_else(|| refuse(KNOWN.to_owned()))?;
-    if rest.contains(['?', '#', '@']) {
+    // A folder may be called anything; only a bucket's URL has places for credentials.
+    if scheme != "file" && rest.contains(['?', '#', '@']) {
         return Err(refuse(
             "it may hold only a bucket and a path; credentials come from the environment, such as \
              AWS_ACCESS_KEY_ID"
