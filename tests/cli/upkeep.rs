@@ -72,8 +72,9 @@ fn a_removal_cut_short_is_finished_by_the_next_command() {
 /// there is nothing to do.
 #[test]
 fn a_compacted_run_answers_as_before() {
-    let bench = Bench::new().with_variable("RETAKE_RECORD__SEAL_EVENTS", "20");
-    crate::corpus::write_lighthouses(&bench.path("docs"));
+    let bench = Bench::new().with_variable("RETAKE_RECORD__SEAL_EVENTS", "100");
+    // Long enough that the writer, which looks now and then, seals it several times.
+    crate::corpus::write_many(&bench.path("docs"), 600);
     bench.retake(["rag", "ingest", "docs"]).expect_code(0);
     let question = "select * from spans order by trace_id, span_id";
     let before = bench.rows(question);
