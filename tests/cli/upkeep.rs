@@ -74,7 +74,7 @@ fn a_removal_cut_short_is_finished_by_the_next_command() {
 fn a_compacted_run_answers_as_before() {
     let bench = Bench::new().with_variable("RETAKE_RECORD__SEAL_EVENTS", "100");
     // Long enough that the writer, which looks now and then, seals it several times.
-    crate::corpus::write_many(&bench.path("docs"), 600);
+    crate::corpus::write_many(&bench.path("docs"), DOCUMENTS);
     bench.retake(["rag", "ingest", "docs"]).expect_code(0);
     let question = "select * from spans order by trace_id, span_id";
     let before = bench.rows(question);
