@@ -55,14 +55,16 @@ impl Remote {
 /// A listing in the shape a local store has, so that selectors work on it.
 #[must_use]
 pub fn list_entries(listing: &Listing) -> Vec<RunEntry> {
+    let damaged = |run_id: &RunId, error: &RemoteError| {
+        let (path, reason) = (run_id.as_str().into(), error.to_string());
+        StoreError::Manifest(ManifestError::Damaged { path, reason })
+    };
     let entry = |(run_id, manifest): &(RunId, Result<Manifest, RemoteError>)| RunEntry {
         run_id: run_id.clone(),
-        manifest: manifest.as_ref().map(Manifest::clone).map_err(|error| {
-            StoreError::Manifest(ManifestError::Damaged {
-                path: run_id.as_str().into(),
-                reason: error.to_string(),
-            })
-        }),
+        manifest: match manifest {
+            Ok(manifest) => Ok(manifest.clone()),
+            Err(error) => Err(damaged(run_id, error)),
+        },
     };
     listing.runs.iter().map(entry).collect()
 }

@@ -104,7 +104,7 @@ async fn a_push_that_fails_anywhere_shows_nothing_and_is_completed_by_the_next()
                 assert_complete(&objects, &here, &run_id).await;
             }
             remote(objects.clone(), part_bytes).push(&here, &run_id, &silent).await.unwrap();
-            assert_eq!(visible(&objects).await, [run_id.clone()]);
+            assert_eq!(visible(&objects).await, std::slice::from_ref(&run_id));
             assert_complete(&objects, &here, &run_id).await;
         }
     }
@@ -257,7 +257,7 @@ async fn nothing_that_is_there_is_replaced() {
         assert_eq!(objects.get(&path).await.unwrap().bytes().await.unwrap(), "precious");
         let listing = remote.runs_there().await.unwrap();
         assert!(listing.runs.is_empty());
-        assert_eq!(listing.incomplete, [run_id.clone()]);
+        assert_eq!(listing.incomplete, std::slice::from_ref(&run_id));
     }
 }
 
@@ -303,7 +303,7 @@ async fn listings_show_complete_copies_and_name_the_others() {
     objects.put(&remote.path(&damaged, MANIFEST_FILE), torn()).await.unwrap();
     objects.put(&remote.path(&half, "spans-000001.parquet"), torn()).await.unwrap();
     let listing = remote.runs_there().await.unwrap();
-    assert_eq!(listing.incomplete, [half.clone()]);
+    assert_eq!(listing.incomplete, std::slice::from_ref(&half));
     assert_eq!(listing.runs.iter().filter(|(_, manifest)| manifest.is_ok()).count(), 2);
     assert!(listing.runs.iter().any(|(id, manifest)| *id == damaged && manifest.is_err()));
     let entries = list_entries(&listing);

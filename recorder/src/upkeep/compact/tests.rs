@@ -111,7 +111,7 @@ fn a_compaction_cut_short_leaves_a_readable_run() {
         drop(compaction);
 
         assert_eq!(rows(&store, &run_id), before, "step {step}");
-        assert_eq!(sweep(&store).unwrap().settled, [run_id.clone()]);
+        assert_eq!(sweep(&store).unwrap().settled, std::slice::from_ref(&run_id));
         assert_eq!(rows(&store, &run_id), before, "step {step}");
         let mut named: Vec<_> =
             store.manifest(&run_id).unwrap().segments.into_iter().map(|s| s.file).collect();
