@@ -29,10 +29,11 @@ lint: ## formatting and lints
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: test
-test: ## everything CI checks, with a real PostgreSQL + pgvector and a real MiniLM
+test: ## everything CI checks, with a real PostgreSQL + pgvector, a real MiniLM and an S3 server
 	@scripts/setup test
 	$(MAKE) --no-print-directory lint
 	source "$$(scripts/setup env)" && cargo test --locked --workspace
+	source "$$(scripts/setup env)" && cargo test --locked -p retake-recorder --features cloud --test s3
 
 .PHONY: docs
 docs: ## write the generated pages of docs/ anew

@@ -7,6 +7,10 @@ use retake_schemas::event::Capture;
 
 use crate::failure::EXIT_CODES;
 
+mod upkeep;
+
+pub(crate) use upkeep::{Compact, Gc, Pull, Push, Recover, Verify};
+
 /// Flight recorder and replay bench for RAG and LLM pipelines.
 #[derive(Debug, Parser)]
 #[command(name = "retake", version, after_help = EXIT_CODES, max_term_width = 100)]
@@ -20,7 +24,8 @@ pub(crate) struct Cli {
 /// Options every verb takes.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
-    /// Folder of the store [default: $RETAKE_STORE, else a `.retake` found upward, else ./.retake]
+    /// Folder of the store; for `runs` also the URL of copies
+    /// [default: $RETAKE_STORE, else a `.retake` found upward, else ./.retake]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
     /// Output format [default: table on a terminal]
@@ -88,8 +93,24 @@ pub(crate) enum Verb {
     /// One self-contained HTML file about a run, alone or against another
     #[command(after_help = "Example: retake report last --output report.html")]
     Report(Report),
-    /// Check every file of the store against its digest
+    /// Check every file of the store against its digest; nothing is changed
+    #[command(after_help = "Example: retake verify last")]
     Verify(Verify),
+    /// Repair runs whose process died, and finish what was cut short
+    #[command(after_help = "Example: retake recover --format json")]
+    Recover(Recover),
+    /// Merge the segments of finished runs into few large files
+    #[command(after_help = "Example: retake compact last")]
+    Compact(Compact),
+    /// Remove runs by age, number or size
+    #[command(after_help = "Example: retake gc --older-than 30d --keep-last 100 --dry-run")]
+    Gc(Gc),
+    /// Copy finished runs to another folder or to object storage
+    #[command(after_help = "Example: retake push last s3://bucket/retake")]
+    Push(Push),
+    /// Fetch copies of runs
+    #[command(after_help = "Example: retake pull s3://bucket/retake last")]
+    Pull(Pull),
     /// Show the settings in force and where each came from
     Config(Config),
     /// Shell completions
@@ -322,13 +343,6 @@ pub(crate) struct Report {
     /// Where to write
     #[arg(long, short, value_name = "FILE", default_value = "report.html")]
     pub(crate) output: PathBuf,
-}
-
-/// Options of `verify`.
-#[derive(Debug, Args)]
-pub(crate) struct Verify {
-    /// The run [default: all]
-    pub(crate) run: Option<String>,
 }
 
 /// Options of `config`.

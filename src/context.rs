@@ -4,12 +4,14 @@ use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use retake_recorder::Store;
+use retake_recorder::remote::redact;
 use retake_recorder::store::StoreError;
+use retake_recorder::upkeep;
 use retake_schemas::RunId;
 
 use crate::cli::{Format, Global};
 use crate::config::{self, Config};
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use crate::output::inert;
 
 /// Shared by all verbs.
@@ -48,13 +50,33 @@ impl Context {
 
     /// Opens the store to read from, repairing what dead processes left and saying so.
     pub(crate) fn store(&self) -> Result<Store, Failure> {
-        let store = Store::open(&self.store_root)?;
+        let store = self.store_untouched()?;
         self.repair(&store)?;
         Ok(store)
     }
 
+    /// Opens the store to look at it as it is, without repairing anything.
+    pub(crate) fn store_untouched(&self) -> Result<Store, Failure> {
+        self.refuse_url()?;
+        Ok(Store::open(&self.store_root)?)
+    }
+
+    /// The store, if it is a URL: copies of runs, elsewhere.
+    pub(crate) fn store_url(&self) -> Option<&str> {
+        self.store_root.to_str().filter(|text| text.contains("://"))
+    }
+
+    fn refuse_url(&self) -> Result<(), Failure> {
+        let Some(url) = self.store_url() else { return Ok(()) };
+        let url = redact(url);
+        Err(Failure::new(Code::Usage, format!("open store {url}: it holds copies of runs")).help(
+            format!("`retake runs --store {url}` lists them, `retake pull {url}` fetches them"),
+        ))
+    }
+
     /// Opens the store to record into, making it if need be.
     pub(crate) fn store_for_writing(&self) -> Result<Store, Failure> {
+        self.refuse_url()?;
         let store = Store::create(&self.store_root)?;
         self.repair(&store)?;
         Ok(store)
@@ -68,12 +90,27 @@ impl Context {
         for (run_id, error) in &outcome.failed {
             self.warn(&format!("run {run_id} could not be repaired: {error}"));
         }
+        let swept = upkeep::sweep(store)?;
+        for failure in &swept.failed {
+            self.warn(&format!("what a crash left could not be cleared: {failure}"));
+        }
         Ok(())
     }
 
     /// The run a selector names.
     pub(crate) fn select(&self, store: &Store, selector: &str) -> Result<RunId, Failure> {
         Ok(store.select(selector)?)
+    }
+
+    /// Asks before something is lost; without a terminal nobody can answer, which is a no.
+    pub(crate) fn confirm(&self, question: &str) -> Result<bool, Failure> {
+        if !std::io::stdin().is_terminal() {
+            return Ok(false);
+        }
+        write!(std::io::stderr(), "{} [y/N] ", inert(question))?;
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
     /// Tells the user something on stderr.

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use retake_analyzer::AnalyzeError;
 use retake_pipeline::error::PipelineError;
 use retake_recorder::reader::ReadError;
+use retake_recorder::remote::RemoteError;
 use retake_recorder::store::{SelectError, StoreError};
+use retake_recorder::upkeep::compact::CompactError;
 use retake_replay::workload::WorkloadError;
 use retake_schemas::settings::{OutOfRange, SetError};
 
@@ -72,6 +74,16 @@ impl Failure {
         self
     }
 
+    /// The process's exit code.
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What happened, as a fragment that reads after "failed to".
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Prints the failure to stderr. Text from a trace or a file may hold terminal escapes.
     pub(crate) fn report(&self) -> ExitCode {
         if self.code == Code::Ok {
@@ -112,6 +124,30 @@ impl From<ReadError> for Failure {
             ReadError::Store(error) => error.into(),
             error => Self::new(Code::Damaged, error.to_string()),
         }
+    }
+}
+
+impl From<CompactError> for Failure {
+    fn from(error: CompactError) -> Self {
+        let code = match error {
+            CompactError::Store(error) => return error.into(),
+            CompactError::Damaged { .. } => Code::Damaged,
+            _ => Code::Environment,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<RemoteError> for Failure {
+    fn from(error: RemoteError) -> Self {
+        let code = match error {
+            RemoteError::Store(error) => return error.into(),
+            RemoteError::Url { .. } => Code::Usage,
+            RemoteError::NoRun { .. } => Code::NotFound,
+            RemoteError::Damaged { .. } => Code::Damaged,
+            _ => Code::Environment,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -7,6 +7,7 @@ mod context;
 mod failure;
 mod output;
 mod progress;
+mod quantity;
 mod recording;
 mod render;
 mod units;

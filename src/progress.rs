@@ -10,6 +10,7 @@ use retake_pipeline::eval::{EvalItem, EvalProgress};
 use retake_pipeline::ingest::{DocumentOutcome, IngestProgress};
 use retake_recorder::Dispatcher;
 use retake_recorder::handlers::progress::{LiveSnapshot, LiveStats};
+use retake_recorder::remote::TransferProgress;
 
 use crate::output::inert;
 use crate::units::{count, duration};
@@ -80,6 +81,16 @@ impl Progress {
     }
 
     pub(crate) fn position(&self, position: u64) {
+        self.bar.set_position(position);
+    }
+
+    /// Where a push or a pull of one run is.
+    pub(crate) fn transfer(&self, step: TransferProgress) {
+        self.at(step.bytes_done, step.bytes_total);
+    }
+
+    pub(crate) fn at(&self, position: u64, length: u64) {
+        self.bar.set_length(length);
         self.bar.set_position(position);
     }
 

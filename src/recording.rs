@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use retake_recorder::handlers::progress::follow;
 use retake_recorder::handlers::tokens::{TokenUsage, count_tokens};
 use retake_recorder::recorder::RunSummary;
+use retake_recorder::remote::{Remote, redact};
 use retake_recorder::sampler::{Sampler, SamplerSettings};
 use retake_recorder::{Dispatcher, Recorder, RecorderBuilder, RecorderLayer, Store};
 use retake_schemas::RunId;
@@ -17,7 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::context::Context;
 use crate::failure::{Code, Failure};
-use crate::progress::{self, Live};
+use crate::progress::{self, Live, Progress};
 
 static LAYER: OnceLock<RecorderLayer> = OnceLock::new();
 
@@ -55,6 +56,7 @@ pub(crate) struct Recording {
     tokens: Option<TokenUsage>,
     live: Option<Live>,
     recorder: Recorder,
+    store: Store,
 }
 
 /// A run that has ended.
@@ -90,8 +92,8 @@ impl Recording {
         } else {
             None
         };
-        layer(context.verbose).attach(Some(dispatcher.clone()));
-        Ok(Self { sampler, tokens, live, recorder })
+        layer(context.verbose).attach(Some(dispatcher));
+        Ok(Self { sampler, tokens, live, recorder, store: store.clone() })
     }
 
     pub(crate) fn run_id(&self) -> &RunId {
@@ -103,8 +105,9 @@ impl Recording {
         self.live.as_ref()
     }
 
-    /// Ends the run, and warns of everything that is not in it, and of budgets it crossed.
-    pub(crate) fn finish(self, context: &Context, status: RunStatus) -> Recorded {
+    /// Ends the run, warns of everything that is not in it and of budgets it crossed, and copies
+    /// it to where the settings want every run.
+    pub(crate) async fn finish(self, context: &Context, status: RunStatus) -> Recorded {
         layer(context.verbose).attach(None);
         drop(self.sampler);
         let summary = self.recorder.finish(status);
@@ -119,6 +122,8 @@ impl Recording {
                 "run {} could not be sealed: {reason}; its events are in the journal, the next command recovers them",
                 summary.run_id
             ));
+        } else if let Some(url) = &context.config.settings.record.upload {
+            upload(context, &self.store, &summary.run_id, url).await;
         }
         let over_budget = self.tokens.and_then(|tokens| over_budget(context, &tokens, &summary));
         Recorded { summary, over_budget }
@@ -173,6 +178,22 @@ fn over_budget(context: &Context, tokens: &TokenUsage, summary: &RunSummary) -> 
     }
     let error = totals.violations.iter().find(|v| v.budget.on_exceeded == OnExceeded::Error);
     error.map(ToString::to_string)
+}
+
+/// Copies a run elsewhere. A place that cannot be reached is no failure of the recording.
+async fn upload(context: &Context, store: &Store, run_id: &RunId, url: &str) {
+    let progress = Progress::new(context.quiet, "upload", "bytes");
+    let pushed = match Remote::create(url) {
+        Ok(remote) => remote.push(store, run_id, &|step| progress.transfer(step)).await,
+        Err(error) => Err(error),
+    };
+    progress.finish();
+    match pushed {
+        Ok(_) => context.say(&format!("pushed run {run_id} to {}", redact(url))),
+        Err(error) => context.warn(&format!(
+            "run {run_id} is only in this store: failed to {error}; `retake push {run_id}` tries again"
+        )),
+    }
 }
 
 /// A token that the first Ctrl-C (or SIGTERM) cancels; the second ends the process at once.

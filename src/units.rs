@@ -37,6 +37,24 @@ pub(crate) fn count(n: i64) -> String {
     if n < 0 { format!("-{text}") } else { text }
 }
 
+/// A size with three significant digits: `1.23 MiB`.
+pub(crate) fn bytes(n: u64) -> String {
+    let (mut value, mut unit) = (n as f64, "B");
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if value < 1024.0 {
+            break;
+        }
+        (value, unit) = (value / 1024.0, larger);
+    }
+    let digits = match value {
+        _ if unit == "B" => 0,
+        v if v < 10.0 => 2,
+        v if v < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {unit}")
+}
+
 /// A count that may be absent.
 pub(crate) fn count_or_dash(n: Option<i64>) -> String {
     n.map_or_else(|| "-".to_owned(), count)
@@ -59,6 +77,9 @@ mod tests {
         assert_eq!(duration(-1500), "-1.50 us");
         assert_eq!(count(1_234_567), "1 234 567");
         assert_eq!(count(-999), "-999");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1_290_000), "1.23 MiB");
+        assert_eq!(bytes(20 << 30), "20.0 GiB");
         assert_eq!(change(0.104), "+10.4 %");
     }
 }

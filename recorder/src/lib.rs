@@ -34,10 +34,13 @@ pub mod recorder;
 pub mod recover;
 pub mod redact;
 pub mod sampler;
+#[cfg(feature = "remote")]
+pub mod remote;
 pub mod seal;
 pub mod store;
 pub mod subscriber;
 pub(crate) mod symbols;
+pub mod upkeep;
 pub mod verify;
 pub(crate) mod writer;
 

@@ -93,7 +93,10 @@ fn remove_unborn(runs: &Path) {
 }
 
 /// Repairs one run; `None` when there was nothing to do.
-fn recover_run(store: &Store, run_id: &RunId) -> Result<Option<RecoveryReport>, StoreError> {
+pub(crate) fn recover_run(
+    store: &Store,
+    run_id: &RunId,
+) -> Result<Option<RecoveryReport>, StoreError> {
     let folder = store.run_dir(run_id);
     let journal = folder.join(JOURNAL_DIR);
     let manifest = match store.manifest(run_id) {

@@ -1,9 +1,12 @@
 //! Checking a store without changing it.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use retake_schemas::RunId;
 use retake_schemas::event::RunStatus;
+use retake_schemas::manifest::Segment;
+use retake_schemas::tables::TableName;
 
 use crate::reader::{Writer, check_segment, load_tail};
 use crate::recover::unnamed_files;
@@ -15,6 +18,8 @@ use crate::store::{Store, StoreError};
 pub struct VerifyReport {
     /// The run.
     pub run_id: RunId,
+    /// Every sealed file that the manifest names, in its order.
+    pub files: Vec<CheckedSegment>,
     /// Sealed files whose digest is right.
     pub files_ok: u64,
     /// Bytes in them.
@@ -25,6 +30,46 @@ pub struct VerifyReport {
     pub damage: Vec<String>,
     /// What is odd, but not damage.
     pub notes: Vec<String>,
+    /// Whether its process died, so that recovery has something to do.
+    pub needs_recovery: bool,
+}
+
+/// One sealed file as it is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedSegment {
+    /// The table it is a part of.
+    pub table: TableName,
+    /// Name inside the run's folder.
+    pub file: String,
+    /// Bytes it should have.
+    pub bytes: u64,
+    /// Rows it should have.
+    pub rows: u64,
+    /// How it is.
+    pub verdict: FileVerdict,
+}
+
+/// How a file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileVerdict {
+    /// As it was sealed.
+    Sound,
+    /// Not there.
+    Missing,
+    /// There, and not what was sealed: says how.
+    Damaged(String),
+}
+
+impl FileVerdict {
+    /// For machines: `sound`, `missing` or `damaged`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Sound => "sound",
+            Self::Missing => "missing",
+            Self::Damaged(_) => "damaged",
+        }
+    }
 }
 
 impl VerifyReport {
@@ -47,11 +92,13 @@ impl Store {
     pub fn verify(&self, run_id: &RunId) -> Result<VerifyReport, StoreError> {
         let mut report = VerifyReport {
             run_id: run_id.clone(),
+            files: Vec::new(),
             files_ok: 0,
             bytes_ok: 0,
             journal_events: 0,
             damage: Vec::new(),
             notes: Vec::new(),
+            needs_recovery: false,
         };
         let manifest = match self.manifest(run_id) {
             Ok(manifest) => manifest,
@@ -62,15 +109,7 @@ impl Store {
             }
         };
         let folder = self.run_dir(run_id);
-        for segment in &manifest.segments {
-            match check_segment(&folder.join(&segment.file), segment) {
-                Ok(()) => {
-                    report.files_ok += 1;
-                    report.bytes_ok += segment.bytes;
-                }
-                Err(reason) => report.damage.push(format!("{}: {reason}", segment.file)),
-            }
-        }
+        check_files(&mut report, &folder, &manifest.segments);
         if let Some(carry) = &manifest.carry
             && let Err(reason) = read_carry(&folder, carry)
         {
@@ -83,7 +122,8 @@ impl Store {
             let who = if self.is_live(run_id) {
                 "is being recorded now"
             } else {
-                "was never finished: its process died; the next command repairs it"
+                report.needs_recovery = true;
+                "was never finished: its process died; `retake recover` repairs it"
             };
             report.notes.push(who.to_owned());
         }
@@ -108,5 +148,60 @@ impl Store {
             report.notes.push(format!("{dropped} events were dropped while recording"));
         }
         Ok(report)
+    }
+}
+
+fn check_files(report: &mut VerifyReport, folder: &Path, segments: &[Segment]) {
+    for segment in segments {
+        let checked = check_file(folder, segment);
+        let reason = match &checked.verdict {
+            FileVerdict::Sound => {
+                report.files_ok += 1;
+                report.bytes_ok += segment.bytes;
+                None
+            }
+            FileVerdict::Missing => Some("it is missing"),
+            FileVerdict::Damaged(reason) => Some(reason.as_str()),
+        };
+        report.damage.extend(reason.map(|reason| format!("{}: {reason}", segment.file)));
+        report.files.push(checked);
+    }
+}
+
+fn check_file(folder: &Path, segment: &Segment) -> CheckedSegment {
+    let path = folder.join(&segment.file);
+    let verdict = match check_segment(&path, segment) {
+        Ok(()) => FileVerdict::Sound,
+        Err(_) if !path.exists() => FileVerdict::Missing,
+        Err(reason) => FileVerdict::Damaged(reason),
+    };
+    let Segment { table, bytes, rows, .. } = *segment;
+    CheckedSegment { table, file: segment.file.clone(), bytes, rows, verdict }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upkeep::testing::{finished_run, store};
+
+    /// Scenario: of the files of a run one is cut short and one removed.
+    /// Guarantees: J5 - each file has a verdict of its own, and the others are sound.
+    #[test]
+    fn every_file_has_its_own_verdict() {
+        let (_folder, store) = store();
+        let run_id = finished_run(&store, "a", 2);
+        let folder = store.run_dir(&run_id);
+        std::fs::write(folder.join("events-000001.parquet"), "PAR1").unwrap();
+        std::fs::remove_file(folder.join("spans-000002.parquet")).unwrap();
+        let report = store.verify(&run_id).unwrap();
+        assert!(!report.is_sound());
+        let verdict = |name: &str| {
+            let file = report.files.iter().find(|checked| checked.file == name).unwrap();
+            file.verdict.as_str()
+        };
+        assert_eq!(verdict("events-000001.parquet"), "damaged");
+        assert_eq!(verdict("spans-000002.parquet"), "missing");
+        assert_eq!(report.files.iter().filter(|f| f.verdict == FileVerdict::Sound).count(), 4);
+        assert_eq!((report.files_ok, report.damage.len()), (4, 2));
     }
 }

@@ -62,6 +62,9 @@ pub struct RecordSettings {
     pub sample_ms: u64,
     /// Limits on the tokens of a run; without it there are none.
     pub budget: Option<BudgetSettings>,
+    /// Where finished runs are copied to, such as `s3://bucket/prefix`; without it they stay here.
+    /// Credentials come from the environment, never from settings.
+    pub upload: Option<String>,
 }
 
 impl Default for RecordSettings {
@@ -81,6 +84,7 @@ impl Default for RecordSettings {
             seal_idle: true,
             sample_ms: 1000,
             budget: None,
+            upload: None,
         }
     }
 }

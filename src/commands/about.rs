@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::CommandFactory;
+use retake_recorder::remote::redact;
 use serde_json::{Value, json};
 
 use crate::cli::{Cli, Completions, Config, Format, Man};
@@ -16,6 +17,9 @@ pub(crate) fn config(context: &Context, args: &Config) -> Result<Code, Failure> 
     flat.insert("store".to_owned(), json!(settings.store));
     if let Ok(Value::Object(record)) = serde_json::to_value(&settings.record) {
         flat.extend(record.into_iter().map(|(name, value)| (format!("record.{name}"), value)));
+    }
+    if let Some(url) = &settings.record.upload {
+        flat.insert("record.upload".to_owned(), json!(redact(url)));
     }
     let rag = settings.rag.recordable();
     flat.extend(rag.into_iter().map(|(name, value)| (format!("rag.{name}"), value)));

@@ -101,7 +101,7 @@ async fn record(
     let run_id = recording.run_id().clone();
     let outcome = workload(context, settings, &deps, docs, cancel).await;
     let status = if outcome.is_ok() { RunStatus::Finished } else { RunStatus::Interrupted };
-    let recorded = recording.finish(context, status);
+    let recorded = recording.finish(context, status).await;
     recorded.outcome(outcome)?;
     let summary = &recorded.summary;
     context.say(&format!(

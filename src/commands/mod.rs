@@ -2,9 +2,14 @@
 
 mod about;
 mod breakdown;
+mod compact;
 mod demo;
 mod diff;
+mod gc;
+mod pull;
+mod push;
 mod rag;
+mod recover;
 mod replay;
 mod report;
 mod runs;
@@ -35,6 +40,11 @@ pub(crate) async fn run(cli: Cli) -> Result<Code, Failure> {
         Verb::Replay(verb) => replay::run(&context, verb).await,
         Verb::Report(args) => report::run(&context, &args).await,
         Verb::Verify(args) => verify::run(&context, &args),
+        Verb::Recover(args) => recover::run(&context, &args),
+        Verb::Compact(args) => compact::run(&context, &args),
+        Verb::Gc(args) => gc::run(&context, &args),
+        Verb::Push(args) => push::run(&context, args).await,
+        Verb::Pull(args) => pull::run(&context, &args).await,
         Verb::Config(args) => about::config(&context, &args),
         Verb::Completions(args) => about::completions(&args),
         Verb::Man(args) => about::man(&args),

@@ -89,7 +89,7 @@ async fn run_ingest(
     let request = IngestRequest { roots, ..IngestRequest::default() };
     let outcome = ingest(request, &deps, &progress, cancel.clone()).await;
     progress.finish();
-    let recorded = recording.finish(context, status(outcome.is_err() || cancel.is_cancelled()));
+    let recorded = recording.finish(context, status(outcome.is_err() || cancel.is_cancelled())).await;
     let report = recorded.outcome(outcome)?;
     match context.format_or(Format::Table) {
         Format::Json => print_json(&render::ingest_json(&run_id, &report))?,
@@ -139,7 +139,7 @@ async fn run_ask(context: &Context, question: &str, args: &RagArgs) -> Result<Co
     };
     let outcome = engine.ask(question, options, &mut on_part).await;
     progress.finish();
-    let recorded = recording.finish(context, status(outcome.is_err()));
+    let recorded = recording.finish(context, status(outcome.is_err())).await;
     let answer = recorded.outcome(outcome)?;
     match format {
         Format::Json => print_json(&render::answer_json(&run_id, &answer))?,
@@ -169,7 +169,7 @@ async fn run_eval(
     let request = EvalRequest { questions, output: output.clone(), workers: settings.workers };
     let outcome = evaluate(&request, &engine, &progress, cancel.clone()).await;
     progress.finish();
-    let recorded = recording.finish(context, status(outcome.is_err() || cancel.is_cancelled()));
+    let recorded = recording.finish(context, status(outcome.is_err() || cancel.is_cancelled())).await;
     let report: EvalReport = recorded.outcome(outcome)?;
     match context.format_or(Format::Table) {
         Format::Json => print_json(&serde_json::json!({

@@ -168,7 +168,7 @@ impl Prepared {
         let outcome = self.drive(context, args, &scratch, cancel.clone()).await;
         let was_cut_short = cancel.is_cancelled() || outcome.is_err();
         let status = if was_cut_short { RunStatus::Interrupted } else { RunStatus::Finished };
-        let recorded = recording.finish(context, status);
+        let recorded = recording.finish(context, status).await;
         let report = recorded.outcome(outcome)?;
         Ok(Replayed { run_id, report, recorded, is_cancelled: cancel.is_cancelled() })
     }

@@ -1,8 +1,7 @@
 //! `retake runs`.
 
-use std::io::{IsTerminal, Write};
-
 use retake_recorder::reader::run_row;
+use retake_recorder::remote::Remote;
 use retake_recorder::{RunReader, Store};
 use retake_schemas::tables::RunRow;
 use serde_json::{Value, json};
@@ -14,6 +13,9 @@ use crate::output::{print, print_json, unsupported};
 use crate::render;
 
 pub(crate) async fn run(context: &Context, args: Runs) -> Result<Code, Failure> {
+    if let (None, Some(url)) = (&args.action, context.store_url()) {
+        return list_copies(context, url).await;
+    }
     let store = context.store()?;
     match args.action {
         None => list(context, &store),
@@ -47,6 +49,34 @@ fn list(context: &Context, store: &Store) -> Result<Code, Failure> {
             } else {
                 context.say("next: retake breakdown last · retake runs show last");
             }
+        }
+        other => return Err(unsupported(other, "the list of runs")),
+    }
+    Ok(Code::Ok)
+}
+
+async fn list_copies(context: &Context, url: &str) -> Result<Code, Failure> {
+    let remote = Remote::open(url)?;
+    let listing = remote.runs_there().await?;
+    let mut rows = Vec::new();
+    for (run_id, manifest) in &listing.runs {
+        match manifest {
+            Ok(manifest) => rows.push(run_row(manifest)),
+            Err(error) => context.warn(&format!("run {run_id}: {error}")),
+        }
+    }
+    match context.format_or(Format::Table) {
+        Format::Json => {
+            let runs: Vec<Value> = rows.iter().map(as_json).collect();
+            let incomplete = &listing.incomplete;
+            print_json(&json!({"schema_version": 1, "runs": runs, "incomplete": incomplete}))?;
+        }
+        format @ (Format::Table | Format::Markdown) => {
+            print(&render::runs(&rows, format))?;
+            for run_id in &listing.incomplete {
+                context.say(&format!("run {run_id} was not pushed to its end; push it again"));
+            }
+            context.say(&format!("next: retake pull {} last", remote.url()));
         }
         other => return Err(unsupported(other, "the list of runs")),
     }
@@ -88,23 +118,13 @@ fn label(
 
 fn remove(context: &Context, store: &Store, selector: &str, yes: bool) -> Result<Code, Failure> {
     let run_id = context.select(store, selector)?;
-    if !yes && !confirmed(&format!("remove run {run_id} and everything recorded in it?"))? {
+    if !yes && !context.confirm(&format!("remove run {run_id} and everything recorded in it?"))? {
         return Err(Failure::new(Code::Usage, format!("remove run {run_id}: not confirmed"))
             .help("answer y, or give --yes"));
     }
     store.remove(&run_id)?;
     context.say(&format!("removed run {run_id}"));
     Ok(Code::Ok)
-}
-
-fn confirmed(question: &str) -> Result<bool, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Ok(false);
-    }
-    write!(std::io::stderr(), "{question} [y/N] ")?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// A run as the JSON contract has it.

@@ -39,6 +39,12 @@ fn every_verb_shows_an_example() {
         &["replay", "plan"],
         &["replay", "run"],
         &["report"],
+        &["verify"],
+        &["recover"],
+        &["compact"],
+        &["gc"],
+        &["push"],
+        &["pull"],
         &["completions"],
     ] {
         let help = bench.retake([verb, &["--help"]].concat()).expect_code(0).stdout;

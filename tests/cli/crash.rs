@@ -210,7 +210,7 @@ fn recovered_run(outcome: &Outcome) -> String {
 }
 
 /// Starts an ingest, and waits until its run is made.
-fn start_ingest(bench: &Bench) -> Child {
+pub(crate) fn start_ingest(bench: &Bench) -> Child {
     let manifests = || {
         let runs = std::fs::read_dir(bench.store().join("runs")).into_iter().flatten().flatten();
         runs.filter(|run| run.path().join("manifest.json").exists()).count()
@@ -222,7 +222,7 @@ fn start_ingest(bench: &Bench) -> Child {
 }
 
 /// Waits until a running process has come far enough.
-fn wait_for(child: &mut Child, mut is_far_enough: impl FnMut() -> bool) {
+pub(crate) fn wait_for(child: &mut Child, mut is_far_enough: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_far_enough() {
         let ended = child.try_wait().expect("its state");
@@ -233,7 +233,7 @@ fn wait_for(child: &mut Child, mut is_far_enough: impl FnMut() -> bool) {
 }
 
 /// Spans that another process sees of the run that is being recorded.
-fn spans_being_recorded(bench: &Bench) -> i64 {
+pub(crate) fn spans_being_recorded(bench: &Bench) -> i64 {
     let live = bench.runs().pop().filter(|run| run["status"] == "recording");
     live.map_or(0, |run| int(&run["spans"]))
 }
@@ -251,7 +251,7 @@ fn send(signal: &str, child: &Child) {
 }
 
 /// Enough that an ingest takes a second or more.
-const DOCUMENTS: usize = 1500;
+pub(crate) const DOCUMENTS: usize = 1500;
 /// Enough that an evaluation takes a second or more.
 const QUESTIONS: usize = 600;
 /// Far more than any machine needs.

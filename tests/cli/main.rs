@@ -19,5 +19,6 @@ mod replay;
 mod secrets;
 mod sql;
 mod traces;
+mod upkeep;
 mod wrong_input;
 mod wrong_settings;

@@ -59,6 +59,12 @@ impl RunLock {
         }
     }
 
+    /// Whether a file of this name is the lock.
+    #[cfg(feature = "remote")]
+    pub(crate) fn is_lock(name: &std::ffi::OsStr) -> bool {
+        name == LOCK_FILE
+    }
+
     /// Whether somebody has the lock now.
     pub(crate) fn is_held(folder: &Path) -> bool {
         let Ok(file) = File::open(folder.join(LOCK_FILE)) else { return false };

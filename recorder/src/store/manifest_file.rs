@@ -66,13 +66,18 @@ struct Format {
 /// See [`ManifestError`].
 pub fn read_manifest(folder: &Path) -> Result<Manifest, ManifestError> {
     let path = folder.join(MANIFEST_FILE);
-    let damaged = |reason: String| ManifestError::Damaged { path: path.clone(), reason };
     let io = |source| ManifestError::Io { path: path.clone(), source };
     if let Some(stranger) = plain::first_stranger(folder).map_err(io)? {
         return Err(ManifestError::NotPlain { path: stranger });
     }
     let bytes = std::fs::read(&path).map_err(io)?;
-    let file: File = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+    parse_manifest(&path, &bytes)
+}
+
+/// Reads a manifest from the bytes of its file, wherever that is, and checks its digest.
+pub(crate) fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest, ManifestError> {
+    let damaged = |reason: String| ManifestError::Damaged { path: path.to_owned(), reason };
+    let file: File = serde_json::from_slice(bytes).map_err(|e| damaged(e.to_string()))?;
     let body = file.manifest.get();
     let found = Digest::of(body.as_bytes());
     if found != file.blake3 {
@@ -100,7 +105,8 @@ pub(crate) fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), S
     write().map_err(StoreError::io("write manifest", &path))
 }
 
-const MANIFEST_FILE: &str = "manifest.json";
+/// Name of the manifest, inside the run's folder.
+pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 
 #[cfg(test)]
 mod tests {

@@ -25,8 +25,10 @@ use retake_schemas::version::UnreadableVersion;
 pub(crate) use files::{create_dir, create_new_file, digest_file, sync_dir, write_file_synced};
 pub(crate) use lock::RunLock;
 pub(crate) use manifest_file::write_manifest;
+#[cfg(feature = "remote")]
+pub(crate) use manifest_file::{MANIFEST_FILE, parse_manifest};
 pub use manifest_file::{ManifestError, read_manifest};
-pub use select::{SelectError, Selector};
+pub use select::{SelectError, Selector, select_among};
 
 /// Begins the name of a folder in which a run is being made. Not the start of any run id.
 pub(crate) const NEW_PREFIX: &str = ".new-";
@@ -208,16 +210,11 @@ impl Store {
         write_manifest(&folder, &manifest)
     }
 
-    /// Removes a run that nobody is recording.
+    /// Removes a run that nobody is recording, so that a crash leaves no half of it.
     ///
     /// # Errors
     /// There is no such run, it is being recorded, or its folder cannot be removed.
     pub fn remove(&self, run_id: &RunId) -> Result<(), StoreError> {
-        let folder = self.run_dir(run_id);
-        if !plain::is_folder(&folder) {
-            return Err(StoreError::NoRun(run_id.clone()));
-        }
-        let _lock = RunLock::take(&folder, run_id)?;
-        std::fs::remove_dir_all(&folder).map_err(StoreError::io("remove run", &folder))
+        crate::upkeep::remove_run(self, run_id)
     }
 }

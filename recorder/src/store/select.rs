@@ -65,23 +65,29 @@ impl Store {
     /// # Errors
     /// See [`SelectError`].
     pub fn select(&self, text: &str) -> Result<RunId, SelectError> {
-        let not_found =
-            |reason: String| SelectError::NotFound { selector: text.to_owned(), reason };
-        let Ok(selector) = text.parse::<Selector>();
-        let runs = self.runs()?;
-        match &selector {
-            Selector::Last(back) => runs
-                .iter()
-                .rev()
-                .nth(*back)
-                .map(|run| run.run_id.clone())
-                .ok_or_else(|| not_found(format!("the store has {} runs", runs.len()))),
-            Selector::Label(key, value) => youngest(&runs, |run| {
-                run.manifest.as_ref().is_ok_and(|m| m.facts.labels.get(key) == Some(value))
-            })
-            .ok_or_else(|| not_found(format!("no run has label {key}={value}"))),
-            Selector::Text(wanted) => by_text(&runs, wanted, text),
-        }
+        select_among(&self.runs()?, text)
+    }
+}
+
+/// The one of `runs`, oldest first, that a selector names.
+///
+/// # Errors
+/// See [`SelectError`].
+pub fn select_among(runs: &[RunEntry], text: &str) -> Result<RunId, SelectError> {
+    let not_found = |reason: String| SelectError::NotFound { selector: text.to_owned(), reason };
+    let Ok(selector) = text.parse::<Selector>();
+    match &selector {
+        Selector::Last(back) => runs
+            .iter()
+            .rev()
+            .nth(*back)
+            .map(|run| run.run_id.clone())
+            .ok_or_else(|| not_found(format!("the store has {} runs", runs.len()))),
+        Selector::Label(key, value) => youngest(runs, |run| {
+            run.manifest.as_ref().is_ok_and(|m| m.facts.labels.get(key) == Some(value))
+        })
+        .ok_or_else(|| not_found(format!("no run has label {key}={value}"))),
+        Selector::Text(wanted) => by_text(runs, wanted, text),
     }
 }
 
