@@ -41,6 +41,9 @@ pub(crate) enum BenchError {
         /// What became of it.
         detail: String,
     },
+    /// A histogram was asked for with impossible bounds.
+    #[error("make a histogram of latencies: {0}")]
+    Histogram(#[from] hdrhistogram::CreationError),
     /// Figures could not be written as JSON, or read back.
     #[error("encode or decode a reading: {0}")]
     Json(#[from] serde_json::Error),

@@ -118,8 +118,8 @@ fn paced_goals() -> Vec<Goal> {
             Goal {
                 name: format!("paced_{short}_vs_registry{suffix}"),
                 unit: "us/request",
-                mine: (Case::new(Measure::Paced, door), figure),
-                peer: (Case::new(Measure::Paced, Variant::Registry), figure),
+                mine: (Case::new(Measure::Paced, door), *figure),
+                peer: (Case::new(Measure::Paced, Variant::Registry), *figure),
                 peer_name: Variant::Registry.title(),
                 bar: *bar,
             }

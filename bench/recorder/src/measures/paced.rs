@@ -29,7 +29,7 @@ pub(super) fn measure(case: Case, effort: Effort, folder: &Path) -> Result<Readi
         request(i);
     }
     let requests = (effort.load_secs * (SPANS_PER_S / SPANS_PER_REQUEST) as f64) as u64;
-    let paced = pace(&request, requests);
+    let paced = pace(&request, requests)?;
     let kept = tracer.finish()?;
     let mut reading = paced.reading();
     if let Some(dropped) = kept.dropped {
@@ -47,8 +47,8 @@ struct Paced {
     behind: u64,
 }
 
-fn pace(request: &Request, requests: u64) -> Paced {
-    let mut paced = Paced { latency_ns: histogram(), behind: 0 };
+fn pace(request: &Request, requests: u64) -> Result<Paced, BenchError> {
+    let mut paced = Paced { latency_ns: histogram()?, behind: 0 };
     let period_ns = SPANS_PER_REQUEST * 1_000_000_000 / SPANS_PER_S;
     let started = Instant::now();
     for i in 0..requests {
@@ -65,7 +65,7 @@ fn pace(request: &Request, requests: u64) -> Paced {
         let latency_ns = u64::try_from(now.elapsed().as_nanos()).unwrap_or(u64::MAX);
         paced.latency_ns.saturating_record(latency_ns);
     }
-    paced
+    Ok(paced)
 }
 
 impl Paced {
@@ -81,16 +81,16 @@ impl Paced {
     }
 }
 
-fn histogram() -> Histogram<u64> {
-    // Three digits from 1 ns to a minute; anything longer is recorded as a minute. The bounds are
-    // right by construction; the fallback grows by itself.
-    Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap_or_else(|_| Histogram::default())
+/// Three digits from 1 ns to a minute; anything longer is recorded as a minute.
+fn histogram() -> Result<Histogram<u64>, BenchError> {
+    Ok(Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)?)
 }
 
 /// Rate of the recorded spans.
 const SPANS_PER_S: u64 = 200_000;
 /// Requests before the measured ones: callsites, page tables, first files.
 const WARM_UP_REQUESTS: u64 = 2000;
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
 const QUANTILES: [(&str, f64); 5] =
     [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999), ("p9999_us", 0.9999), ("max_us", 1.0)];
 
@@ -105,7 +105,7 @@ mod tests {
     fn requests_keep_to_their_due_times() {
         let request: Request = Arc::new(|_| std::thread::sleep(Duration::from_micros(5)));
         let started = Instant::now();
-        let paced = pace(&request, 50);
+        let paced = pace(&request, 50).unwrap();
         assert!(started.elapsed() >= Duration::from_micros(49 * 60));
         let p50_us = paced.reading().get("p50_us").unwrap();
         assert!(p50_us >= 5.0, "p50 {p50_us}");

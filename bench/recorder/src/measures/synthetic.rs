@@ -199,7 +199,7 @@ impl Maker {
 
     fn query(&mut self) -> String {
         let words = self.rng.usize(8..16);
-        let picked = (0..words).filter_map(|_| self.rng.choice(WORDS)).copied();
+        let picked = (0..words).filter_map(|_| self.rng.choice(WORDS));
         picked.collect::<Vec<_>>().join(" ")
     }
 }

@@ -5,11 +5,12 @@
 //! and cannot be told to wait; what it dropped is what the exporter never saw.
 
 use std::fs::File;
-use std::future::{Ready, ready};
+use std::future::ready;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_proto::tonic::trace::v1::TracesData;
@@ -69,11 +70,11 @@ struct Otel {
 
 impl Tracer for Otel {
     fn settle(&mut self) -> Result<(), BenchError> {
-        self.provider.force_flush().map_err(BenchError::peer("tracing-opentelemetry"))
+        flush(&self.provider)
     }
 
     fn finish(self: Box<Self>) -> Result<Kept, BenchError> {
-        self.provider.force_flush().map_err(BenchError::peer("tracing-opentelemetry"))?;
+        flush(&self.provider)?;
         self.provider.shutdown().map_err(BenchError::peer("tracing-opentelemetry"))?;
         let bytes = match &self.path {
             None => None,
@@ -85,6 +86,22 @@ impl Tracer for Otel {
         };
         Ok(Kept { spans: Some(self.exported.load(Ordering::Acquire)), bytes, dropped: None })
     }
+}
+
+/// Waits until the queue is empty. The SDK gives up after five seconds, which two million spans
+/// may well take, and refuses while an earlier order to flush is not carried out.
+fn flush(provider: &SdkTracerProvider) -> Result<(), BenchError> {
+    let mut outcome = provider.force_flush();
+    for _ in 1..FLUSH_TRIES_MAX {
+        match outcome {
+            Err(OTelSdkError::Timeout(_) | OTelSdkError::InternalFailure(_)) => {
+                std::thread::sleep(FLUSH_PAUSE);
+                outcome = provider.force_flush();
+            }
+            Ok(()) | Err(OTelSdkError::AlreadyShutdown) => break,
+        }
+    }
+    outcome.map_err(BenchError::peer("tracing-opentelemetry"))
 }
 
 #[derive(Debug)]
@@ -109,11 +126,11 @@ impl Exporter {
 }
 
 impl SpanExporter for Exporter {
-    fn export(&self, batch: Vec<SpanData>) -> Ready<OTelSdkResult> {
+    fn export(&self, batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
         ready(self.write(batch))
     }
 
-    fn shutdown_with_timeout(&self, _: std::time::Duration) -> OTelSdkResult {
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.as_mut().map_or(Ok(()), |file| file.flush().map_err(failed))
     }
@@ -122,3 +139,7 @@ impl SpanExporter for Exporter {
 fn failed(error: std::io::Error) -> OTelSdkError {
     OTelSdkError::InternalFailure(error.to_string())
 }
+
+/// A minute, at five seconds a try.
+const FLUSH_TRIES_MAX: u32 = 12;
+const FLUSH_PAUSE: Duration = Duration::from_millis(5);

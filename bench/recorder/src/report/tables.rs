@@ -1,6 +1,6 @@
 //! Tables for the terminal, or the same as Markdown.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, Table, TableStyle, presets};
 
 use crate::case::{Case, Measure, SYNC_MS, Section, Variant};
 use crate::gathered::{Figure, Gathered};
@@ -9,7 +9,7 @@ use crate::goals::Row;
 /// Prints a table for each of `sections`, and the goals.
 pub(crate) fn print(sections: &[Section], gathered: &Gathered, rows: &[Row], is_markdown: bool) {
     let preset = if is_markdown { presets::ASCII_MARKDOWN } else { presets::UTF8_HORIZONTAL_ONLY };
-    let mut show = |title: &str, lines: Vec<Vec<String>>| {
+    let show = |title: &str, lines: Vec<Vec<String>>| {
         if lines.len() > 1 {
             println!("### {title}\n\n{}\n", table(preset, lines));
         }
@@ -141,11 +141,11 @@ fn goals(rows: &[Row]) -> Vec<Vec<String>> {
 }
 
 /// The first line is the head; all columns but the first stand on the right.
-fn table(preset: &str, mut lines: Vec<Vec<String>>) -> Table {
+fn table(preset: TableStyle, mut lines: Vec<Vec<String>>) -> Table {
     let mut table = Table::new();
     let head = lines.remove(0);
     let columns = head.len();
-    table.load_preset(preset).set_header(head).add_rows(lines);
+    table.load_style(preset).set_header(head).add_rows(lines);
     for column in table.column_iter_mut().skip(1).take(columns) {
         column.set_cell_alignment(CellAlignment::Right);
     }
