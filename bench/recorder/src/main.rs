@@ -59,6 +59,9 @@ fn run(mut arguments: RunArguments) -> Result<(), BenchError> {
     if arguments.sections.is_empty() {
         arguments.sections = Section::value_variants().to_vec();
     }
+    // Children work below this folder, so that even a killed one leaves nothing behind.
+    let folder = scratch::make(&arguments.shared.scratch)?;
+    arguments.shared.scratch = folder.path().to_owned();
     let machine = report::Machine::look();
     let plan = Plan::new(&arguments.sections, arguments.rounds, &arguments.only);
     let gathered = plan.run(&arguments.shared);
@@ -70,6 +73,9 @@ fn run(mut arguments: RunArguments) -> Result<(), BenchError> {
         arguments.rounds,
         report::describe(&machine)
     );
+    if let Some(warning) = report::warning(&machine) {
+        println!("{warning}\n");
+    }
     report::print(&arguments.sections, &gathered, &rows, arguments.markdown);
     report::write(&arguments, &machine, &rows, &gathered)
 }

@@ -43,9 +43,18 @@ pub(crate) fn describe(machine: &Machine) -> String {
     )
 }
 
+/// What to know before quoting a figure measured on a busy machine.
+pub(crate) fn warning(machine: &Machine) -> Option<&'static str> {
+    (machine.load_before > LOAD_MAX).then_some(
+        "Others were working on this machine: read the ratios, and measure again when it is idle.",
+    )
+}
+
 /// Empty where the system does not say.
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
+/// Above it a neighbour takes part of a processor all the time.
+const LOAD_MAX: f64 = 0.5;
 const CLOCKSOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";

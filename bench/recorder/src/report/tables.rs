@@ -1,6 +1,6 @@
 //! Tables for the terminal, or the same as Markdown.
 
-use comfy_table::{CellAlignment, Table, TableStyle, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle, presets};
 
 use crate::case::{Case, Measure, SYNC_MS, Section, Variant};
 use crate::gathered::{Figure, Gathered};
@@ -8,7 +8,11 @@ use crate::goals::Row;
 
 /// Prints a table for each of `sections`, and the goals.
 pub(crate) fn print(sections: &[Section], gathered: &Gathered, rows: &[Row], is_markdown: bool) {
-    let preset = if is_markdown { presets::ASCII_MARKDOWN } else { presets::UTF8_HORIZONTAL_ONLY };
+    let preset = if is_markdown {
+        presets::ASCII_MARKDOWN
+    } else {
+        presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none())
+    };
     let show = |title: &str, lines: Vec<Vec<String>>| {
         if lines.len() > 1 {
             println!("### {title}\n\n{}\n", table(preset, lines));
