@@ -11,7 +11,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 .PHONY: build
 build: ## build the binary (the first time compiles DataFusion: half an hour or more on two cores)
@@ -43,3 +43,10 @@ docs: ## write the generated pages of docs/ anew
 install: ## install an optimised binary into ~/.cargo/bin
 	@scripts/setup build
 	cargo install --locked --path .
+
+ROUNDS ?= $(if $(QUICK),2,5)
+.PHONY: bench-recorder
+bench-recorder: ## the recorder beside its peers, interleaved: ROUNDS=, QUICK=1, SECTIONS="hot e2e"
+	@scripts/setup build
+	cargo build --locked --release --manifest-path bench/recorder/Cargo.toml
+	"$(CARGO_TARGET_DIR)/release/recorder-bench" --rounds $(ROUNDS) $(if $(QUICK),--quick) $(SECTIONS)
