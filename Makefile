@@ -29,10 +29,14 @@ lint: ## formatting and lints
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: test
-test: ## everything CI checks, with a real PostgreSQL + pgvector, a real MiniLM and an S3 server
+test: ## everything CI checks, with a real PostgreSQL + pgvector, and a real MiniLM
 	@scripts/setup test
 	$(MAKE) --no-print-directory lint
 	source "$$(scripts/setup env)" && cargo test --locked --workspace
+
+.PHONY: test-s3
+test-s3: ## the cloud backends (a second HTTP stack, so a build of its own) against a local S3 server
+	@scripts/setup test
 	source "$$(scripts/setup env)" && cargo test --locked -p retake-recorder --features cloud --test s3
 
 .PHONY: docs

@@ -192,7 +192,7 @@ fn open(
             cursor.write(journal, Kind::Open, |body| {
                 body.push(key);
                 body.push(parent);
-                body.is_cut_short |= callsite.content != 0;
+                body.is_cut_short |= callsite.content | callsite.secret != 0;
                 let types = body.reserve(u64::from(callsite.number));
                 for _ in 0..field::more_words(callsite.fields) {
                     body.push(0);
@@ -242,9 +242,9 @@ fn open_long(
     values: &[FieldArg<'_>],
 ) {
     let address = std::ptr::from_ref(site) as usize;
-    let written = state
-        .callsite(address, || definition(site))
-        .and_then(|callsite| layer::fields::write_long(state, head, callsite, values));
+    let written = state.callsite(address, || definition(site)).and_then(|callsite| {
+        layer::fields::write_long(state, head, (callsite, site.fields), values)
+    });
     if let Err(refused) = written {
         layer::lose_span(state, head[0], layer::cause(refused));
     }

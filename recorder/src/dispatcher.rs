@@ -92,11 +92,12 @@ impl Dispatcher {
 
     /// Emits an event that happened at `time_unix_ns`.
     pub fn emit_at(&self, time_unix_ns: i64, body: &EventBody) -> Offered {
-        self.shared.door.with(|state| state.emit(time_unix_ns, body)).unwrap_or_else(|| {
+        let body = self.shared.target.policy.redactor().scrub_event(body);
+        self.shared.door.with(|state| state.emit(time_unix_ns, &body)).unwrap_or_else(|| {
             self.shared
                 .target
                 .journal
-                .count_loss(DropCause::Finished, matches!(body, EventBody::SpanOpened(_)));
+                .count_loss(DropCause::Finished, matches!(*body, EventBody::SpanOpened(_)));
             Offered::Dropped(DropCause::Finished)
         })
     }

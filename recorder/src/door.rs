@@ -232,13 +232,16 @@ pub(crate) struct ThreadState {
     /// The span whose entry was not recorded and that was just left: when it ends now, it was
     /// busy throughout.
     pub(crate) last_left: Cell<u64>,
-    callsites: UnsafeCell<[Option<(usize, Arc<Callsite>)>; CALLSITES_CACHED]>,
+    callsites: UnsafeCell<[Option<CachedCallsite>; CALLSITES_CACHED]>,
     has_earlier: Cell<bool>,
     earlier: RefCell<Vec<ThreadState>>,
     slots: RefCell<Vec<u32>>,
     /// Where they go when the thread ends.
     slot_pool: Option<Arc<Mutex<Vec<u32>>>>,
 }
+
+/// A callsite and the address of its static description.
+type CachedCallsite = (usize, Arc<Callsite>);
 
 /// A span that is entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,6 +257,7 @@ pub(crate) struct KnownCallsite {
     pub(crate) number: u32,
     pub(crate) fields: usize,
     pub(crate) content: u64,
+    pub(crate) secret: u64,
     pub(crate) is_polled: bool,
 }
 
@@ -446,13 +450,19 @@ impl ThreadState {
 impl KnownCallsite {
     /// Stands for the callsite of an update, which is not known to who writes it.
     pub(crate) const fn unknown() -> Self {
-        Self { number: u32::MAX, fields: 0, content: 0, is_polled: false }
+        Self { number: u32::MAX, fields: 0, content: 0, secret: 0, is_polled: false }
     }
 
     /// Whether the field holds content that the capture policy governs.
     #[inline]
     pub(crate) const fn is_content(self, index: usize) -> bool {
         index < 64 && self.content >> index & 1 != 0
+    }
+
+    /// Whether the field's name says that its value is a secret.
+    #[inline]
+    pub(crate) const fn is_secret(self, index: usize) -> bool {
+        index < 64 && self.secret >> index & 1 != 0
     }
 
     pub(crate) const fn is_unknown(self) -> bool {
@@ -465,6 +475,7 @@ impl KnownCallsite {
             number: callsite.number,
             fields: callsite.fields,
             content: callsite.content,
+            secret: callsite.secret,
             is_polled: callsite.is_polled.load(Ordering::Relaxed),
         }
     }
@@ -482,6 +493,7 @@ impl Drop for ThreadState {
 }
 
 /// The states of a thread.
+#[expect(clippy::vec_box, reason = "pointers to states must survive the vector's growth")]
 #[derive(Default)]
 struct States(Vec<Box<ThreadState>>);
 

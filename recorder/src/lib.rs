@@ -33,9 +33,9 @@ pub mod reader;
 pub mod recorder;
 pub mod recover;
 pub mod redact;
-pub mod sampler;
 #[cfg(feature = "remote")]
 pub mod remote;
+pub mod sampler;
 pub mod seal;
 pub mod store;
 pub mod subscriber;

@@ -328,9 +328,9 @@ impl Recorder {
         let (reply, answer) = crossbeam_channel::bounded(1);
         let sent = self.command(Command::Finish(status, reply));
         let thread = self.thread.lock().take();
-        let summary = sent.ok().and_then(|()| match at_most {
-            Some(at_most) => Some(answer.recv_timeout(at_most).map_err(|error| error.is_timeout())),
-            None => Some(answer.recv().map_err(|_| false)),
+        let summary = sent.ok().map(|()| match at_most {
+            Some(at_most) => answer.recv_timeout(at_most).map_err(|error| error.is_timeout()),
+            None => answer.recv().map_err(|_| false),
         });
         match summary {
             Some(Ok(summary)) => {

@@ -197,7 +197,6 @@ fn child_that_records() {
 /// environment, log messages, errors, and the message of a `Debug` that panics.
 /// Guarantees: P1 - none is in a file, a decoded table, the journal, or on stderr.
 #[test]
-#[ignore = "needs Redactor::scrub in the layer and catch_quietly around Debug"]
 fn canaries_outside_content_stay_out() {
     let folder = tempfile::tempdir().unwrap();
     let child = Command::new(std::env::current_exe().unwrap())

@@ -89,7 +89,8 @@ async fn run_ingest(
     let request = IngestRequest { roots, ..IngestRequest::default() };
     let outcome = ingest(request, &deps, &progress, cancel.clone()).await;
     progress.finish();
-    let recorded = recording.finish(context, status(outcome.is_err() || cancel.is_cancelled())).await;
+    let recorded =
+        recording.finish(context, status(outcome.is_err() || cancel.is_cancelled())).await;
     let report = recorded.outcome(outcome)?;
     match context.format_or(Format::Table) {
         Format::Json => print_json(&render::ingest_json(&run_id, &report))?,
@@ -169,7 +170,8 @@ async fn run_eval(
     let request = EvalRequest { questions, output: output.clone(), workers: settings.workers };
     let outcome = evaluate(&request, &engine, &progress, cancel.clone()).await;
     progress.finish();
-    let recorded = recording.finish(context, status(outcome.is_err() || cancel.is_cancelled())).await;
+    let recorded =
+        recording.finish(context, status(outcome.is_err() || cancel.is_cancelled())).await;
     let report: EvalReport = recorded.outcome(outcome)?;
     match context.format_or(Format::Table) {
         Format::Json => print_json(&serde_json::json!({

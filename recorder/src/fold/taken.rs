@@ -58,12 +58,18 @@ impl FoldedRows {
     /// traces' first start. Smaller files, and a trace is read from neighbouring pages.
     pub(crate) fn span_columns(&self) -> SpanColumns {
         let mut columns = SpanColumns::new(&self.run_id, &self.service, &BUILT_IN);
+        self.fill(&mut columns);
+        columns
+    }
+
+    /// The same into columns of the same run, whose memory is used again.
+    pub(crate) fn fill(&self, columns: &mut SpanColumns) {
+        columns.clear();
         for index in clustered(&self.spans) {
             if let Some(span) = self.spans.get(index as usize) {
-                self.push(span, &mut columns);
+                self.push(span, columns);
             }
         }
-        columns
     }
 
     fn push(&self, span: &HeldSpan, columns: &mut SpanColumns) {

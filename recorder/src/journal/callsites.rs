@@ -11,6 +11,8 @@ use retake_schemas::mapping::BUILT_IN;
 use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 
+use crate::redact;
+
 /// What a reader must know of a callsite. Stands in the journal once, before its first use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CallsiteDef {
@@ -32,6 +34,8 @@ pub(crate) struct Callsite {
     pub(crate) fields: usize,
     /// Bit `i`: field `i` holds content (a prompt, an answer) that the capture policy governs.
     pub(crate) content: u64,
+    /// Bit `i`: the name of field `i` says that its value is a secret.
+    pub(crate) secret: u64,
     /// Its spans are entered more than once (futures): entries and exits are recorded, so that
     /// their busy time is known. Learned from the first such span.
     pub(crate) is_polled: AtomicBool,
@@ -66,16 +70,15 @@ impl Callsites {
         let number = u32::try_from(known.len()).unwrap_or(u32::MAX);
         let definition = define();
         write(number, &definition)?;
-        let content = definition
-            .fields
-            .iter()
-            .take(u64::BITS as usize)
-            .enumerate()
-            .filter(|(_, name)| is_content(&definition.target, name))
-            .fold(0, |mask, (index, _)| mask | 1 << index);
+        let mask = |is: &dyn Fn(&str) -> bool| {
+            let fields = definition.fields.iter().take(u64::BITS as usize).enumerate();
+            fields.filter(|(_, name)| is(name)).fold(0, |mask, (index, _)| mask | 1 << index)
+        };
+        let content = mask(&|name| is_content(&definition.target, name));
+        let secret = mask(&redact::is_secret_key);
         let fields = definition.fields.len();
         let is_polled = AtomicBool::new(false);
-        let callsite = Arc::new(Callsite { number, fields, content, is_polled });
+        let callsite = Arc::new(Callsite { number, fields, content, secret, is_polled });
         known.insert(address, Arc::clone(&callsite));
         Ok(callsite)
     }

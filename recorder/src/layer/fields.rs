@@ -15,7 +15,7 @@ use crate::direct::FieldArg;
 use crate::door::{KnownCallsite, Target, ThreadState};
 use crate::journal::record::{self, Kind, field};
 use crate::journal::{Body, CallsiteDef, Journal, Offered, Place, Refused};
-use crate::redact::quiet::catch_quietly;
+use crate::redact::{catch_quietly, is_secret_key};
 
 /// Something whose fields can be visited: attributes of a span, values of an update, an event.
 pub(crate) trait Fields {
@@ -161,7 +161,7 @@ pub(crate) fn write_update(
 pub(crate) fn write_long(
     state: &ThreadState,
     head: [u64; 2],
-    callsite: KnownCallsite,
+    (callsite, names): (KnownCallsite, &[&str]),
     values: &[FieldArg<'_>],
 ) -> Result<(), Refused> {
     let mut collected = Collected { state, callsite, values: Vec::new(), is_truncated: false };
@@ -172,7 +172,14 @@ pub(crate) fn write_long(
             FieldArg::F64(v) => OwnedField::Word(field::F64, v.to_bits()),
             FieldArg::Bool(v) => OwnedField::Bool(v),
             FieldArg::Str(text) => {
-                collected.text_at(index, callsite.is_content(index), text);
+                let redactor = state.target.policy.redactor();
+                let name = names.get(index).copied().unwrap_or_default();
+                let is_content = callsite.is_content(index);
+                if callsite.is_secret(index) && !is_content {
+                    collected.text_at(index, false, &redactor.scrub_attribute(name, text));
+                } else {
+                    collected.text_at(index, is_content, text);
+                }
                 continue;
             }
         };
@@ -251,6 +258,12 @@ impl<'a> FieldWriter<'a> {
     }
 
     #[cold]
+    fn secret(&mut self, field: &Field, text: &str) {
+        let redactor = self.state.target.policy.redactor();
+        self.text(field.index(), &redactor.scrub_attribute(field.name(), text));
+    }
+
+    #[cold]
     fn content(&mut self, index: usize, text: &str) {
         // The payload is a record of its own and must not go into the middle of this one.
         let reference = self.state.while_busy(|| keep_content(self.state, text));
@@ -299,6 +312,8 @@ impl Visit for FieldWriter<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         if is_content(self.callsite, field) {
             self.content(field.index(), value);
+        } else if is_secret(self.callsite, field) {
+            self.secret(field, value);
         } else {
             self.text(field.index(), value);
         }
@@ -312,6 +327,11 @@ impl Visit for FieldWriter<'_> {
         if is_content(self.callsite, field) {
             let text = self.state.while_busy(|| formatted(value));
             self.content(field.index(), &text);
+            return;
+        }
+        if is_secret(self.callsite, field) {
+            let text = self.state.while_busy(|| formatted(value));
+            self.secret(field, &text);
             return;
         }
         if !self.begin(field.index(), field::STR) {
@@ -393,7 +413,13 @@ impl Collected<'_> {
     }
 
     fn text(&mut self, field: &Field, text: &str) {
-        self.text_at(field.index(), is_content(self.callsite, field), text);
+        if is_secret(self.callsite, field) {
+            let redactor = self.state.target.policy.redactor();
+            let text = redactor.scrub_attribute(field.name(), text);
+            self.text_at(field.index(), false, &text);
+        } else {
+            self.text_at(field.index(), is_content(self.callsite, field), text);
+        }
     }
 
     fn text_at(&mut self, index: usize, is_content: bool, text: &str) {
@@ -462,6 +488,14 @@ fn is_content(callsite: KnownCallsite, field: &Field) -> bool {
         return BUILT_IN.is_content(field.name());
     }
     callsite.is_content(field.index())
+}
+
+#[inline]
+fn is_secret(callsite: KnownCallsite, field: &Field) -> bool {
+    if callsite.is_unknown() {
+        return is_secret_key(field.name());
+    }
+    callsite.is_secret(field.index())
 }
 
 /// A value's text; a note when its own `Debug` fails or panics.

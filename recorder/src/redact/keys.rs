@@ -86,6 +86,12 @@ pub(super) fn secret_of(key: &str, text: &str) -> Option<&'static str> {
     (has_word(text) && (*name != "token" || is_opaque(text))).then_some(name)
 }
 
+/// Whether an attribute of this key may hold a secret whatever its form.
+pub(crate) fn is_secret_key(key: &str) -> bool {
+    // A value that every rule for secrets of a key accepts.
+    secret_of(key, "Zk3vQ9xT7mB2rW5y").is_some()
+}
+
 /// One detector.
 struct Key {
     name: &'static str,

@@ -21,7 +21,7 @@ pub(super) struct Gpus {
 enum State {
     #[default]
     NotAsked,
-    Answers(Nvml),
+    Answers(Box<Nvml>),
     Absent,
 }
 
@@ -43,7 +43,7 @@ impl Gpus {
             Some(path) => Nvml::builder().lib_path(path).init(),
             None => Nvml::init(),
         };
-        opened.map_or(State::Absent, State::Answers)
+        opened.map_or(State::Absent, |library| State::Answers(Box::new(library)))
     }
 }
 

@@ -21,6 +21,7 @@ use retake_schemas::tables::TableName;
 
 pub(crate) use carry::read_carry;
 
+use crate::columns::SpanColumns;
 use crate::fold::{Carried, FoldedRows, SpanCounts};
 use crate::journal::LanePositions;
 use crate::store::{StoreError, sync_dir, write_manifest};
@@ -34,6 +35,8 @@ pub(crate) struct Sealer {
     next: u64,
     /// Threads that encode spans.
     threads: usize,
+    /// Memory for the spans of a segment, used again by the next.
+    columns: Option<SpanColumns>,
 }
 
 impl Sealer {
@@ -45,7 +48,13 @@ impl Sealer {
             .chain(manifest.carry.as_ref().map(|c| c.file.as_str()))
             .filter_map(|file| file.rsplit_once('-')?.1.split('.').next()?.parse::<u64>().ok())
             .max();
-        Self { folder: folder.to_owned(), manifest, next: used.map_or(1, |n| n + 1), threads: 1 }
+        Self {
+            folder: folder.to_owned(),
+            manifest,
+            next: used.map_or(1, |n| n + 1),
+            threads: 1,
+            columns: None,
+        }
     }
 
     pub(crate) fn manifest(&self) -> &Manifest {
@@ -85,12 +94,18 @@ impl Sealer {
 }
 
 impl Sealer {
-    fn spans(&self, rows: &FoldedRows, number: u64) -> Result<Option<Segment>, StoreError> {
+    fn spans(&mut self, rows: &FoldedRows, number: u64) -> Result<Option<Segment>, StoreError> {
         if rows.span_count() == 0 {
             return Ok(None);
         }
-        let columns = rows.span_columns();
-        segment::write_spans(&self.folder, number, &columns, self.threads).map(Some)
+        let columns = match &mut self.columns {
+            Some(columns) => {
+                rows.fill(columns);
+                columns
+            }
+            none => none.insert(rows.span_columns()),
+        };
+        segment::write_spans(&self.folder, number, columns, self.threads).map(Some)
     }
 
     fn table(

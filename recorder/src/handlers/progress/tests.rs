@@ -95,7 +95,7 @@ fn a_failure_passed_on_is_one_error_and_a_loss_is_shown() {
         (11, update(5, "retake.cancelled", "true")),
         (12, close(5, Status::Error)),
         (13, open(6, None, "still open")),
-        (14, EventBody::Gap(Gap { dropped: 7, cause: DropCause::JournalFull })),
+        (14, EventBody::Gap(Gap { dropped: 7, spans: 0, cause: DropCause::JournalFull })),
     ]);
     assert_eq!((live.errors, live.dropped, live.open_spans), (3, 7, 1));
 }
