@@ -304,7 +304,7 @@ pub(crate) fn load_tail(
     let from = EventSeq(manifest.sealed_below);
     let timeline = Timeline::new(start, ticks_per_ns);
     let mut fold = Fold::new(&manifest.run_id, &manifest.facts.service, from, timeline);
-    fold.resume(&manifest.accounting);
+    fold.resume(&manifest.accounting, manifest.last_unix_ns);
     let mut damage = Vec::new();
     match manifest.carry.as_ref().map(|entry| read_carry(folder, entry)) {
         Some(Ok(carried)) => fold.take_over(carried),

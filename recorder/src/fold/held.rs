@@ -207,7 +207,7 @@ impl HeldSpan {
     pub(super) fn exit(&mut self, time: i64) {
         if let Busy::Polled { sum_ns, entered, since_unix_ns } = &mut self.busy {
             if *entered == 1 {
-                *sum_ns = sum_ns.saturating_add((time - *since_unix_ns).max(0));
+                *sum_ns = sum_ns.saturating_add(time.saturating_sub(*since_unix_ns).max(0));
             }
             *entered = entered.saturating_sub(1);
         }
@@ -258,8 +258,9 @@ impl HeldSpan {
 
     /// The run ended, or the process died, before the span did.
     pub(super) fn abandon(&mut self, last_unix_ns: i64) {
-        self.end_unix_ns = Some(last_unix_ns.max(self.start_unix_ns));
-        self.exit(last_unix_ns);
+        let end = last_unix_ns.max(self.start_unix_ns);
+        self.end_unix_ns = Some(end);
+        self.exit(end);
         if matches!(self.busy, Busy::Throughout) {
             self.busy = Busy::Unknown;
         }

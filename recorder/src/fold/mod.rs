@@ -116,8 +116,9 @@ impl Fold {
         }
     }
 
-    /// Takes over the counts of the last seal.
-    pub(crate) fn resume(&mut self, sealed: &Accounting) {
+    /// Takes over the counts and the latest time of the last seal.
+    pub(crate) fn resume(&mut self, sealed: &Accounting, last_unix_ns: i64) {
+        self.last_unix_ns = last_unix_ns;
         self.spans_opened = sealed.spans_opened;
         self.spans_closed = sealed.spans_closed;
         self.spans_dropped = sealed.spans_dropped;

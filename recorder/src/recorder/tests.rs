@@ -100,6 +100,34 @@ fn a_run_in_several_seals_reads_as_one() {
     assert!(store.verify(&run_id).unwrap().is_sound());
 }
 
+/// Scenario: the process dies when everything is sealed but a span that is still open.
+/// Guarantees: J1, J3 - it becomes an unfinished row that ends when the run was last heard of.
+#[test]
+fn a_span_open_since_the_last_seal_is_recovered_from_the_carry_file() {
+    let (folder, store) = store();
+    let recorder = RecorderBuilder::new("t", "svc").start(&store).unwrap();
+    let run_id = recorder.run_id().clone();
+    let subscriber = recorder.subscriber();
+    tracing::subscriber::with_default(subscriber, || {
+        let open = tracing::info_span!("open", x = 1u64);
+        let other = tracing::info_span!("other");
+        let _entered = open.enter();
+        drop(other);
+        recorder.seal().unwrap();
+        let copied = tempfile::tempdir().unwrap();
+        copy(folder.path(), copied.path());
+        let copied = Store::open(copied.path()).unwrap();
+        // A copied lock is nobody's, so this is what a dead process leaves.
+        let outcome = copied.recover().unwrap();
+        assert_eq!(outcome.repaired[0].unfinished_spans, 1, "{outcome:?}");
+        let rows: Vec<SpanRow> = RunReader::open(&copied, &run_id).unwrap().rows().unwrap();
+        let row = rows.iter().find(|row| row.name == "open").unwrap();
+        assert_eq!((row.status.as_str(), row.flags.as_deref()), ("unfinished", Some("unfinished")));
+        assert!(row.duration_ns >= 0 && row.busy_ns <= Some(row.duration_ns), "{row:?}");
+        assert_eq!(row.attributes.as_deref(), Some(r#"{"x":1}"#));
+    });
+}
+
 #[test]
 fn a_live_run_can_be_read_before_anything_is_sealed() {
     let (_folder, store) = store();

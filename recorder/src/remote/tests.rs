@@ -280,7 +280,9 @@ async fn a_hostile_manifest_reaches_nothing_outside_its_run() {
         objects.put(&remote.path(&run_id, MANIFEST_FILE), PutPayload::from(bytes)).await.unwrap();
         let (_there, there) = store();
         let error = remote.pull(&there, &run_id, &silent).await.unwrap_err();
-        assert!(error.to_string().contains("no file of a run is called that"), "{error}");
+        let said = error.to_string();
+        let is_named = ["no file of a run is called that", "no file of this folder"];
+        assert!(is_named.iter().any(|reason| said.contains(reason)), "{said}");
         assert_eq!(std::fs::read_dir(there.runs_dir()).unwrap().count(), 0);
     }
 }
