@@ -74,7 +74,8 @@ impl Cursor {
         kind: Kind,
         fill: impl FnOnce(&mut Body),
     ) -> Result<(), Refused> {
-        if (self.end as usize) - (self.position as usize) < MARGIN_BYTES {
+        let margin = if matches!(kind, Kind::Close) { CLOSE_BYTES } else { MARGIN_BYTES };
+        if (self.end as usize) - (self.position as usize) < margin {
             self.next_chunk(journal, kind, CHUNK_WORDS)?;
         }
         // SAFETY: the margin leaves room for header and ticks.
@@ -305,6 +306,9 @@ impl std::fmt::Write for TextInPlace<'_> {
     }
 }
 
+/// Room that the end of a span needs. The margin that other records leave has room for some forty
+/// of them, so a thread can end its spans even when there is no other chunk.
+const CLOSE_BYTES: usize = 24;
 /// Room that must be left in a chunk for a record to be started there: most fit.
 const MARGIN_BYTES: usize = 1024;
 /// Length and padding of a text.

@@ -271,7 +271,7 @@ impl Journal {
         }
         let bytes = (words + ring::CHUNK_HEADER_WORDS) * 8;
         if bytes <= ring::CHUNK_BYTES {
-            return self.pool.take(kind, &self.limits, || self.is_closed());
+            return self.pool.take(kind, &self.limits, &self.clock, || self.is_closed());
         }
         self.pool.take_large(bytes, &self.limits, &self.clock)
     }

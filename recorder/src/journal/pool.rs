@@ -46,6 +46,7 @@ impl Pool {
         &self,
         kind: Kind,
         limits: &JournalLimits,
+        clock: &Clock,
         is_closed: impl Fn() -> bool,
     ) -> Result<Chunk, DropCause> {
         let mut ring = self.ring.lock();
@@ -58,6 +59,16 @@ impl Pool {
                 && let Some(chunk) = ring.take()
             {
                 return Ok(chunk);
+            }
+            // The writer thread adds files ahead of need. A burst that outruns it is worth a
+            // fraction of a millisecond once a mebibyte; losing it would not be.
+            if ring.bytes() + GROWTH_BYTES_MIN <= limits.journal_bytes_max {
+                drop(ring);
+                let has_grown = self.grow(GROWTH_BYTES_MIN, limits, clock);
+                ring = self.ring.lock();
+                if has_grown {
+                    continue;
+                }
             }
             let cause = if self.disk_failed.lock().is_some() {
                 DropCause::Disk
@@ -104,19 +115,28 @@ impl Pool {
 
     /// Adds a file when few chunks are left.
     pub(super) fn grow_ahead(&self, limits: &JournalLimits, clock: &Clock) {
+        let next_bytes = {
+            let ring = self.ring.lock();
+            let next_bytes = (ring.bytes() / 2).clamp(GROWTH_BYTES_MIN, FILE_BYTES_MAX);
+            let free = ring.free_count() as u64 * CHUNK_BYTES as u64;
+            if free * 2 > next_bytes {
+                return;
+            }
+            next_bytes
+        };
+        self.grow(next_bytes, limits, clock);
+    }
+
+    /// Adds a file, within the limit; `false` when that cannot be.
+    fn grow(&self, bytes: u64, limits: &JournalLimits, clock: &Clock) -> bool {
         let (path, header) = {
             let mut ring = self.ring.lock();
-            let free = ring.free_count() as u64 * CHUNK_BYTES as u64;
-            let next_bytes = (ring.bytes() / 2).clamp(CHUNK_BYTES as u64 * 2, FILE_BYTES_MAX);
-            let room = limits.journal_bytes_max.saturating_sub(ring.bytes());
-            if free * 2 > next_bytes || next_bytes > room {
-                return;
+            let is_too_much = ring.bytes() + bytes > limits.journal_bytes_max;
+            let has_failed = self.disk_failed.lock().is_some_and(|at| at.elapsed() < DISK_RETRY);
+            if is_too_much || has_failed {
+                return false;
             }
-            let retry = self.disk_failed.lock().is_some_and(|at| at.elapsed() < DISK_RETRY);
-            if retry {
-                return;
-            }
-            (ring.next_path(), ring_header(chunks_of(next_bytes), CHUNK_BYTES, clock))
+            (ring.next_path(), ring_header(chunks_of(bytes), CHUNK_BYTES, clock))
         };
         let memory = match path {
             // Outside the lock: allocating may take milliseconds.
@@ -128,8 +148,12 @@ impl Pool {
                 *self.disk_failed.lock() = None;
                 let _ = self.ring.lock().add(memory);
                 self.returned.notify_all();
+                true
             }
-            Err(_) => *self.disk_failed.lock() = Some(Instant::now()),
+            Err(_) => {
+                *self.disk_failed.lock() = Some(Instant::now());
+                false
+            }
         }
     }
 
@@ -180,6 +204,8 @@ fn reserve(ring: &Ring) -> usize {
     ((ring.bytes() / CHUNK_BYTES as u64 / 8) as usize).clamp(1, 8)
 }
 
+/// Smallest file that is added.
+const GROWTH_BYTES_MIN: u64 = 1 << 20;
 /// Largest file of ordinary chunks: allocating it holds the writer thread up for milliseconds.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Largest record: contents are cut far below it.

@@ -373,3 +373,91 @@ const START_A: u64 = 0x9E37_79B9_7F4A_7C15;
 const START_B: u64 = 0xC2B2_AE3D_27D4_EB4F;
 const MULTIPLIER_A: u64 = 0xD6E8_FEB8_6659_FD93;
 const MULTIPLIER_B: u64 = 0xA076_1D64_78BD_642F;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Records one after the other, as a chunk holds them.
+    fn words(records: &[(u8, Vec<u64>)], seed: u64) -> Vec<u64> {
+        let mut words = Vec::new();
+        for (flags, body) in records {
+            let kind = if body.len() >= 4 { Kind::Open } else { Kind::Close };
+            words.push(header(seed, kind, *flags, body));
+            words.extend(body);
+        }
+        words.push(0);
+        words
+    }
+
+    fn read_all(words: &[u64], seed: u64) -> Result<Vec<(u64, Vec<u64>)>, RecordError> {
+        let (mut at, mut records) = (0, Vec::new());
+        while let Some((record, next)) = read(words, at, seed)? {
+            records.push((record.ticks, record.rest.to_vec()));
+            at = next;
+        }
+        Ok(records)
+    }
+
+    fn record() -> impl Strategy<Value = (u8, Vec<u64>)> {
+        (0..4u8, prop::collection::vec(any::<u64>(), 2..12))
+    }
+
+    /// Guarantees: J5 - every single flipped bit of a chunk's records is an error, or ends the
+    /// chunk early, and never reads as another record.
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let seed = seed(3, 9);
+        let body = |n: u64| (0, (0..n).map(|i| i.wrapping_mul(0x1234_5678_9ABC_DEF1)).collect());
+        let good = words(&[body(6), body(2), body(11), body(3)], seed);
+        let expected = read_all(&good, seed).unwrap();
+        assert_eq!(expected.len(), 4);
+        for bit in 0..good.len() * 64 {
+            let mut bad = good.clone();
+            bad[bit / 64] ^= 1 << (bit % 64);
+            if let Ok(found) = read_all(&bad, seed) {
+                assert!(expected.starts_with(&found), "bit {bit}");
+            }
+        }
+    }
+
+    proptest! {
+        /// Guarantees: J4 - what was written is read back, each once, in order.
+        #[test]
+        fn records_survive(records in prop::collection::vec(record(), 0..20), seed in any::<u64>()) {
+            let found = read_all(&words(&records, seed), seed).unwrap();
+            let expected: Vec<_> =
+                records.into_iter().map(|(_, body)| (body[0], body[1..].to_vec())).collect();
+            prop_assert_eq!(found, expected);
+        }
+
+        /// Guarantees: J5 - records of another lane, or of an earlier use of the chunk, never pass.
+        #[test]
+        fn records_of_another_use_never_pass(record in record(), lane in 0..9u32, epoch in 1..99u32) {
+            let there = words(&[record], seed(lane, epoch));
+            prop_assert!(read_all(&there, seed(lane, epoch + 1)).is_err());
+            prop_assert!(read_all(&there, seed(lane + 1, epoch)).is_err());
+        }
+
+        /// Guarantees: F1 - no words panic the reader.
+        #[test]
+        fn no_words_panic_the_reader(
+            words in prop::collection::vec(any::<u64>(), 0..60), at in 0..80usize, kind in 0..16u64,
+        ) {
+            let _ = read(&words, at, 0);
+            let _ = fields(&words, 40).count();
+            let _ = inline_fields(&words).count();
+            // A header that passes leads into everything behind it.
+            let mut framed = words.clone();
+            if let Some((first, body)) = framed.split_first_mut() {
+                let count = (body.len() as u64 + 1) & 0xFFFF;
+                let low = count | kind << 16;
+                *first = low | u64::from(checksum(low, body)) << 32;
+            }
+            if let Ok(Some((record, _))) = read(&framed, 0, 0) {
+                let _ = payload(&record);
+            }
+        }
+    }
+}

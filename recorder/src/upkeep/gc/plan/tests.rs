@@ -261,7 +261,15 @@ proptest! {
 
     /// Guarantees: what one collection left, the next leaves too.
     #[test]
-    fn doing_it_twice_removes_nothing_more(runs in any_history(), criteria in any_criteria()) {
+    fn doing_it_twice_removes_nothing_more(mut runs in any_history(), criteria in any_criteria()) {
+        // A run replays one that was there before it, so no two replay each other.
+        let started: Vec<_> = runs.iter().map(|r| (r.run_id.clone(), r.started_unix_ns)).collect();
+        for run in &mut runs {
+            let is_earlier = |id: &RunId| {
+                started.iter().any(|(other, at)| other == id && *at < run.started_unix_ns)
+            };
+            run.replay_of = run.replay_of.take().filter(is_earlier);
+        }
         let first = plan(&runs, &criteria, NOW);
         let gone: BTreeSet<_> = first.iter().filter(|d| d.removes()).map(|d| &d.run_id).collect();
         let rest: Vec<_> = runs.iter().filter(|r| !gone.contains(&r.run_id)).cloned().collect();
