@@ -1,13 +1,13 @@
 //! Records what a program does into crash-safe journals and digest-checked Parquet.
 //!
 //! ```text
-//! tracing span/event ─► RecorderLayer ─┐
-//! Dispatcher::emit ────────────────────┴► lane (mapped journal) ─► writer thread ─► handlers
-//!                                                                      └► fold ─► seal ─► Parquet
+//! tracing span/event ─► RecorderLayer or RecorderSubscriber ─┐
+//! span!, Dispatcher::emit ───────────────────────────────────┴► lanes (mapped) ─► writer thread
+//!                                        handlers ◄─ drain ─► fold ─► seal ─► Parquet
 //! ```
 //!
-//! What the instrumented program pays is encoding the event and copying it into a memory-mapped
-//! file under a lock; from then on a killed process cannot lose it. Folding, sealing and handlers
+//! What the instrumented program pays is copying the fields into a lane of its own thread, in a
+//! memory-mapped file; from then on a killed process cannot lose them. Folding, sealing and handlers
 //! run on threads of the recorder. A recording failure never breaks the program: it is counted,
 //! stated in the run as a `Gap`, and shown.
 //!

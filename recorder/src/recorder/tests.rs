@@ -128,6 +128,35 @@ fn a_span_open_since_the_last_seal_is_recovered_from_the_carry_file() {
     });
 }
 
+/// Scenario: a power cut after a flush takes the mapped lanes with it, and then also the end of
+/// the durable journal.
+/// Guarantees: J2 - what was flushed is recovered from the durable journal alone.
+#[test]
+fn what_was_flushed_survives_without_the_mapped_lanes() {
+    let (folder, store) = store();
+    let settings = RecordSettings { sync: SyncPolicy::Batch, ..RecordSettings::default() };
+    let recorder =
+        RecorderBuilder::new("t", "svc").record_settings(settings).start(&store).unwrap();
+    let run_id = recorder.run_id().clone();
+    for text in ["one", "two", "three"] {
+        recorder.dispatcher().emit(&note(text));
+    }
+    let durable = recorder.flush().unwrap();
+    assert_eq!(recorder.durable_below(), durable);
+    let copied = tempfile::tempdir().unwrap();
+    copy(folder.path(), copied.path());
+    let copied = Store::open(copied.path()).unwrap();
+    let journal = copied.run_dir(&run_id).join("journal");
+    for path in crate::journal::journal_files(&journal).unwrap() {
+        if path.extension().is_some_and(|extension| extension == "lanes") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    copied.recover().unwrap();
+    assert_eq!(notes(&copied, &run_id), ["one", "two", "three"]);
+    assert_eq!(recorder.finish(RunStatus::Finished).unsealed, None);
+}
+
 #[test]
 fn a_live_run_can_be_read_before_anything_is_sealed() {
     let (_folder, store) = store();

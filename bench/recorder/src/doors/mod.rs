@@ -12,7 +12,7 @@ use std::path::Path;
 use retake_recorder::{Recorder, RecorderBuilder, Store};
 use retake_schemas::RunId;
 use retake_schemas::event::RunStatus;
-use retake_schemas::settings::RecordSettings;
+use retake_schemas::settings::{RecordSettings, SyncPolicy};
 use retake_schemas::tables::TableName;
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -140,6 +140,7 @@ fn sealed_spans(store: &Store, run_id: &RunId) -> Result<(u64, u64), BenchError>
 fn settings(setup: &Setup<'_>) -> RecordSettings {
     let mut settings = RecordSettings::default();
     if let Some(sync_ms) = setup.sync_ms {
+        settings.sync = if sync_ms == 0 { SyncPolicy::Never } else { SyncPolicy::Interval };
         settings.sync_ms = sync_ms;
     }
     if setup.pressure == Pressure::Block {
