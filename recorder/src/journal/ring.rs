@@ -306,8 +306,14 @@ impl Ring {
     /// the memory was made for one large record.
     pub(crate) fn add(&mut self, memory: Memory) -> Option<Chunk> {
         self.bytes += memory.bytes;
-        let place = self.backings.len();
-        self.backings.push(Some(memory.backing));
+        // Places of memory that was given back are used again, or large records would leave one
+        // each.
+        let free = self.backings.iter().position(Option::is_none);
+        let place = free.unwrap_or(self.backings.len());
+        match self.backings.get_mut(place) {
+            Some(backing) => *backing = Some(memory.backing),
+            None => self.backings.push(Some(memory.backing)),
+        }
         let mut chunks = memory.chunks;
         for chunk in &mut chunks {
             chunk.backing = place;
