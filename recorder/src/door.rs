@@ -52,7 +52,7 @@ pub(crate) struct Door {
     generation: AtomicU64,
     targets: RwLock<Targets>,
     /// Span slots that no thread keeps; only subscribers have such.
-    free_slots: Arc<Mutex<Vec<u32>>>,
+    free_slots: Arc<SlotPool>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +72,7 @@ impl Door {
             salt,
             generation: AtomicU64::new(1),
             targets: RwLock::default(),
-            free_slots: Arc::default(),
+            free_slots: Arc::new(SlotPool::new()),
         })
     }
 
@@ -89,7 +89,7 @@ impl Door {
     }
 
     /// See [`ThreadState::free_slots`].
-    pub(crate) fn free_slots(&self) -> &Arc<Mutex<Vec<u32>>> {
+    pub(crate) fn free_slots(&self) -> &Arc<SlotPool> {
         &self.free_slots
     }
 
@@ -237,7 +237,7 @@ pub(crate) struct ThreadState {
     earlier: RefCell<Vec<ThreadState>>,
     slots: RefCell<Vec<u32>>,
     /// Where they go when the thread ends.
-    slot_pool: Option<Arc<Mutex<Vec<u32>>>>,
+    slot_pool: Option<Arc<SlotPool>>,
 }
 
 /// A callsite and the address of its static description.
@@ -494,12 +494,40 @@ impl Drop for ThreadState {
 
 /// The states of a thread.
 #[expect(clippy::vec_box, reason = "pointers to states must survive the vector's growth")]
+        if self.target.journal.is_inherited() {
+            return;
+        }
 #[derive(Default)]
 struct States(Vec<Box<ThreadState>>);
 
 impl Drop for States {
     fn drop(&mut self) {
         LAST.set(NONE);
+    }
+}
+
+/// Lets the thread look its states up again. For the child of a fork.
+pub(crate) fn forget_last() {
+    LAST.set(NONE);
+}
+
+/// Span slots that no thread keeps.
+#[derive(Debug, Default)]
+pub(crate) struct SlotPool {
+    pid: u32,
+    free: Mutex<Vec<u32>>,
+    /// The same in forked children: there the other lock may be held by a thread that does not
+    /// exist.
+    free_in_child: Mutex<Vec<u32>>,
+}
+
+impl SlotPool {
+    fn new() -> Self {
+        Self { pid: crate::fork::current_pid(), ..Self::default() }
+    }
+
+    pub(crate) fn lock(&self) -> parking_lot::MutexGuard<'_, Vec<u32>> {
+        if crate::fork::current_pid() == self.pid { &self.free } else { &self.free_in_child }.lock()
     }
 }
 

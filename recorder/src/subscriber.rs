@@ -18,7 +18,7 @@ use tracing::{Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
 use crate::dispatcher::Dispatcher;
-use crate::door::Door;
+use crate::door::{Door, SlotPool};
 use crate::layer;
 
 /// Records spans and events into a run.
@@ -166,7 +166,7 @@ impl Subscriber for RecorderSubscriber {
 struct Slots {
     pages: [std::sync::OnceLock<Box<[Slot]>>; PAGES],
     /// Slots that no thread keeps; shared with the door, whose threads leave theirs here.
-    free: Arc<Mutex<Vec<u32>>>,
+    free: Arc<SlotPool>,
     made: AtomicU32,
     /// Serialises the making of pages.
     growing: Mutex<()>,

@@ -175,14 +175,19 @@ impl Journal {
 
     /// Whether the run takes no more events from this process.
     pub(crate) fn is_closed(&self) -> bool {
-        self.is_closed.load(Ordering::Relaxed) || crate::fork::current_pid() != self.pid
+        self.is_closed.load(Ordering::Relaxed) || self.is_inherited()
+    }
+
+    /// Whether this process is a fork of the one that records. Its locks may be held by threads
+    /// that do not exist here, so none may be taken.
+    pub(crate) fn is_inherited(&self) -> bool {
+        crate::fork::current_pid() != self.pid
     }
 
     /// Counts an event that is lost.
     #[cold]
     pub(crate) fn count_loss(&self, cause: DropCause, is_span: bool) {
-        if crate::fork::current_pid() != self.pid {
-            // The locks may be held by threads that do not exist in this process.
+        if self.is_inherited() {
             return;
         }
         let mut losses = self.losses.lock();
