@@ -176,19 +176,19 @@ impl Writer {
         let clock = &self.target.journal.clock;
         let now = clock.now_unix_ns().cast_unsigned();
         let words = record::with_payload(Kind::Body, clock.ticks(), now, &bytes);
-        self.append(Kind::Close, Kind::Body, &words)
+        self.append(Kind::Body, &words)
     }
 
-    /// Appends to the writer's own lane; `priority` is the kind whose claim to a chunk it has.
-    fn append(&mut self, priority: Kind, kind: Kind, words: &[u64]) -> bool {
-        self.cursor.append_as(&self.target.journal, priority, kind, words).is_ok()
+    /// Appends to the writer's own lane, without waiting for a chunk: only this thread frees any.
+    fn append(&mut self, kind: Kind, words: &[u64]) -> bool {
+        self.cursor.append_as(&self.target.journal, Kind::Anchor, kind, words).is_ok()
     }
 
     /// The wall time that belongs to the ticks of now, for readers in other processes.
     fn write_anchor(&mut self) {
         let anchor = self.target.journal.clock.anchor();
         let words = [0, anchor.ticks, anchor.unix_ns.cast_unsigned()];
-        let _ = self.append(Kind::Close, Kind::Anchor, &words);
+        let _ = self.append(Kind::Anchor, &words);
     }
 
     fn is_seal_due(&self) -> bool {
