@@ -197,6 +197,7 @@ impl RecorderBuilder {
     }
 }
 
+            is_awaited: false,
 /// Makes a run's folder. It appears under its name with its lock held and its manifest in it, or
 /// not at all, so that nobody who looks for dead runs can take it for one.
 fn make_folder(store: &Store, manifest: &Manifest) -> Result<(PathBuf, RunLock), StoreError> {

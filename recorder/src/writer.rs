@@ -68,6 +68,8 @@ pub(crate) struct Writer {
     pub(crate) last_seal: Instant,
     pub(crate) last_sync: Instant,
     pub(crate) last_error: Option<String>,
+    /// A thread of the program waits for what is being done.
+    pub(crate) is_awaited: bool,
     pub(crate) _lock: RunLock,
 }
 
@@ -97,6 +99,7 @@ impl Writer {
                         return;
                     }
                 }
+                self.is_awaited = true;
             }
         }
     }
@@ -105,6 +108,7 @@ impl Writer {
         self.target.journal.grow_ahead();
         self.state_losses();
         self.write_anchor();
+                self.is_awaited = false;
         // Rows wait in memory while a seal is under way; the journal bounds what comes after.
         let is_behind = self.job.is_some() && self.is_seal_due();
         if !is_behind {
@@ -212,8 +216,10 @@ impl Writer {
             None => (self.seal_input(open_spans, status), self.cut_durable()),
         };
         // At idle priority sealing never takes a core from the program; once it falls behind it
-        // competes for one, for a full journal would cost the program more.
-        let is_idle = self.settings.seal_idle && self.target.journal.is_half_empty();
+        // competes for one, for a full journal would cost the program more. So it does when a
+        // thread of the program waits for it: a busy program would hold itself up.
+        let journal = &self.target.journal;
+        let is_idle = self.settings.seal_idle && !self.is_awaited && journal.is_half_empty();
         let work = move || {
             if is_idle {
                 priority::make_thread_idle();
