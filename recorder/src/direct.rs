@@ -19,7 +19,7 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-use retake_schemas::event::Level;
+use retake_schemas::event::{DropCause, Level};
 
 use crate::dispatcher::Dispatcher;
 use crate::door::{Entered, ThreadState};
@@ -147,10 +147,15 @@ impl Dispatcher {
         self.door().with(|state| {
             let span = state.current();
             let journal = &state.target.journal;
-            if span == 0 || journal.is_lost(span) {
+            if span == 0 {
                 return;
             }
-            let Some(free) = state.free() else { return };
+            if journal.is_lost(span) {
+                return journal.count_loss(DropCause::JournalFull, false);
+            }
+            let Some(free) = state.free() else {
+                return journal.count_loss(DropCause::TooLarge, false);
+            };
             let written = free.write(|cursor, journal| {
                 cursor.write(journal, Kind::Token, |body| {
                     body.push(span);
@@ -184,7 +189,7 @@ fn open(
     values: &[FieldArg<'_>],
 ) {
     let Some(free) = state.free() else {
-        return layer::lose_span(state, key, retake_schemas::event::DropCause::TooLarge);
+        return layer::lose_span(state, key, DropCause::TooLarge);
     };
     let address = std::ptr::from_ref(site) as usize;
     let written = free.callsite(address, || definition(site)).and_then(|callsite| {
