@@ -225,7 +225,9 @@ impl Fold {
         if record.flags & record::FLAG_THROUGHOUT != 0
             && let Some(span) = self.slots.get_mut(slot)
         {
-            span.busy = Busy::Throughout;
+            // The thread that opened and closed it does not know of entries on other threads.
+            let never_entered = matches!(span.busy, Busy::Polled { sum_ns: 0, entered: 0, .. });
+            span.busy = if never_entered { Busy::Throughout } else { Busy::Unknown };
         }
         self.close_slot(slot, time, Status::Ok);
         if !wants {
