@@ -85,6 +85,12 @@ impl Kind {
         )
     }
 
+    /// Whether the words of the record stand after its ticks however long it is. Other kinds state
+    /// them there, in a word of its own, only when the header has no room for them.
+    const fn states_length(self) -> bool {
+        matches!(self, Self::Body | Self::Callsite | Self::Thread)
+    }
+
     /// Fewest words a record of this kind can have.
     const fn words_min(self) -> usize {
         match self {
@@ -205,6 +211,8 @@ pub(crate) fn read(
     let record = Record { kind, flags: (head >> 24) as u8, ticks, rest };
     Ok(Some((record, at + count)))
 }
+    let has_length_word = head & 0xFFFF == LONG_WORDS && !kind.states_length();
+    let rest = if has_length_word { rest.get(1..).unwrap_or_default() } else { rest };
 
 /// Types of fields, one byte each.
 pub(crate) mod field {

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt::{self, Write as _};
 
 use retake_schemas::EventBody;
-use retake_schemas::event::{DropCause, Level};
+use retake_schemas::event::Level;
 use retake_schemas::mapping::BUILT_IN;
 use tracing::field::{Field, Visit};
 use tracing::{Level as TracingLevel, Metadata};
@@ -119,9 +119,12 @@ fn append_collected(mut collected: Collected<'_>, kind: Kind, head: &[u64]) -> R
 }
 
 fn append_aside(state: &ThreadState, kind: Kind, words: &[u64]) -> Result<(), Refused> {
-    // Records of fields state their length in 16 bits.
-    if words.len() >= RECORD_WORDS_MAX {
-        return Err(Refused::Dropped(DropCause::TooLarge));
+    if let Some((head, rest)) = words.split_at_checked(2)
+        && words.len() >= HEADER_WORDS_MAX
+    {
+        // The header states a length in 16 bits; a longer one follows the ticks.
+        let long = [head, &[words.len() as u64 + 1], rest].concat();
+        return state.write(|cursor, journal| cursor.append(journal, kind, &long));
     }
     state.write(|cursor, journal| cursor.append(journal, kind, words))
 }
@@ -528,5 +531,5 @@ fn keep_content(state: &ThreadState, text: &str) -> Option<String> {
 /// No secret that can be told from other texts is shorter.
 pub(crate) const SCRUB_BYTES_MIN: usize = 8;
 const FAILED: &str = "<its Debug failed>";
-/// Words a record without a length word of its own may have.
-const RECORD_WORDS_MAX: usize = 0xFFFF;
+/// Words from which on a record of fields needs a length word of its own.
+const HEADER_WORDS_MAX: usize = 0xFFFF;
