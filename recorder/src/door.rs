@@ -181,6 +181,9 @@ impl Door {
         state.slot_pool = Some(Arc::clone(&self.free_slots));
         state.add_earlier(earlier);
         Some(state)
+        if leads_nowhere {
+            state.has_earlier.set(true);
+        }
     }
 
     /// The state after the targets have changed: the stack of entered spans stays.
@@ -299,9 +302,18 @@ impl ThreadState {
         let states: Vec<Self> = others.map(|t| Self::new(self.door, 0, t)).collect();
         self.has_earlier.set(!states.is_empty());
         self.earlier.replace(states);
+        for state in &states {
+            state.has_earlier.set(true);
+        }
     }
 
     fn is_over(&self) -> bool {
+    /// Whether the run that this is the state for is one of several that are recorded now.
+    #[inline]
+    pub(crate) fn is_of_several(&self) -> bool {
+        self.has_earlier.get()
+    }
+
         self.target.journal.is_closed()
     }
 

@@ -109,7 +109,7 @@ impl Subscriber for RecorderSubscriber {
                 None if event.is_contextual() => state.current(),
                 None => 0,
             };
-            state.each_run(|state| layer::annotate(state, span, event));
+            layer::tell(&self.door, state, span, event);
         });
     }
 

@@ -290,6 +290,9 @@ impl Fold {
         let number = callsite as u32;
         let callsite = self.callsites.get(number as usize)?.clone_cheap()?;
         let slot = (local != 0).then(|| self.local.get(&local).copied()).flatten();
+        if slot.is_none() && local != 0 && record.flags & record::FLAG_IF_KNOWN != 0 {
+            return None;
+        }
         let key = slot.and_then(|slot| self.slots.get(slot)).map(HeldSpan::key);
         let before = self.arena.len();
         let words = record.rest.get(1..)?;

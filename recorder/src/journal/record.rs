@@ -106,6 +106,9 @@ impl Kind {
 pub(crate) const FLAG_THROUGHOUT: u8 = 1;
 /// Flag: a field was cut at its limit.
 pub(crate) const FLAG_TRUNCATED: u8 = 2;
+/// Flag of an `Event`: it was written into every run that was recorded through its door, and
+/// belongs to the one that knows its span.
+pub(crate) const FLAG_IF_KNOWN: u8 = 4;
 
 /// The header of a record whose other words are `body`.
 #[inline]
@@ -208,11 +211,11 @@ pub(crate) fn read(
         return Err(RecordError::Checksum { at });
     }
     let (&ticks, rest) = body.split_first().ok_or(length)?;
+    let has_length_word = head & 0xFFFF == LONG_WORDS && !kind.states_length();
+    let rest = if has_length_word { rest.get(1..).unwrap_or_default() } else { rest };
     let record = Record { kind, flags: (head >> 24) as u8, ticks, rest };
     Ok(Some((record, at + count)))
 }
-    let has_length_word = head & 0xFFFF == LONG_WORDS && !kind.states_length();
-    let rest = if has_length_word { rest.get(1..).unwrap_or_default() } else { rest };
 
 /// Types of fields, one byte each.
 pub(crate) mod field {

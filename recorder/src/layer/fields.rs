@@ -72,6 +72,9 @@ pub(crate) fn write_record<const N: usize>(
 ) -> Result<(), Refused> {
     let written = state.write(|cursor, journal| {
         cursor.write(journal, kind, |body| {
+            if matches!(kind, Kind::Event) {
+                body.flags = event_flags(state);
+            }
             for word in head {
                 body.push(word);
             }
@@ -83,6 +86,11 @@ pub(crate) fn write_record<const N: usize>(
         Err(Refused::TooLong) => write_aside(state, kind, &head, (callsite, fields)),
         other => other,
     }
+}
+
+#[inline]
+fn event_flags(state: &ThreadState) -> u8 {
+    if state.is_of_several() { record::FLAG_IF_KNOWN } else { 0 }
 }
 
 /// Builds a record that does not fit what is left of a chunk, or whose fields came out of order.
@@ -102,7 +110,10 @@ fn write_aside(
 fn append_collected(mut collected: Collected<'_>, kind: Kind, head: &[u64]) -> Result<(), Refused> {
     let Collected { state, callsite, .. } = collected;
     collected.values.sort_by_key(|(index, _)| *index);
-    let flags = if collected.is_truncated { record::FLAG_TRUNCATED } else { 0 };
+    let mut flags = if collected.is_truncated { record::FLAG_TRUNCATED } else { 0 };
+    if kind == Kind::Event {
+        flags |= event_flags(state);
+    }
     let mut words = vec![u64::from(flags) << 24, state.target.journal.clock.ticks()];
     words.extend_from_slice(head);
     let types = words.len();

@@ -82,7 +82,7 @@ impl<S: Subscriber> Layer<S> for RecorderLayer {
                 None if event.is_contextual() => state.current(),
                 None => 0,
             };
-            state.each_run(|state| annotate(state, span, event));
+            tell(&self.door, state, span, event);
         });
     }
 
@@ -227,9 +227,20 @@ pub(crate) fn update(state: &ThreadState, key: u64, values: &Record<'_>) {
     }
 }
 
-/// Records an event inside `span`, or outside any with 0.
+/// Records an event inside `span` in the span's run, or one outside any (0) in the present run.
 #[inline]
-pub(crate) fn annotate(state: &ThreadState, span: u64, event: &Event<'_>) {
+pub(crate) fn tell(door: &Door, state: &ThreadState, span: u64, event: &Event<'_>) {
+    if !state.is_of_several() {
+        annotate(state, span, event);
+    } else if span != 0 {
+        state.each_run(|state| annotate(state, span, event));
+    } else if door.is_current(state) {
+        annotate(state, 0, event);
+    }
+}
+
+#[inline]
+fn annotate(state: &ThreadState, span: u64, event: &Event<'_>) {
     let journal = &state.target.journal;
     let metadata = event.metadata();
     let address = std::ptr::from_ref(metadata) as usize;
