@@ -176,14 +176,15 @@ impl Door {
     fn make_state(&self) -> Option<ThreadState> {
         let generation = self.generation.load(Ordering::Acquire);
         let (target, earlier) = self.live_targets();
+        let leads_nowhere = target.is_none();
         let target = target.or_else(|| earlier.first().cloned())?;
         let mut state = ThreadState::new(self.id, generation, target);
         state.slot_pool = Some(Arc::clone(&self.free_slots));
         state.add_earlier(earlier);
-        Some(state)
         if leads_nowhere {
             state.has_earlier.set(true);
         }
+        Some(state)
     }
 
     /// The state after the targets have changed: the stack of entered spans stays.
@@ -301,19 +302,19 @@ impl ThreadState {
         let others = targets.into_iter().filter(|target| !Arc::ptr_eq(target, &self.target));
         let states: Vec<Self> = others.map(|t| Self::new(self.door, 0, t)).collect();
         self.has_earlier.set(!states.is_empty());
-        self.earlier.replace(states);
         for state in &states {
             state.has_earlier.set(true);
         }
+        self.earlier.replace(states);
     }
 
-    fn is_over(&self) -> bool {
     /// Whether the run that this is the state for is one of several that are recorded now.
     #[inline]
     pub(crate) fn is_of_several(&self) -> bool {
         self.has_earlier.get()
     }
 
+    fn is_over(&self) -> bool {
         self.target.journal.is_closed()
     }
 
@@ -440,9 +441,7 @@ impl ThreadState {
             journal.count_loss(cause, is_span);
             Offered::Dropped(cause)
         };
-        if journal.is_closed() {
-            return lost(DropCause::Finished);
-        }
+        let Some(_answering) = journal.answer() else { return lost(DropCause::Finished) };
         let Some(state) = self.free() else { return lost(DropCause::TooLarge) };
         let mut bytes = Vec::with_capacity(BODY_BYTES_TYPICAL);
         if encode_body(body, &mut bytes).is_err() {
@@ -495,26 +494,15 @@ impl KnownCallsite {
 
 impl Drop for ThreadState {
     fn drop(&mut self) {
+        if self.target.journal.is_inherited() {
+            return;
+        }
         let lane = std::sync::Arc::clone(&self.cursor.get_mut().lane);
         let cursor = std::mem::replace(self.cursor.get_mut(), Cursor::new(lane));
         self.target.journal.park_lane(cursor);
         if let Some(pool) = &self.slot_pool {
             pool.lock().append(self.slots.get_mut());
         }
-    }
-}
-
-/// The states of a thread.
-#[expect(clippy::vec_box, reason = "pointers to states must survive the vector's growth")]
-        if self.target.journal.is_inherited() {
-            return;
-        }
-#[derive(Default)]
-struct States(Vec<Box<ThreadState>>);
-
-impl Drop for States {
-    fn drop(&mut self) {
-        LAST.set(NONE);
     }
 }
 
@@ -540,6 +528,17 @@ impl SlotPool {
 
     pub(crate) fn lock(&self) -> parking_lot::MutexGuard<'_, Vec<u32>> {
         if crate::fork::current_pid() == self.pid { &self.free } else { &self.free_in_child }.lock()
+    }
+}
+
+/// The states of a thread.
+#[expect(clippy::vec_box, reason = "pointers to states must survive the vector's growth")]
+#[derive(Default)]
+struct States(Vec<Box<ThreadState>>);
+
+impl Drop for States {
+    fn drop(&mut self) {
+        LAST.set(NONE);
     }
 }
 

@@ -168,6 +168,8 @@ impl Pool {
 
     /// Lets waiting threads look again.
     pub(super) fn wake_all(&self) {
+        // One that has just found nothing and does not wait yet would miss the call.
+        drop(self.ring.lock());
         self.returned.notify_all();
     }
 
