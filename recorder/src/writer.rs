@@ -85,6 +85,7 @@ struct SealOutcome {
 
 impl Writer {
     pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
+        priority::make_thread_patient();
         loop {
             self.target.journal.wait(TICK);
             self.tick();
