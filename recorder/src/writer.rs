@@ -208,7 +208,7 @@ impl Writer {
     fn begin_seal(&mut self, open_spans: OpenSpans, status: RunStatus) {
         let Some(mut sealer) = self.sealer.take() else { return };
         self.last_seal = Instant::now();
-        let (input, durable_files) = match self.failed.take() {
+        let (mut input, durable_files) = match self.failed.take() {
             Some(failed) => failed,
             None => (self.seal_input(open_spans, status), self.cut_durable()),
         };
@@ -220,6 +220,10 @@ impl Writer {
                 priority::make_thread_idle();
             }
             let result = sealer.seal(&input).map_err(|error| error.to_string());
+            if result.is_ok() {
+                // Here rather than on the writer thread, which others wait for.
+                input.rows.clear();
+            }
             SealOutcome { sealer, input, durable_files, result }
         };
         let thread = std::thread::Builder::new().name("retake-seal".to_owned()).spawn(work);
@@ -269,6 +273,7 @@ impl Writer {
         match result {
             Ok(()) => {
                 self.sealed(&input.positions, input.next_seq);
+                self.fold.recycle(input.rows);
                 for path in durable_files {
                     // Left behind it holds nothing that the manifest does not say is sealed.
                     let _ = std::fs::remove_file(path);
