@@ -95,6 +95,7 @@ struct SealOutcome {
 
 impl Writer {
     pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
+        priority::make_thread_patient();
         loop {
             self.target.journal.wait(TICK);
             self.tick();
@@ -244,7 +245,7 @@ impl Writer {
     fn begin_seal(&mut self, open_spans: OpenSpans, status: RunStatus) {
         let Some(mut sealer) = self.sealer.take() else { return };
         self.last_seal = Instant::now();
-        let (input, durable_files) = match self.failed.take() {
+        let (mut input, durable_files) = match self.failed.take() {
             Some(failed) => failed,
             None => (self.seal_input(open_spans, status), self.cut_durable()),
         };
@@ -260,6 +261,10 @@ impl Writer {
                 priority::make_thread_idle();
             }
             let result = sealer.seal(&input).map_err(|error| error.to_string());
+            if result.is_ok() {
+                // Here rather than on the writer thread, which others wait for.
+                input.rows.clear();
+            }
             // What waits for this seal need not wait for the next tick as well.
             says_done.store(true, Ordering::Release);
             target.journal.wake();
@@ -312,6 +317,7 @@ impl Writer {
         match result {
             Ok(()) => {
                 self.sealed(&input.positions, input.next_seq);
+                self.fold.recycle(input.rows);
                 for path in durable_files {
                     // Left behind it holds nothing that the manifest does not say is sealed.
                     let _ = std::fs::remove_file(path);
