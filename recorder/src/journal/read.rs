@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::drain::{LanePositions, RecordPlace};
-use super::durable::decode_run;
-use super::frame::{Frame, HEADER_BYTES, JournalHeader};
+use super::durable::{decode_run, decode_start};
+use super::frame::{FRAME_HEADER_BYTES, Frame, FrameError, HEADER_BYTES, JournalHeader};
 use super::record::{self, Kind, Record};
 use super::ring::{CHUNK_HEADER_WORDS, ChunkHeader, RING_HEADER_BYTES, RingHeader};
 use crate::clock::Anchor;
@@ -21,12 +21,23 @@ pub(crate) struct LaneRecords {
 #[derive(Debug, Default)]
 pub(crate) struct DeadJournal {
     lanes: BTreeMap<u32, LaneRecords>,
+    torn: Vec<TornTail>,
     /// The clock the run started with, and its rate.
     pub(crate) clock: Option<(Anchor, f64)>,
     /// What could not be read.
     pub(crate) damage: Vec<String>,
     /// Records that are known to be missing or unreadable.
     pub(crate) records_lost: u64,
+}
+
+/// A frame of the durable journal that its file ends in the middle of, as the death of the writer
+/// leaves it. The mapped lanes have what it would have held, unless a power cut took them.
+#[derive(Debug)]
+struct TornTail {
+    lane: u32,
+    first_seq: u64,
+    /// In words, should the lanes not have it.
+    damage: String,
 }
 
 /// The journal files of a run.
@@ -113,12 +124,22 @@ impl DeadJournal {
                     }
                 }
                 Err(error) => {
-                    // A torn tail is what a power cut leaves; only what was never acknowledged
-                    // can be in it, and the mapped lanes may have it still.
-                    self.damage.push(format!("{name}: {error}; what follows was not read"));
+                    let damage = format!("{name}: {error}; what follows was not read");
+                    self.end_early(bytes.get(offset..).unwrap_or_default(), &error, damage);
                     return;
                 }
             }
+        }
+    }
+
+    /// Notes where a durable file cannot be read on. Only what was never acknowledged can be in a
+    /// torn tail.
+    fn end_early(&mut self, rest: &[u8], error: &FrameError, damage: String) {
+        let FrameError::Cut { .. } = error else { return self.damage.push(damage) };
+        let payload = rest.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+        // Without even the place in its lane there is nothing in it that could be missed.
+        if let Some((ChunkHeader { lane, first_seq, .. }, _)) = decode_start(payload) {
+            self.torn.push(TornTail { lane, first_seq, damage });
         }
     }
 
@@ -154,6 +175,11 @@ impl DeadJournal {
             positions.insert(reader.lane, reader.expected_below());
             self.records_lost += reader.lost;
             self.damage.extend(reader.damage);
+        }
+        for TornTail { lane, first_seq, damage } in self.torn.drain(..) {
+            if positions.get(&lane).is_none_or(|below| *below <= first_seq) {
+                self.damage.push(damage);
+            }
         }
         (positions, events)
     }
