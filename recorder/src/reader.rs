@@ -184,9 +184,9 @@ impl RunReader {
     pub fn run_row(&self) -> RunRow {
         let mut row = run_row(&self.manifest);
         let tail_spans = i64::try_from(self.tail.span_count()).unwrap_or(i64::MAX);
-        row.spans += tail_spans;
+        row.spans = row.spans.saturating_add(tail_spans);
         if let Some(last) = self.tail_last_unix_ns {
-            row.duration_ns = row.duration_ns.max(last - row.started_unix_ns);
+            row.duration_ns = row.duration_ns.max(last.saturating_sub(row.started_unix_ns));
         }
         if row.traces.is_none() && self.manifest.segments.is_empty() {
             row.traces = i64::try_from(self.tail_traces).ok();
@@ -208,7 +208,7 @@ pub fn run_row(manifest: &Manifest) -> RunRow {
         service_version: facts.service_version.clone(),
         status: manifest.status.as_str().to_owned(),
         started_unix_ns: facts.started_unix_ns,
-        duration_ns: (manifest.last_unix_ns - facts.started_unix_ns).max(0),
+        duration_ns: manifest.last_unix_ns.saturating_sub(facts.started_unix_ns).max(0),
         spans: signed(manifest.rows(TableName::Spans)),
         traces: manifest.traces.map(signed),
         git_sha: facts.git_sha.clone(),

@@ -140,7 +140,7 @@ impl Store {
             }
         }
         let accounting = &manifest.accounting;
-        if accounting.offered != accounting.accepted + accounting.dropped_total() {
+        if accounting.offered != accounting.accepted.saturating_add(accounting.dropped_total()) {
             report.damage.push("accounting: offered is not accepted + dropped".to_owned());
         }
         if accounting.dropped_total() > 0 {
@@ -157,7 +157,7 @@ fn check_files(report: &mut VerifyReport, folder: &Path, segments: &[Segment]) {
         let reason = match &checked.verdict {
             FileVerdict::Sound => {
                 report.files_ok += 1;
-                report.bytes_ok += segment.bytes;
+                report.bytes_ok = report.bytes_ok.saturating_add(segment.bytes);
                 None
             }
             FileVerdict::Missing => Some("it is missing"),

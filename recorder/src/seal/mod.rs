@@ -47,6 +47,8 @@ impl Sealer {
             .map(|s| s.file.as_str())
             .chain(manifest.carry.as_ref().map(|c| c.file.as_str()))
             .filter_map(|file| file.rsplit_once('-')?.1.split('.').next()?.parse::<u64>().ok())
+            // A number that no seal can have come to is a stranger's; ours do not collide with it.
+            .filter(|number| *number < NUMBER_MAX)
             .max();
         Self {
             folder: folder.to_owned(),
@@ -143,7 +145,7 @@ pub(crate) struct SealInput {
 
 fn account(manifest: &mut Manifest, input: &SealInput) {
     manifest.status = input.status;
-    manifest.revision += 1;
+    manifest.revision = manifest.revision.wrapping_add(1);
     manifest.sealed_below = input.next_seq.0;
     manifest.lanes.clone_from(&input.positions);
     if let Some(last) = input.last_unix_ns {
@@ -157,7 +159,11 @@ fn account(manifest: &mut Manifest, input: &SealInput) {
     accounting.accepted = input.next_seq.0;
     accounting.damaged_frames = accounting.damaged_frames.max(input.records_lost);
     for (cause, dropped) in &input.drops {
-        *accounting.dropped.entry(cause.as_str().to_owned()).or_default() += dropped;
+        let total = accounting.dropped.entry(cause.as_str().to_owned()).or_default();
+        *total = total.saturating_add(*dropped);
     }
-    accounting.offered = accounting.accepted + accounting.dropped_total();
+    accounting.offered = accounting.accepted.saturating_add(accounting.dropped_total());
 }
+
+/// More seals than a run can have.
+const NUMBER_MAX: u64 = 1 << 48;
