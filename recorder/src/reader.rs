@@ -81,7 +81,9 @@ impl RunReader {
             if manifest.status != RunStatus::Recording {
                 break;
             }
-            let loaded = load_tail(&folder, &manifest, Writer::Alive)?;
+            // Ticks of another boot may lie ahead of ours: of a dead process everything counts.
+            let writer = if store.is_live(run_id) { Writer::Alive } else { Writer::Dead };
+            let loaded = load_tail(&folder, &manifest, writer)?;
             let now = read_manifest(&folder).map_err(StoreError::from)?;
             if now.revision == manifest.revision {
                 let mut fold = loaded.fold;
