@@ -7,11 +7,12 @@ use arrow::array::RecordBatch;
 use retake_schemas::event::RunStatus;
 use retake_schemas::manifest::{Manifest, Segment};
 use retake_schemas::tables::{Row, RunRow, TableName};
+use retake_schemas::version::UnreadableVersion;
 use retake_schemas::{EventSeq, RunId};
 
-use crate::clock::{Anchor, Clock, Timeline};
+use crate::clock::{Clock, Timeline};
 use crate::fold::{Fold, FoldedRows, OpenSpans};
-use crate::journal::{LanePositions, read_journal};
+use crate::journal::{DeadJournal, LanePositions, read_journal};
 use crate::seal::read_carry;
 use crate::store::{Store, StoreError, digest_file, read_manifest};
 
@@ -273,6 +274,8 @@ pub(crate) struct LoadedTail {
     pub(crate) events: u64,
     /// Records known to be missing or unreadable.
     pub(crate) records_lost: u64,
+    /// Part of the journal is of a format that only a newer retake may read.
+    pub(crate) newer: Option<UnreadableVersion>,
     /// What could not be read.
     pub(crate) damage: Vec<String>,
 }
@@ -300,9 +303,7 @@ pub(crate) fn load_tail(
     let journal_dir = folder.join(JOURNAL_DIR);
     let mut journal =
         read_journal(&journal_dir).map_err(StoreError::io("read journal", &journal_dir))?;
-    let (start, ticks_per_ns) = journal
-        .clock
-        .unwrap_or((Anchor { ticks: 0, unix_ns: manifest.facts.started_unix_ns }, 1.0));
+    let (start, ticks_per_ns) = journal.clock(manifest.facts.started_unix_ns);
     let from = EventSeq(manifest.sealed_below);
     let timeline = Timeline::new(start, ticks_per_ns);
     let mut fold = Fold::new(&manifest.run_id, &manifest.facts.service, from, timeline);
@@ -316,7 +317,8 @@ pub(crate) fn load_tail(
     let (positions, events) =
         journal.replay(&manifest.lanes, before, |place, record| fold.record(place, record, None));
     damage.append(&mut journal.damage);
-    Ok(LoadedTail { fold, positions, events, records_lost: journal.records_lost, damage })
+    let DeadJournal { records_lost, newer, .. } = journal;
+    Ok(LoadedTail { fold, positions, events, records_lost, newer, damage })
 }
 
 /// Folder of a run's journal, inside the run's folder.

@@ -27,7 +27,10 @@ pub struct RecoveryReport {
     pub events: u64,
     /// Rows of spans that were open when the process died.
     pub unfinished_spans: u64,
-    /// What could not be read.
+    /// Records of the journal that are missing or could not be read: exact wherever a later part
+    /// of the same lane says how many there were, and else as many as could be told from noise.
+    pub records_lost: u64,
+    /// What could not be read, or only after mending.
     pub damage: Vec<String>,
     /// Files moved into the run's `quarantine` folder.
     pub quarantined: Vec<String>,
@@ -41,6 +44,9 @@ impl std::fmt::Display for RecoveryReport {
             "recovered run {run_id}: its process had died; sealed {events} events from the \
              journal, {unfinished_spans} spans were unfinished"
         )?;
+        if self.records_lost > 0 {
+            write!(f, "; records lost: {}", self.records_lost)?;
+        }
         for damage in &self.damage {
             write!(f, "; {damage}")?;
         }
@@ -130,8 +136,12 @@ fn seal_tail(
     run_id: &RunId,
     manifest: Manifest,
 ) -> Result<RecoveryReport, StoreError> {
-    let quarantined = quarantine_unnamed(folder, &manifest)?;
     let mut loaded = load_tail(folder, &manifest, Writer::Dead)?;
+    if let Some(newer) = loaded.newer {
+        // A newer retake loses nothing of it, so nothing is changed.
+        return Err(newer.into());
+    }
+    let quarantined = quarantine_unnamed(folder, &manifest)?;
     let unfinished_before = loaded.fold.open_count() as u64;
     let mut sealer = Sealer::new(folder, manifest);
     let fold = &mut loaded.fold;
@@ -152,6 +162,7 @@ fn seal_tail(
         run_id: run_id.clone(),
         events: loaded.events,
         unfinished_spans: unfinished_before,
+        records_lost: loaded.records_lost,
         damage: loaded.damage,
         quarantined,
     };

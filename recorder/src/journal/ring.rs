@@ -55,7 +55,7 @@ impl ChunkHeader {
         record::seed(self.lane, self.epoch)
     }
 
-    fn words(&self) -> [u64; 4] {
+    pub(crate) fn words(&self) -> [u64; 4] {
         let body = [u64::from(self.lane), self.first_seq, self.first_open];
         let seed = CHUNK_MAGIC ^ u64::from(self.epoch);
         let check = record::header(seed, record::Kind::Thread, 0, &body) >> 32;
@@ -187,7 +187,7 @@ pub(crate) struct RingHeader {
 }
 
 impl RingHeader {
-    fn encode(&self) -> [u8; 64] {
+    pub(crate) fn encode(&self) -> [u8; 64] {
         let mut bytes = [0; 64];
         let parts: [&[u8]; 8] = [
             &RING_MAGIC,
