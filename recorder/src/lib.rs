@@ -23,6 +23,9 @@ pub mod dispatcher;
 pub(crate) mod door;
 pub(crate) mod fold;
 pub(crate) mod fork;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handlers;
 pub(crate) mod hex;
 pub mod host;

@@ -255,3 +255,6 @@ fn remove_journal(folder: &Path) -> Result<(), StoreError> {
 
 /// Making a run takes milliseconds.
 const UNBORN_AGE_MIN: std::time::Duration = std::time::Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests;

@@ -135,7 +135,7 @@ impl Fold {
         self.apply_body(event.time_unix_ns, &event.body);
     }
 
-    fn apply_body(&mut self, time: i64, body: &EventBody) {
+    pub(crate) fn apply_body(&mut self, time: i64, body: &EventBody) {
         self.last_unix_ns = self.last_unix_ns.max(time);
         match body {
             EventBody::SpanOpened(opened) => self.open_explicit(time, opened),

@@ -24,9 +24,11 @@ use retake_schemas::version::UnreadableVersion;
 
 pub(crate) use files::{create_dir, create_new_file, digest_file, sync_dir, write_file_synced};
 pub(crate) use lock::RunLock;
-pub(crate) use manifest_file::write_manifest;
 #[cfg(feature = "remote")]
-pub(crate) use manifest_file::{MANIFEST_FILE, parse_manifest};
+pub(crate) use manifest_file::MANIFEST_FILE;
+#[cfg(any(test, feature = "remote", feature = "fuzzing"))]
+pub(crate) use manifest_file::parse_manifest;
+pub(crate) use manifest_file::write_manifest;
 pub use manifest_file::{ManifestError, read_manifest};
 pub use select::{SelectError, Selector, select_among};
 
