@@ -367,6 +367,9 @@ impl Memory {
             let _ = std::fs::remove_file(path);
         })?;
         map[..64].copy_from_slice(&header.encode());
+        // Populated pages of a shared map can only be read: the first write to each would fault,
+        // and that on the instrumented thread.
+        map.iter_mut().step_by(PAGE_BYTES).skip(1).for_each(|byte| *byte = 0);
         let base = map.as_mut_ptr();
         let chunk_words = header.chunk_bytes as usize / 8;
         let chunks = (0..header.chunks as usize)
@@ -404,6 +407,8 @@ fn part<const N: usize>(bytes: &[u8; 64], at: usize) -> [u8; N] {
     part
 }
 
+/// Smallest page of any machine.
+const PAGE_BYTES: usize = 4096;
 /// First bytes of a ring file.
 const RING_MAGIC: [u8; 8] = *b"RETAKER\0";
 /// Bytes before the first chunk: a page, so that chunks are page-aligned.
