@@ -112,8 +112,20 @@ impl RecorderBuilder {
     ///
     /// # Errors
     /// The run's folder or its first manifest cannot be written, or a redaction rule is wrong.
-    pub fn start(mut self, store: &Store) -> Result<Recorder, StoreError> {
-        let clock = Clock::start();
+    pub fn start(self, store: &Store) -> Result<Recorder, StoreError> {
+        let Prepared { dispatcher, progress, writer, folder } =
+            self.prepare(store, Clock::start())?;
+        let (commands, inbox) = crossbeam_channel::bounded(COMMANDS_MAX);
+        let thread = std::thread::Builder::new()
+            .name("retake-writer".to_owned())
+            .spawn(move || writer.run(&inbox))
+            .map_err(StoreError::io("start writer of", &folder))?;
+        let pid = std::process::id();
+        Ok(Recorder { dispatcher, progress, commands, thread: Mutex::new(Some(thread)), pid })
+    }
+
+    /// Makes the run, and all that records it but the thread.
+    fn prepare(mut self, store: &Store, clock: Clock) -> Result<Prepared, StoreError> {
         self.facts.started_unix_ns = clock.now_unix_ns();
         self.facts.capture = self.settings.capture;
         self.facts.host = host_facts();
@@ -133,13 +145,7 @@ impl RecorderBuilder {
         let writer = self
             .writer(manifest, &folder, lock, (&dispatcher, &progress))
             .map_err(StoreError::io("start writer of", &folder))?;
-        let (commands, inbox) = crossbeam_channel::bounded(COMMANDS_MAX);
-        let thread = std::thread::Builder::new()
-            .name("retake-writer".to_owned())
-            .spawn(move || writer.run(&inbox))
-            .map_err(StoreError::io("start writer of", &folder))?;
-        let pid = std::process::id();
-        Ok(Recorder { dispatcher, progress, commands, thread: Mutex::new(Some(thread)), pid })
+        Ok(Prepared { dispatcher, progress, writer, folder })
     }
 
     fn limits(&self) -> JournalLimits {
@@ -191,10 +197,19 @@ impl RecorderBuilder {
             last_seal: Instant::now(),
             last_sync: Instant::now(),
             last_error: None,
+            is_awaited: false,
             _lock: lock,
             target,
         })
     }
+}
+
+/// A run that nobody writes yet.
+struct Prepared {
+    dispatcher: Dispatcher,
+    progress: Arc<Progress>,
+    writer: Writer,
+    folder: PathBuf,
 }
 
 /// Makes a run's folder. It appears under its name with its lock held and its manifest in it, or
