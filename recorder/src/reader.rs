@@ -10,10 +10,11 @@ use retake_schemas::tables::{Row, RunRow, TableName};
 use retake_schemas::{EventSeq, RunId};
 
 use crate::clock::{Anchor, Clock, Timeline};
+use crate::disk::Disk;
 use crate::fold::{Fold, FoldedRows, OpenSpans};
 use crate::journal::{LanePositions, read_journal};
 use crate::seal::read_carry;
-use crate::store::{Store, StoreError, digest_file, read_manifest};
+use crate::store::{Store, StoreError, digest_file, read_manifest_on};
 
 /// Why a run's data cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +82,8 @@ impl RunReader {
             if manifest.status != RunStatus::Recording {
                 break;
             }
-            let loaded = load_tail(&folder, &manifest, Writer::Alive)?;
-            let now = read_manifest(&folder).map_err(StoreError::from)?;
+            let loaded = load_tail(&**store.disk(), &folder, &manifest, Writer::Alive)?;
+            let now = read_manifest_on(&**store.disk(), &folder).map_err(StoreError::from)?;
             if now.revision == manifest.revision {
                 let mut fold = loaded.fold;
                 let tail_last_unix_ns = fold.last_unix_ns();
@@ -287,6 +288,7 @@ pub(crate) enum Writer {
 /// Folds the carry file and the journal behind a manifest. Damage is reported, and everything
 /// before it is used.
 pub(crate) fn load_tail(
+    disk: &dyn Disk,
     folder: &Path,
     manifest: &Manifest,
     writer: Writer,
@@ -297,7 +299,7 @@ pub(crate) fn load_tail(
     };
     let journal_dir = folder.join(JOURNAL_DIR);
     let mut journal =
-        read_journal(&journal_dir).map_err(StoreError::io("read journal", &journal_dir))?;
+        read_journal(disk, &journal_dir).map_err(StoreError::io("read journal", &journal_dir))?;
     let (start, ticks_per_ns) = journal
         .clock
         .unwrap_or((Anchor { ticks: 0, unix_ns: manifest.facts.started_unix_ns }, 1.0));
@@ -306,7 +308,7 @@ pub(crate) fn load_tail(
     let mut fold = Fold::new(&manifest.run_id, &manifest.facts.service, from, timeline);
     fold.resume(&manifest.accounting, manifest.last_unix_ns);
     let mut damage = Vec::new();
-    match manifest.carry.as_ref().map(|entry| read_carry(folder, entry)) {
+    match manifest.carry.as_ref().map(|entry| read_carry(disk, folder, entry)) {
         Some(Ok(carried)) => fold.take_over(carried),
         Some(Err(reason)) => damage.push(format!("spans open at the last seal: {reason}")),
         None => {}

@@ -10,6 +10,7 @@ use super::frame::{Frame, HEADER_BYTES, JournalHeader};
 use super::record::{self, Kind, Record};
 use super::ring::{CHUNK_HEADER_WORDS, ChunkHeader, RING_HEADER_BYTES, RingHeader};
 use crate::clock::Anchor;
+use crate::disk::Disk;
 
 /// The records of one lane that are not sealed, in stretches.
 #[derive(Debug, Default)]
@@ -33,14 +34,14 @@ pub(crate) struct DeadJournal {
 ///
 /// # Errors
 /// The folder cannot be listed.
-pub(crate) fn journal_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(folder) {
+pub(crate) fn journal_files(disk: &dyn Disk, folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match disk.list(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry?.path();
+        let path = folder.join(entry.name);
         if path.extension().is_some_and(|ext| ext == "journal" || ext == "lanes") {
             files.push(path);
         }
@@ -53,10 +54,10 @@ pub(crate) fn journal_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// A file cannot be read at all.
-pub(crate) fn read_journal(folder: &Path) -> io::Result<DeadJournal> {
+pub(crate) fn read_journal(disk: &dyn Disk, folder: &Path) -> io::Result<DeadJournal> {
     let mut journal = DeadJournal::default();
-    for path in journal_files(folder)? {
-        let bytes = match std::fs::read(&path) {
+    for path in journal_files(disk, folder)? {
+        let bytes = match disk.read(&path) {
             // Sealed and removed by its writer while we were looking.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
@@ -98,9 +99,12 @@ impl DeadJournal {
         if bytes.iter().take(HEADER_BYTES).all(|byte| *byte == 0) {
             return;
         }
-        if let Err(error) = JournalHeader::decode(bytes) {
-            self.damage.push(format!("{name}: {error}; nothing of it was read"));
-            return;
+        match JournalHeader::decode(bytes) {
+            Ok(header) => self.clock = self.clock.or(header.clock),
+            Err(error) => {
+                self.damage.push(format!("{name}: {error}; nothing of it was read"));
+                return;
+            }
         }
         let mut offset = HEADER_BYTES;
         loop {
