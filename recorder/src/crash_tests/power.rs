@@ -47,7 +47,7 @@ fn record(sync: SyncPolicy, steps: u64) -> Tape {
     let disk = FaultDisk::new(Image::empty()).with_shadow();
     let mut session = Session::start(&disk, &root, settings(sync)).unwrap();
     for step in 0..steps {
-        session.note(if step % 7 == 3 { 3000 } else { 10 });
+        session.note(if step % 7 == 3 { 6000 } else { 10 });
         match step % 5 {
             1 => session.open(),
             4 => session.close(),
@@ -55,9 +55,8 @@ fn record(sync: SyncPolicy, steps: u64) -> Tape {
         }
         match step % 29 {
             13 => drop(session.writer.flush().unwrap()),
-            // Begins a seal; it is done after the next batch was written to the journal.
             22 => {
-                session.writer.events_since_seal = u64::MAX;
+                session.let_seal_be_due();
                 session.tick();
             }
             n if n % 6 == 5 => session.tick_late(),

@@ -88,7 +88,7 @@ fn remains(rng: &mut StdRng) -> Remains {
             _ => session.quick(),
         }
         if step % 13 == 12 {
-            session.writer.events_since_seal = u64::MAX;
+            session.let_seal_be_due();
         }
         session.tick();
     }

@@ -51,7 +51,7 @@ fn cut_one_seal(rng: &mut StdRng, seed: u64) -> (usize, usize) {
         session.note(1);
         let first = disk.history().len();
         // With something recorded, and perhaps flushed, while the seal is under way.
-        session.writer.events_since_seal = u64::MAX;
+        session.let_seal_be_due();
         session.tick();
         session.note(1);
         session.tick();

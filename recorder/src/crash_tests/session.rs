@@ -36,7 +36,6 @@ pub(super) enum Recorded {
 
 /// A run being recorded on a model disk, step by step.
 pub(super) struct Session {
-    pub(super) disk: FaultDisk,
     pub(super) run_id: RunId,
     pub(super) recorded: Vec<Recorded>,
     /// Events that were not taken.
@@ -76,7 +75,6 @@ impl Session {
             lanes: lanes.exists().then_some(lanes),
         });
         Ok(Self {
-            disk: disk.clone(),
             run_id,
             recorded: vec![Recorded::Run],
             dropped: 0,
@@ -180,6 +178,12 @@ impl Session {
         self.writer.settings.sync_ms = NEVER_MS;
     }
 
+    /// Lets the next tick begin a seal. The one after it writes its batch to the journal and ends
+    /// the seal.
+    pub(super) fn let_seal_be_due(&mut self) {
+        self.writer.events_since_seal += NEVER_EVENTS;
+    }
+
     /// Lets the wait before another try of a seal be over.
     pub(super) fn pass_time(&mut self) {
         if let Some(earlier) = Instant::now().checked_sub(Duration::from_secs(5)) {
@@ -211,7 +215,7 @@ pub(super) fn settings(sync: SyncPolicy) -> RecordSettings {
     RecordSettings {
         sync,
         sync_ms: NEVER_MS,
-        seal_events: u64::MAX,
+        seal_events: NEVER_EVENTS,
         seal_secs: NEVER_MS / 1000,
         ..RecordSettings::default()
     }
@@ -223,6 +227,7 @@ pub(super) fn is_there(disk: &FaultDisk, root: &Path, run_id: &RunId) -> bool {
 }
 
 const NEVER_MS: u64 = 1_000_000_000;
+const NEVER_EVENTS: u64 = 1_000_000_000;
 /// Room for six chunks: the lanes of two doors and of the writer, and chunks to change to.
 const LANES_BYTES: u64 = 4096 + (6 << 16);
 /// The only file of lanes there is room for.

@@ -42,6 +42,7 @@ impl RunLock {
     /// A lock of nothing, for disks that exist in memory only.
     #[cfg(test)]
     pub(crate) fn of_nothing() -> io::Result<Self> {
+        crate::fork::watch();
         Ok(Self { file: File::open("/dev/null")? })
     }
 

@@ -75,7 +75,7 @@ fn flush(file: &JournalFile, drained: u64, progress: &Progress) {
 
 /// A seal to do.
 #[derive(Debug)]
-pub(super) struct SealWork {
+pub(crate) struct SealWork {
     pub(super) sealer: Sealer,
     pub(super) input: SealInput,
     /// Files that it makes superfluous.
@@ -86,7 +86,7 @@ pub(super) struct SealWork {
 
 /// A seal that was done or failed.
 #[derive(Debug)]
-pub(super) struct SealOutcome {
+pub(crate) struct SealOutcome {
     pub(super) sealer: Sealer,
     pub(super) input: SealInput,
     pub(super) durable_files: Vec<PathBuf>,
