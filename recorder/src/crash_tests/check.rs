@@ -1,13 +1,15 @@
 //! Recovering a disk and comparing what is there with what was recorded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use retake_schemas::event::RunStatus;
-use retake_schemas::manifest::Manifest;
-use retake_schemas::tables::{EventRow, MeasureRow, Row, SpanRow};
+use retake_schemas::manifest::{Manifest, Segment};
+use retake_schemas::tables::{EventRow, MeasureRow, Row, SpanRow, TableName};
 use retake_schemas::{Digest, RunId};
 
 use super::session::{Recorded, Session, is_there};
@@ -58,39 +60,73 @@ pub(super) fn recovered(disk: &FaultDisk, root: &Path, run_id: &RunId) -> Option
 /// Reads what the manifest names, digests checked.
 pub(super) fn read(disk: &FaultDisk, folder: &Path, manifest: &Manifest) -> Rows {
     let mut rows = Rows::default();
-    let events: Vec<EventRow> = rows_of(disk, folder, manifest);
-    rows.notes = events.iter().map(|row| row.message.as_ref().unwrap().parse().unwrap()).collect();
     let started = manifest.facts.started_unix_ns;
-    for span in rows_of::<SpanRow>(disk, folder, manifest) {
-        let lived = span.start_unix_ns - started;
-        assert!((-SKEW_NS..HOUR_NS).contains(&lived), "{} starts at {lived}", span.name);
-        let attributes = span.attributes.unwrap_or_default();
-        let SpanRow { status, duration_ns, self_ns, .. } = span;
-        let facts = Span { status, duration_ns, self_ns };
-        let before = rows.spans.insert(format!("{}{attributes}", span.name), facts);
-        assert_eq!(before, None, "{} stands twice", span.name);
+    for segment in &manifest.segments {
+        let part = part(disk, folder, segment);
+        rows.notes.extend(&part.notes);
+        rows.stated_losses += part.stated_losses;
+        for (name, start_unix_ns, span) in &part.spans {
+            let lived = start_unix_ns - started;
+            assert!((-SKEW_NS..HOUR_NS).contains(&lived), "{name} starts at {lived}");
+            let before = rows.spans.insert(name.clone(), span.clone());
+            assert_eq!(before, None, "{name} stands twice");
+        }
     }
-    let measures: Vec<MeasureRow> = rows_of(disk, folder, manifest);
-    let losses = measures.iter().filter(|row| row.name == "retake.dropped");
-    rows.stated_losses = losses.map(|row| row.value as u64).sum();
     let accounting = &manifest.accounting;
     rows.accounting = (accounting.offered, accounting.accepted, accounting.dropped_total());
     assert_eq!(accounting.offered, accounting.accepted + accounting.dropped_total());
     rows
 }
 
-fn rows_of<R: Row>(disk: &FaultDisk, folder: &Path, manifest: &Manifest) -> Vec<R> {
-    let mut rows = Vec::new();
-    for segment in manifest.segments.iter().filter(|segment| segment.table == R::TABLE) {
-        let bytes = disk.read(&folder.join(&segment.file)).unwrap();
-        assert_eq!(Digest::of(&bytes), segment.blake3, "{}", segment.file);
-        let bytes = bytes::Bytes::from(bytes);
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
-        for batch in reader {
-            rows.extend(R::from_batch(&batch.unwrap()).unwrap());
-        }
-    }
-    rows
+/// What one segment adds to the rows.
+#[derive(Debug, Default)]
+struct Part {
+    notes: Vec<u64>,
+    spans: Vec<(String, i64, Span)>,
+    stated_losses: u64,
+}
+
+/// Reads a segment; one that was read before is only compared with its digest.
+fn part(disk: &FaultDisk, folder: &Path, segment: &Segment) -> Rc<Part> {
+    let bytes = disk.read(&folder.join(&segment.file)).unwrap();
+    assert_eq!(Digest::of(&bytes), segment.blake3, "{}", segment.file);
+    PARTS.with_borrow_mut(|parts| {
+        Rc::clone(parts.entry((segment.table, segment.blake3)).or_insert_with(|| {
+            let mut part = Part::default();
+            match segment.table {
+                TableName::Events => part.notes = rows_of(bytes).iter().map(number).collect(),
+                TableName::Spans => part.spans = rows_of(bytes).into_iter().map(span).collect(),
+                _ => part.stated_losses = rows_of(bytes).iter().map(stated_loss).sum(),
+            }
+            Rc::new(part)
+        }))
+    })
+}
+
+fn number(row: &EventRow) -> u64 {
+    row.message.as_ref().unwrap().parse().unwrap()
+}
+
+fn span(row: SpanRow) -> (String, i64, Span) {
+    let name = format!("{}{}", row.name, row.attributes.unwrap_or_default());
+    let SpanRow { status, duration_ns, self_ns, start_unix_ns, .. } = row;
+    (name, start_unix_ns, Span { status, duration_ns, self_ns })
+}
+
+fn stated_loss(row: &MeasureRow) -> u64 {
+    assert_eq!(row.name, "retake.dropped", "nothing else is measured here");
+    row.value as u64
+}
+
+fn rows_of<R: Row>(bytes: Vec<u8>) -> Vec<R> {
+    let bytes = bytes::Bytes::from(bytes);
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
+    reader.flat_map(|batch| R::from_batch(&batch.unwrap()).unwrap()).collect()
+}
+
+thread_local! {
+    /// Segments read before.
+    static PARTS: RefCell<HashMap<(TableName, Digest), Rc<Part>>> = RefCell::default();
 }
 
 /// Checks rows against what was recorded: everything below `acknowledged` is there once and in
@@ -144,7 +180,7 @@ pub(super) fn compare(rows: &Rows, recorded: &[Recorded], acknowledged: u64) -> 
 pub(super) struct Recoveries {
     root: PathBuf,
     run_id: RunId,
-    known: std::collections::HashMap<[u8; 32], Option<Rows>>,
+    known: HashMap<[u8; 32], Option<Rows>>,
     /// Images asked for.
     pub(super) images: usize,
 }
@@ -152,7 +188,7 @@ pub(super) struct Recoveries {
 impl Recoveries {
     pub(super) fn new(root: &Path, run_id: &RunId) -> Self {
         let (root, run_id) = (root.to_owned(), run_id.clone());
-        Self { root, run_id, known: std::collections::HashMap::new(), images: 0 }
+        Self { root, run_id, known: HashMap::new(), images: 0 }
     }
 
     /// Checks what recovery makes of an image.

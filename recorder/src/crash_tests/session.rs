@@ -217,6 +217,8 @@ pub(super) fn settings(sync: SyncPolicy) -> RecordSettings {
         sync_ms: NEVER_MS,
         seal_events: NEVER_EVENTS,
         seal_secs: NEVER_MS / 1000,
+        // It is the thread of the test that seals.
+        seal_idle: false,
         ..RecordSettings::default()
     }
 }

@@ -124,12 +124,13 @@ pub(crate) fn write_synced(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Re
     path.parent().map_or(Ok(()), |folder| disk.sync_dir(folder))
 }
 
-/// Makes a folder and its parents, so that their names survive a power cut.
+/// Makes a folder and its parents, so that their names survive a power cut. The names of the folder
+/// and of its parent are flushed also when they were there: who made them may have had no time to.
 pub(crate) fn create_dir_synced(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    let missing = path.ancestors().take_while(|folder| disk.kind(folder).is_none());
-    let missing: Vec<&Path> = missing.filter(|folder| !folder.as_os_str().is_empty()).collect();
+    let folders = path.ancestors().filter(|folder| folder.file_name().is_some());
+    let missing = folders.clone().take_while(|folder| disk.kind(folder).is_none()).count();
     disk.create_dir(path)?;
-    for folder in missing {
+    for folder in folders.take(missing.max(2)) {
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
         match disk.sync_dir(parent.unwrap_or(Path::new("."))) {
             // A folder that we may enter but not read cannot be flushed by us.
