@@ -184,28 +184,35 @@ impl Dead<'_> {
             .collect();
         let unnamed = unnamed_files(&**self.disk, self.folder, &named)
             .map_err(StoreError::io("list run", self.folder))?;
-        unnamed.iter().map(|path| self.quarantine(path)).collect()
+        self.quarantine(&unnamed)
     }
 
-    /// Moves the journal aside, so that nothing of it is removed before it has its new place.
+    /// Moves the journal aside.
     fn quarantine_journal(&self) -> Result<Vec<String>, StoreError> {
         let journal = self.journal();
         let files = journal_files(&**self.disk, &journal)
             .map_err(StoreError::io("list journal", &journal))?;
-        let moved =
-            files.iter().map(|path| self.quarantine(path)).collect::<Result<Vec<_>, _>>()?;
-        if !moved.is_empty() {
-            let aside = self.folder.join(QUARANTINE_DIR);
-            for folder in [aside.as_path(), self.folder] {
-                self.disk.sync_dir(folder).map_err(StoreError::io("sync", folder))?;
-            }
-        }
-        Ok(moved)
+        self.quarantine(&files)
     }
 
-    fn quarantine(&self, path: &Path) -> Result<String, StoreError> {
+    /// Moves files aside, so that a power cut at any moment leaves each in its old place or in its
+    /// new one.
+    fn quarantine(&self, files: &[PathBuf]) -> Result<Vec<String>, StoreError> {
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
         let aside = self.folder.join(QUARANTINE_DIR);
+        let sync =
+            |folder: &Path| self.disk.sync_dir(folder).map_err(StoreError::io("sync", folder));
         self.disk.create_dir(&aside).map_err(StoreError::io("create", &aside))?;
+        // Before anything is in it that would be lost with its name.
+        sync(self.folder)?;
+        let moved = files.iter().map(|path| self.move_to(&aside, path)).collect();
+        sync(&aside)?;
+        moved
+    }
+
+    fn move_to(&self, aside: &Path, path: &Path) -> Result<String, StoreError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // An earlier recovery may have moved a file of this name; both are kept.
         let target = (0..)

@@ -1,15 +1,18 @@
 //! Disks that fail: once, or for a while.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use retake_schemas::RunId;
 use retake_schemas::settings::SyncPolicy;
 
 use super::check::{Rows, compare, read, recovered};
 use super::in_thread;
-use super::session::{Session, settings};
+use super::session::{Recorded, Session, settings};
 use crate::Store;
 use crate::disk::fault::{Failure, Fault, FaultDisk, Image, Moment};
+use crate::recover::unnamed_files;
 
 /// Scenario: there is no room for one disk operation, for each of the first 500 of a run.
 /// Guarantees: J6, J2 - the program records on and no event is lost; what was acknowledged also
@@ -54,14 +57,45 @@ fn a_full_disk_costs_exactly_what_is_stated() {
     assert!(lost > 0, "the disk was never full for long enough");
 }
 
+/// Scenario: a seal failed, more than enough for another is recorded, and the writer thread wakes
+/// again and again.
+/// Guarantees: J6 - it waits before it tries again: on a full disk that would only cost the program
+/// its processor.
+#[test]
+fn a_failed_seal_is_not_tried_again_at_once() {
+    let disk = FaultDisk::new(Image::empty());
+    in_thread(|| {
+        let root = Path::new("/store");
+        let mut session = Session::start(&disk, root, settings(SyncPolicy::Never)).unwrap();
+        let from_op = disk.tried();
+        disk.fail(Some(Fault { from_op, failure: Failure::NoSpace, times: usize::MAX }));
+        let tick = |session: &mut Session| {
+            session.note(10);
+            session.let_seal_be_due();
+            session.tick();
+        };
+        (0..2).for_each(|_| tick(&mut session));
+        let tried = disk.tried();
+        assert!(tried > from_op);
+        (0..10).for_each(|_| tick(&mut session));
+        assert_eq!(disk.tried(), tried);
+        session.pass_time();
+        (0..2).for_each(|_| tick(&mut session));
+        assert!(disk.tried() > tried);
+        disk.fail(None);
+        let recorded = session.recorded.len() as u64;
+        assert_eq!(session.finish().accepted, recorded + 1);
+    });
+}
+
 fn fail_at_each_operation(failure: Failure) {
     for from_op in 0..OPERATIONS {
-        let moments = in_thread(|| record_through(Fault { from_op, failure, times: 1 }));
-        assert!(moments == 2, "nothing was acknowledged after operation {from_op}");
+        let cuts = in_thread(|| record_through(Fault { from_op, failure, times: 1 }));
+        assert_eq!(cuts, 3, "nothing was acknowledged after operation {from_op}");
     }
 }
 
-/// Records a run through a failure, and checks it. Gives how often the watermark advanced.
+/// Records a run through a failure, and checks it and what cuts leave of it. Gives how many cuts.
 fn record_through(fault: Fault) -> usize {
     let what = format!("{fault:?}");
     let disk = FaultDisk::new(Image::empty());
@@ -96,35 +130,59 @@ fn record_through(fault: Fault) -> usize {
     assert_eq!(disk.resyncs(), 0, "{what}: a file was flushed again after a failed flush");
     compare(&rows_of(&disk, root, &run_id), &recorded, recorded.len() as u64)
         .unwrap_or_else(|reason| panic!("{what}: {reason}"));
-    let moments = acknowledging_moments(&disk, fault.from_op);
-    for moment in &moments {
-        let disk = FaultDisk::new(moment.nothing_kept());
-        let rows = recovered(&disk, root, &run_id);
-        let rows = rows.unwrap_or_else(|| panic!("{what}, cut at {}: no run", moment.ops));
-        compare(&rows, &recorded, moment.standing.acknowledged)
-            .unwrap_or_else(|reason| panic!("{what}, cut at {}: {reason}", moment.ops));
+    if fault.failure != Failure::Io {
+        assert_eq!(strangers(&disk, root, &run_id), [""; 0], "{what}: left behind");
     }
-    moments.len()
+    cut_after_failure(&disk, root, (&run_id, &recorded), fault)
 }
 
-/// The first moment after an operation at which more is acknowledged than before, and the last.
-fn acknowledging_moments(disk: &FaultDisk, from_op: usize) -> Vec<Moment> {
-    let history = disk.history();
-    let mut acknowledged = 0;
-    let mut moments = Vec::new();
-    let mut last = None;
-    for moment in history.moments() {
+/// Cuts the power at the first moment after a failure at which more is acknowledged than before,
+/// and at the last; and kills the process soon after the failure. Gives how many cuts there were.
+fn cut_after_failure(
+    disk: &FaultDisk,
+    root: &Path,
+    (run_id, recorded): (&RunId, &[Recorded]),
+    fault: Fault,
+) -> usize {
+    let check = |image: Image, moment: &Moment| {
+        let rows = recovered(&FaultDisk::new(image), root, run_id);
+        let Some(rows) = rows else {
+            assert_eq!(moment.standing.acknowledged, 0, "{fault:?}: no run at {}", moment.ops);
+            return;
+        };
+        compare(&rows, recorded, moment.standing.acknowledged)
+            .unwrap_or_else(|reason| panic!("{fault:?}, cut at {}: {reason}", moment.ops));
+    };
+    let (mut acknowledged, mut cuts, mut last) = (0, 0, None);
+    for moment in disk.history().moments() {
         // The failed operation itself may not be in the history.
-        if moment.standing.acknowledged > acknowledged && moment.ops + 1 >= from_op {
-            if moments.is_empty() {
-                moments.push(moment.clone());
+        if moment.standing.acknowledged > acknowledged && moment.ops + 1 >= fault.from_op {
+            if last.is_none() {
+                check(moment.nothing_kept(), &moment);
+                cuts += 1;
             }
             last = Some(moment.clone());
         }
         acknowledged = moment.standing.acknowledged;
+        // What a seal had done is taken back by then, if at all.
+        if moment.ops == fault.from_op + 2 {
+            check(moment.everything_kept(), &moment);
+            cuts += 1;
+        }
     }
-    moments.extend(last);
-    moments
+    if let Some(last) = last {
+        check(last.nothing_kept(), &last);
+        cuts += 1;
+    }
+    cuts
+}
+
+/// Files of a run that its manifest does not name.
+fn strangers(disk: &FaultDisk, root: &Path, run_id: &RunId) -> Vec<String> {
+    let manifest = Store::on(Arc::new(disk.clone()), root).manifest(run_id).unwrap();
+    let named: HashSet<&str> = manifest.segments.iter().map(|s| s.file.as_str()).collect();
+    let files = unnamed_files(disk, &Session::folder(root, run_id), &named).unwrap();
+    files.iter().map(|path| path.display().to_string()).collect()
 }
 
 /// Records on while the disk is full and after. Gives how many events were lost.
@@ -161,7 +219,7 @@ fn fill_and_free(from_op: usize) -> u64 {
     dropped
 }
 
-fn rows_of(disk: &FaultDisk, root: &Path, run_id: &retake_schemas::RunId) -> Rows {
+fn rows_of(disk: &FaultDisk, root: &Path, run_id: &RunId) -> Rows {
     let manifest = Store::on(Arc::new(disk.clone()), root).manifest(run_id).unwrap();
     read(disk, &Session::folder(root, run_id), &manifest)
 }

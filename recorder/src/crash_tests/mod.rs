@@ -11,8 +11,8 @@ mod recovery;
 mod seals;
 mod session;
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 /// A generator, and its seed: from the environment, else `default`.
 fn seeded(default: u64) -> (StdRng, u64) {
@@ -27,4 +27,9 @@ fn in_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
     })
+}
+
+/// A place in lanes that somebody wrote to; most of them is never used.
+fn place_in_use(lanes: &[u8], rng: &mut StdRng) -> usize {
+    std::iter::repeat_with(|| rng.random_range(0..lanes.len())).find(|at| lanes[*at] != 0).unwrap()
 }

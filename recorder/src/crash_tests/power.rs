@@ -10,7 +10,7 @@ use retake_schemas::settings::SyncPolicy;
 
 use super::check::Recoveries;
 use super::session::{LANES_FILE, Recorded, Session, settings};
-use super::{in_thread, seeded};
+use super::{in_thread, place_in_use, seeded};
 use crate::disk::fault::{FaultDisk, History, Image, Moment};
 
 /// A run and everything its disk was asked to do.
@@ -116,7 +116,7 @@ fn with_lanes(
     };
     let mut noisy = lanes.clone();
     for _ in 0..20 {
-        let at = rng.random_range(0..noisy.len());
+        let at = place_in_use(lanes, rng);
         noisy[at] = rng.random();
     }
     let left = [
@@ -125,7 +125,7 @@ fn with_lanes(
         mixed([lanes, earlier], 4096, rng),
         mixed([lanes, &none], 512, rng),
         noisy,
-        lanes[..rng.random_range(0..lanes.len())].to_vec(),
+        lanes[..place_in_use(lanes, rng)].to_vec(),
     ];
     let journal = Session::folder(&tape.root, &tape.run_id).join("journal");
     let put =
