@@ -16,17 +16,15 @@
 //! A span's parent is the innermost guard that is alive on the thread. It costs two readings of
 //! the clock and a copy of the fields.
 
-use std::cell::Cell;
 use std::marker::PhantomData;
 
-use retake_schemas::event::Level;
+use retake_schemas::event::{DropCause, Level};
 
 use crate::dispatcher::Dispatcher;
 use crate::door::{Entered, ThreadState};
 use crate::journal::record::{FLAG_THROUGHOUT, Kind, field};
-use crate::journal::{CallsiteDef, Refused};
+use crate::journal::{Body, Callsite, CallsiteDef, Refused};
 use crate::layer;
-use crate::layer::fields::SCRUB_BYTES_MIN;
 
 /// The static description of a span in the source; [`span!`](crate::span) makes it.
 #[derive(Debug)]
@@ -96,6 +94,45 @@ impl<'a> From<&'a String> for FieldArg<'a> {
     }
 }
 
+/// The values of a span's fields: `()`, `((), first)`, `(((), first), second)` and so on.
+///
+/// A list of types rather than a slice, so that the place that opens a span is compiled for the
+/// types of its values: three stores instead of a loop that looks at each.
+pub trait FieldValues: Copy {
+    /// How many.
+    const LEN: usize;
+
+    /// Calls `work` with each value, in order.
+    fn each(&self, work: &mut dyn FnMut(FieldArg<'_>));
+
+    #[doc(hidden)]
+    fn write(self, writer: &mut SpanWriter<'_>);
+}
+
+impl FieldValues for () {
+    const LEN: usize = 0;
+
+    fn each(&self, _: &mut dyn FnMut(FieldArg<'_>)) {}
+
+    #[inline(always)]
+    fn write(self, _: &mut SpanWriter<'_>) {}
+}
+
+impl<Before: FieldValues> FieldValues for (Before, FieldArg<'_>) {
+    const LEN: usize = Before::LEN + 1;
+
+    fn each(&self, work: &mut dyn FnMut(FieldArg<'_>)) {
+        self.0.each(work);
+        work(self.1);
+    }
+
+    #[inline(always)]
+    fn write(self, writer: &mut SpanWriter<'_>) {
+        self.0.write(writer);
+        writer.push(Before::LEN, self.1);
+    }
+}
+
 /// Opens a span that ends when the guard is dropped: `span!(dispatcher, "name", "key" = value)`.
 #[macro_export]
 macro_rules! span {
@@ -107,7 +144,9 @@ macro_rules! span {
             line: line!(),
             fields: &[$($key),*],
         };
-        $dispatcher.open_span(&SITE, &[$($crate::direct::FieldArg::from($value)),*])
+        let values = ();
+        $(let values = (values, $crate::direct::FieldArg::from($value));)*
+        $dispatcher.open_span(&SITE, values)
     }};
 }
 
@@ -123,18 +162,21 @@ pub struct SpanGuard<'a> {
 
 impl Dispatcher {
     /// Opens a span, see [`span!`](crate::span). `values` are those of the site's fields, in
-    /// order; more than it has fields are left out.
-    #[inline]
-    pub fn open_span(&self, site: &'static SpanSite, values: &[FieldArg<'_>]) -> SpanGuard<'_> {
+    /// order, at most 32; more than it has fields are left out.
+    #[inline(always)]
+    pub fn open_span<V: FieldValues>(&self, site: &'static SpanSite, values: V) -> SpanGuard<'_> {
+        const { assert!(V::LEN <= FIELDS_MAX, "a span has at most 32 fields") };
         let door = self.door();
         let key = door
-            .with(|state| {
-                let key = door.key(next_id());
-                let parent = state.current();
-                open(state, [key, parent], site, values);
-                state.push(Entered { key, is_recorded: false });
-                key
-            })
+            .with(
+                #[inline(always)]
+                |state| {
+                    let key = door.key(state.next_id());
+                    open(state, [key, state.current()], site, values);
+                    state.push(Entered { key, is_recorded: false });
+                    key
+                },
+            )
             .unwrap_or(0);
         SpanGuard { dispatcher: self, key, _stays: PhantomData }
     }
@@ -151,11 +193,9 @@ impl Dispatcher {
                 return;
             }
             let Some(free) = state.free() else { return };
+            let counts = u64::from(index) | u64::from(count) << 32;
             let written = free.write(|cursor, journal| {
-                cursor.write(journal, Kind::Token, |body| {
-                    body.push(span);
-                    body.push(u64::from(index) | u64::from(count) << 32);
-                })
+                cursor.write_words(journal, (Kind::Token, 0), [span, counts])
             });
             if let Err(refused) = written {
                 journal.count_loss(layer::cause(refused), false);
@@ -168,7 +208,7 @@ impl Drop for SpanGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.key != 0 {
-            self.dispatcher.door().with(|state| {
+            let _ = self.dispatcher.door().with(|state| {
                 state.pop(self.key);
                 layer::close(state, self.key, FLAG_THROUGHOUT);
             });
@@ -176,79 +216,119 @@ impl Drop for SpanGuard<'_> {
     }
 }
 
-#[inline]
-fn open(
-    state: &ThreadState,
-    [key, parent]: [u64; 2],
-    site: &'static SpanSite,
-    values: &[FieldArg<'_>],
-) {
-    let Some(free) = state.free() else {
-        return layer::lose_span(state, key, retake_schemas::event::DropCause::TooLarge);
-    };
-    let address = std::ptr::from_ref(site) as usize;
-    let written = free.callsite(address, || definition(site)).and_then(|callsite| {
-        free.write(|cursor, journal| {
-            cursor.write(journal, Kind::Open, |body| {
-                body.push(key);
-                body.push(parent);
-                body.is_cut_short |= callsite.content | callsite.secret != 0;
-                let types = body.reserve(u64::from(callsite.number));
-                for _ in 0..field::more_words(callsite.fields) {
-                    body.push(0);
-                }
-                let bytes_max = journal.limits.attribute_bytes_max;
-                for (index, value) in values.iter().take(callsite.fields).enumerate() {
-                    let (kind, word) = match *value {
-                        FieldArg::U64(v) => (field::U64, v),
-                        FieldArg::I64(v) => (field::I64, v.cast_unsigned()),
-                        FieldArg::F64(v) => (field::F64, v.to_bits()),
-                        FieldArg::Bool(false) => (field::FALSE, 0),
-                        FieldArg::Bool(true) => (field::TRUE, 0),
-                        FieldArg::Str(text) => {
-                            if text.len() >= SCRUB_BYTES_MIN || text.len() > bytes_max {
-                                body.is_cut_short = true;
-                                return;
-                            }
-                            let place = index + 4;
-                            let bits = u64::from(field::STR) << (place % 8 * 8);
-                            body.add_bits(&types, place / 8, bits);
-                            body.push_str(text);
-                            continue;
-                        }
-                    };
-                    let place = index + 4;
-                    body.add_bits(&types, place / 8, u64::from(kind) << (place % 8 * 8));
-                    if kind != field::FALSE && kind != field::TRUE {
-                        body.push(word);
-                    }
-                }
-            })
-        })
-    });
-    match written {
+#[inline(always)]
+fn open<V: FieldValues>(state: &ThreadState, head: [u64; 2], site: &'static SpanSite, values: V) {
+    match write(state, head, site, values) {
         Ok(()) => {}
-        // Texts that may hold secrets, contents, and long ones: through the general way.
-        Err(Refused::TooLong) => open_long(free, [key, parent], site, values),
-        Err(refused) => layer::lose_span(state, key, layer::cause(refused)),
+        Err(refused) => {
+            // Moved, so that the values themselves need no place in memory.
+            open_otherwise(state, head, (site, &move |work| values.each(work)), refused);
+        }
     }
 }
 
+#[inline(always)]
+fn write<V: FieldValues>(
+    state: &ThreadState,
+    [key, parent]: [u64; 2],
+    site: &'static SpanSite,
+    values: V,
+) -> Result<(), Refused> {
+    // Inside a record of this very lane: the general way has another one.
+    if state.is_busy() {
+        return Err(Refused::TooLong);
+    }
+    let callsite = state.callsite(std::ptr::from_ref(site) as usize, || definition(site))?;
+    let mut body = state.begin(Kind::Open)?;
+    body.push(key);
+    body.push(parent);
+    body.is_cut_short |= V::LEN != callsite.fields;
+    let place = body.place();
+    for _ in 0..1 + field::more_words(V::LEN) {
+        body.push(0);
+    }
+    let mut types = [0_u64; TYPE_WORDS_MAX];
+    types[0] = u64::from(callsite.number);
+    let mut writer = SpanWriter { state, callsite, body, types };
+    values.write(&mut writer);
+    let types = writer.types.get(..1 + field::more_words(V::LEN));
+    writer.body.fill(&place, types.unwrap_or_default());
+    state.commit(Kind::Open, &writer.body)
+}
+
+/// Writes the values of a span's fields in place.
+#[derive(Debug)]
+pub struct SpanWriter<'a> {
+    state: &'a ThreadState,
+    callsite: &'a Callsite,
+    body: Body,
+    types: [u64; TYPE_WORDS_MAX],
+}
+
+impl SpanWriter<'_> {
+    #[inline(always)]
+    fn push(&mut self, index: usize, value: FieldArg<'_>) {
+        let kind = match value {
+            FieldArg::U64(v) => self.number(field::U64, v),
+            FieldArg::I64(v) => self.number(field::I64, v.cast_unsigned()),
+            FieldArg::F64(v) => self.number(field::F64, v.to_bits()),
+            FieldArg::Bool(false) => field::FALSE,
+            FieldArg::Bool(true) => field::TRUE,
+            FieldArg::Str(text) => self.text(index, text),
+        };
+        if let Some(types) = self.types.get_mut((index + 4) / 8) {
+            *types |= u64::from(kind) << ((index + 4) % 8 * 8);
+        }
+    }
+
+    #[inline(always)]
+    fn number(&mut self, kind: u8, word: u64) -> u8 {
+        self.body.push(word);
+        kind
+    }
+
+    #[inline(always)]
+    fn text(&mut self, index: usize, text: &str) -> u8 {
+        let is_plain = self.callsite.is_plain || !self.callsite.is_told(index);
+        let bytes_max = self.state.target.journal.limits.attribute_bytes_max;
+        if is_plain && text.len() <= bytes_max && self.state.knows_clean(text) {
+            self.body.push_str(text);
+        } else {
+            self.body.is_cut_short = true;
+        }
+        field::STR
+    }
+}
+
+/// A span that could not be written in place: texts that may hold secrets, contents, and long
+/// ones go the general way; without room the span is lost.
 #[cold]
-fn open_long(
+#[inline(never)]
+fn open_otherwise(
     state: &ThreadState,
     head: [u64; 2],
-    site: &'static SpanSite,
-    values: &[FieldArg<'_>],
+    (site, values): (&'static SpanSite, &EachValue<'_>),
+    refused: Refused,
 ) {
-    let address = std::ptr::from_ref(site) as usize;
-    let written = state.callsite(address, || definition(site)).and_then(|callsite| {
-        layer::fields::write_long(state, head, (callsite, site.fields), values)
-    });
+    let Some(free) = state.free() else {
+        return layer::lose_span(state, head[0], DropCause::TooLarge);
+    };
+    let written = match refused {
+        Refused::TooLong => {
+            let address = std::ptr::from_ref(site) as usize;
+            free.callsite(address, || definition(site)).and_then(|callsite| {
+                layer::fields::write_long(free, head, (callsite, site.fields), values)
+            })
+        }
+        refused => Err(refused),
+    };
     if let Err(refused) = written {
         layer::lose_span(state, head[0], layer::cause(refused));
     }
 }
+
+/// Calls with each value of a span's fields.
+pub(crate) type EachValue<'a> = dyn Fn(&mut dyn FnMut(FieldArg<'_>)) + 'a;
 
 fn definition(site: &SpanSite) -> CallsiteDef {
     CallsiteDef {
@@ -261,22 +341,7 @@ fn definition(site: &SpanSite) -> CallsiteDef {
     }
 }
 
-/// A number for a span that no other open span of this door has: of the thread, and counted.
-#[inline]
-fn next_id() -> u64 {
-    thread_local! {
-        static NEXT: Cell<u64> = const { Cell::new(0) };
-    }
-    let next = NEXT.get();
-    let next = if next == 0 { first_id() } else { next + 1 };
-    NEXT.set(next);
-    next
-}
-
-#[cold]
-fn first_id() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static THREADS: AtomicU64 = AtomicU64::new(1);
-    // A trillion spans for each of 16 million threads.
-    THREADS.fetch_add(1, Ordering::Relaxed) << 40
-}
+/// Fields of a span, as many as `tracing` allows.
+const FIELDS_MAX: usize = 32;
+/// Words of field types for so many.
+const TYPE_WORDS_MAX: usize = 1 + field::more_words(FIELDS_MAX);

@@ -79,8 +79,7 @@ impl Subscriber for RecorderSubscriber {
                     None if attributes.is_contextual() => state.current(),
                     None => 0,
                 };
-                let is_polled = layer::open(state, [key, parent], metadata, attributes);
-                state.last_opened.set((key, is_polled));
+                layer::open(state, [key, parent], metadata, attributes);
             }
             id
         });
@@ -109,7 +108,7 @@ impl Subscriber for RecorderSubscriber {
                 None if event.is_contextual() => state.current(),
                 None => 0,
             };
-            state.each_run(|state| layer::annotate(state, span, event));
+            layer::annotate_in_each_run(state, span, event);
         });
     }
 
@@ -139,8 +138,7 @@ impl Subscriber for RecorderSubscriber {
         }
         let key = self.door.key(id);
         let recorded = self.door.with(|state| {
-            let flags = layer::close_flags(state, key);
-            state.each_run(|state| layer::close(state, key, flags));
+            layer::close_in_each_run(state, key);
             self.slots.give_back(&mut state.free_slots(), id);
         });
         if recorded.is_none() {
@@ -164,6 +162,9 @@ impl Subscriber for RecorderSubscriber {
 /// slot is found without a lock on the hot path's side.
 #[derive(Debug, Default)]
 struct Slots {
+    /// The slots most programs need, in one piece: found without looking for their page. Memory
+    /// that is not touched is not taken.
+    first: FirstSlots,
     pages: [std::sync::OnceLock<Box<[Slot]>>; PAGES],
     /// Slots that no thread keeps; shared with the door, whose threads leave theirs here.
     free: Arc<Mutex<Vec<u32>>>,
@@ -182,6 +183,17 @@ struct Slot {
     handles: AtomicU32,
     /// A `&'static Metadata`, or null.
     metadata: AtomicPtr<Metadata<'static>>,
+}
+
+#[derive(Debug)]
+struct FirstSlots(Box<[Slot]>);
+
+impl Default for FirstSlots {
+    fn default() -> Self {
+        let slots = Box::new_zeroed_slice(FIRST_SLOTS);
+        // SAFETY: a slot is two numbers and a pointer, all atomic, for which zero is a value.
+        Self(unsafe { slots.assume_init() })
+    }
 }
 
 impl Slots {
@@ -215,6 +227,15 @@ impl Slots {
     /// The slot of that number; makes its page if need be.
     #[inline]
     fn slot(&self, index: u32) -> Option<&Slot> {
+        match self.first.0.get(index as usize) {
+            Some(slot) => Some(slot),
+            None => self.slot_of_page(index - FIRST_SLOTS as u32),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn slot_of_page(&self, index: u32) -> Option<&Slot> {
         let (page, place) = place_of(index);
         let cell = self.pages.get(page)?;
         match cell.get() {
@@ -261,6 +282,12 @@ impl Slots {
             self.misuses.fetch_add(1, Ordering::Relaxed);
             return false;
         };
+        // With one handle left, which is the caller's, nobody else can make another: no atomic
+        // step is needed for the spans that were never cloned, which are most.
+        if slot.handles.load(Ordering::Acquire) == 1 {
+            slot.handles.store(0, Ordering::Relaxed);
+            return true;
+        }
         if slot.handles.fetch_sub(1, Ordering::Release) != 1 {
             return false;
         }
@@ -284,7 +311,7 @@ impl Slots {
     }
 }
 
-/// Page and place of a slot: pages double in size.
+/// Page and place of a slot beyond the first: pages double in size.
 #[inline]
 fn place_of(index: u32) -> (usize, usize) {
     let shifted = index as usize / PAGE_SLOTS + 1;
@@ -293,6 +320,8 @@ fn place_of(index: u32) -> (usize, usize) {
     (page, index as usize - before)
 }
 
+/// Spans open at once before pages are needed: a mebibyte of addresses.
+const FIRST_SLOTS: usize = 1 << 16;
 /// Slots of the first page.
 const PAGE_SLOTS: usize = 256;
 /// Pages: more slots than memory for open spans.

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use rustc_hash::FxBuildHasher;
+
 /// The number of an interned text. Only meaningful to the [`Symbols`] that gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Sym(NonZeroU32);
@@ -29,14 +31,14 @@ impl Sym {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Symbols {
     texts: Vec<Arc<str>>,
-    numbers: HashMap<Arc<str>, Sym>,
+    numbers: HashMap<Arc<str>, Sym, FxBuildHasher>,
 }
 
 impl Symbols {
     /// The number of a text, new or known.
     pub(crate) fn intern(&mut self, text: &str) -> Sym {
-        if let Some(sym) = self.numbers.get(text) {
-            return *sym;
+        if let Some(sym) = self.find(text) {
+            return sym;
         }
         let text: Arc<str> = text.into();
         // A run with four billion distinct names does not fit any memory.
@@ -45,6 +47,11 @@ impl Symbols {
         self.texts.push(Arc::clone(&text));
         self.numbers.insert(text, sym);
         sym
+    }
+
+    /// The number of a known text.
+    pub(crate) fn find(&self, text: &str) -> Option<Sym> {
+        self.numbers.get(text).copied()
     }
 
     /// The text of a number; empty for one that this table did not give.

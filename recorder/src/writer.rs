@@ -25,6 +25,7 @@ use crate::fold::{Fold, OpenSpans};
 use crate::journal::durable::DurableJournal;
 use crate::journal::record::{self, Kind};
 use crate::journal::{Cursor, Drainer, LanePositions, Losses, encode_body};
+use crate::priority;
 use crate::reader::JOURNAL_DIR;
 use crate::recorder::RunSummary;
 use crate::seal::{SealInput, Sealer};
@@ -77,6 +78,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
+        priority::make_thread_patient();
         loop {
             self.target.journal.wait(TICK);
             self.tick();
@@ -255,6 +257,7 @@ impl Writer {
         match result {
             Ok(()) => {
                 self.sealed(&input.positions, input.next_seq);
+                self.fold.recycle(input.rows);
                 for path in durable_files {
                     // Left behind it holds nothing that the manifest does not say is sealed.
                     let _ = self.disk.remove(&path);

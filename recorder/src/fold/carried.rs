@@ -5,6 +5,8 @@ use retake_schemas::event::{Level, Status};
 use retake_schemas::{Attributes, SpanId, TraceId};
 use serde::{Deserialize, Serialize};
 
+use std::sync::Arc;
+
 use super::Fold;
 use super::held::{Busy, Family, HeldSpan, Parent, Rare, Verdict};
 use crate::attrs;
@@ -142,7 +144,7 @@ impl Fold {
                 }
                 Carried::Callsite(number, definition) => self.define(number, &definition),
                 Carried::Thread(lane, name) => {
-                    let name = self.symbols.intern(&name);
+                    let name = self.intern(&name);
                     self.threads.insert(lane, name);
                 }
                 Carried::Span(span) => spans.push(span),
@@ -175,7 +177,8 @@ impl Fold {
     }
 
     fn take_over_span(&mut self, carried: CarriedSpan) -> u32 {
-        let mut text = |text: Option<&str>| text.map(|text| self.symbols.intern(text));
+        let symbols = Arc::make_mut(&mut self.symbols);
+        let mut text = |text: Option<&str>| text.map(|text| symbols.intern(text));
         let span = HeldSpan {
             local: carried.local,
             callsite: carried.callsite,
@@ -192,7 +195,7 @@ impl Fold {
             thread: text(carried.thread.as_deref()),
             source_file: text(carried.source_file.as_deref()),
             source_line: carried.source_line,
-            name: self.symbols.intern(&carried.name),
+            name: symbols.intern(&carried.name),
             start_unix_ns: carried.start_unix_ns,
             end_unix_ns: None,
             busy: match carried.busy {

@@ -82,8 +82,8 @@ impl Fold {
         };
         if let (Some(told), Some(body)) = (told, body) {
             let scope = match &body {
-                EventBody::SpanOpened(opened) => Some(self.symbols.intern(&opened.target)),
-                EventBody::Annotated(line) => Some(self.symbols.intern(&line.target)),
+                EventBody::SpanOpened(opened) => Some(self.intern(&opened.target)),
+                EventBody::Annotated(line) => Some(self.intern(&line.target)),
                 body => body.span().and_then(|key| self.scope_of(key)).or(scope),
             };
             told.events.push(Event { seq, time_unix_ns: event_time, body });
@@ -207,7 +207,7 @@ impl Fold {
             .last()
             .map(|(_, value)| value.to_value().to_text());
         if let Some(name) = name {
-            span.name = self.symbols.intern(&name);
+            span.name = self.intern(&name);
         }
     }
 
@@ -399,7 +399,7 @@ impl Fold {
         let Some((number, bytes)) = record::payload(record) else { return };
         if record.kind == Kind::Thread {
             let name = String::from_utf8_lossy(bytes);
-            let name = self.symbols.intern(&name);
+            let name = self.intern(&name);
             self.threads.insert(place.lane, name);
         } else if let Ok(definition) = rmp_serde::from_slice::<CallsiteDef>(bytes) {
             self.define(u32::try_from(number).unwrap_or(u32::MAX), &definition);
@@ -409,13 +409,13 @@ impl Fold {
     /// Learns what a callsite's number means.
     pub(super) fn define(&mut self, number: u32, definition: &CallsiteDef) {
         let CallsiteDef { name, target, level, file, line, fields } = definition;
-        let mut text = |text: &str| (!text.is_empty()).then(|| self.symbols.intern(text));
+        let mut text = |text: &str| (!text.is_empty()).then(|| self.intern(text));
         let facts = CallsiteFacts {
             target: text(target),
             file: file.as_deref().and_then(&mut text),
             level: *level,
             line: *line,
-            fields: fields.iter().map(|field| self.symbols.intern(field)).collect(),
+            fields: fields.iter().map(|field| self.intern(field)).collect(),
             special: match target.as_str() {
                 convention::TARGET_TOKEN => Special::Token,
                 convention::TARGET_USAGE => Special::Usage,
@@ -423,7 +423,7 @@ impl Fold {
                 convention::TARGET_MEASURE => Special::Measure,
                 _ => Special::None,
             },
-            name: self.symbols.intern(name),
+            name: self.intern(name),
         };
         let place = number as usize;
         if place >= CALLSITES_MAX {

@@ -14,9 +14,11 @@ mod ids;
 mod keys;
 mod lanes;
 mod settle;
+mod slots;
 mod taken;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use retake_schemas::event::{Annotated, DropCause, Gap, Measured, Retrieved, SpanOpened, Token};
 use retake_schemas::manifest::Accounting;
@@ -32,6 +34,7 @@ use held::{HeldSpan, OwnAttributes, Parent};
 pub(crate) use ids::Ids;
 use keys::{KeyRole, Keys};
 use lanes::CallsiteFacts;
+use slots::Slots;
 pub(crate) use taken::{FoldedRows, TokenFact};
 
 /// What became of open spans when rows are taken.
@@ -49,7 +52,7 @@ pub(crate) struct Fold {
     run_id: String,
     service: String,
     ids: Ids,
-    symbols: Symbols,
+    symbols: Arc<Symbols>,
     keys: Keys,
     callsites: Vec<Option<CallsiteFacts>>,
     /// Thread names by lane.
@@ -67,6 +70,8 @@ pub(crate) struct Fold {
     /// Attributes of the spans in `slots`.
     arena: Vec<u8>,
     rows: FoldedRows,
+    /// Rows that were sealed, for their memory.
+    spare: FoldedRows,
     /// Callsites whose spans turned out to be entered more than once.
     polled: Vec<u32>,
     explicit_traces: HashSet<TraceId>,
@@ -92,7 +97,7 @@ impl Fold {
             run_id: run_id.to_string(),
             service: service.to_owned(),
             ids: Ids::new(run_id),
-            symbols: Symbols::default(),
+            symbols: Arc::default(),
             keys: Keys::default(),
             callsites: Vec::new(),
             threads: HashMap::default(),
@@ -104,6 +109,7 @@ impl Fold {
             closed_in_order: true,
             arena: Vec::new(),
             rows: FoldedRows::new(run_id.as_str(), service),
+            spare: FoldedRows::default(),
             polled: Vec::new(),
             explicit_traces: HashSet::new(),
             local_traces: 0,
@@ -213,6 +219,14 @@ impl Fold {
         self.slots.get(self.slot_of(key)?)?.target
     }
 
+    /// The number of a text. Rows that are being sealed keep the table they were taken with.
+    fn intern(&mut self, text: &str) -> Sym {
+        match self.symbols.find(text) {
+            Some(sym) => sym,
+            None => Arc::make_mut(&mut self.symbols).intern(text),
+        }
+    }
+
     /// A symbol's text.
     pub(crate) fn text(&self, sym: Sym) -> &str {
         self.symbols.text(sym)
@@ -239,7 +253,7 @@ impl Fold {
         if self.explicit.contains_key(&opened.span) {
             return;
         }
-        let mut span = HeldSpan::explicit(time, opened, &mut self.symbols);
+        let mut span = HeldSpan::explicit(time, opened, Arc::make_mut(&mut self.symbols));
         let trace_id = opened.span.trace_id;
         let parent = opened.parent.map(|span_id| SpanKey { trace_id, span_id });
         if let Some(slot) = parent.and_then(|parent| self.explicit.get(&parent)) {
@@ -256,7 +270,7 @@ impl Fold {
     fn add_attributes(&mut self, slot: u32, attributes: &Attributes) {
         let Some(mut roles) = self.move_to_end(slot) else { return };
         for (key, value) in attributes {
-            let key = self.symbols.intern(key);
+            let key = self.intern(key);
             roles |= self.keys.roles(key, &self.symbols);
             attrs::push_value(&mut self.arena, key, value);
         }
@@ -416,60 +430,6 @@ pub(crate) struct SpanCounts {
     pub(crate) opened: u64,
     pub(crate) closed: u64,
     pub(crate) dropped: u64,
-}
-
-/// Spans by number; numbers are used again.
-#[derive(Debug, Default)]
-pub(super) struct Slots {
-    spans: Vec<Option<HeldSpan>>,
-    free: Vec<u32>,
-}
-
-impl Slots {
-    fn insert(&mut self, span: HeldSpan) -> u32 {
-        match self.free.pop() {
-            Some(slot) => {
-                if let Some(place) = self.spans.get_mut(slot as usize) {
-                    *place = Some(span);
-                }
-                slot
-            }
-            None => {
-                self.spans.push(Some(span));
-                // Memory ends long before four billion spans.
-                u32::try_from(self.spans.len() - 1).unwrap_or(u32::MAX)
-            }
-        }
-    }
-
-    #[inline]
-    fn get(&self, slot: u32) -> Option<&HeldSpan> {
-        self.spans.get(slot as usize)?.as_ref()
-    }
-
-    #[inline]
-    fn get_mut(&mut self, slot: u32) -> Option<&mut HeldSpan> {
-        self.spans.get_mut(slot as usize)?.as_mut()
-    }
-
-    fn remove(&mut self, slot: u32) -> Option<HeldSpan> {
-        let span = self.spans.get_mut(slot as usize)?.take()?;
-        self.free.push(slot);
-        Some(span)
-    }
-
-    /// Spans held.
-    fn len(&self) -> usize {
-        self.spans.len() - self.free.len()
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &HeldSpan> {
-        self.spans.iter().flatten()
-    }
-
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut HeldSpan> {
-        self.spans.iter_mut().flatten()
-    }
 }
 
 #[cfg(test)]

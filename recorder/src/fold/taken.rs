@@ -1,15 +1,19 @@
 //! Rows taken out of a fold, on their way into segments or to a reader.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use retake_schemas::mapping::BUILT_IN;
 use retake_schemas::tables::{
     DocumentRow, EventRow, MeasureRow, PayloadRow, Row, TableName, TokenRow,
 };
-use retake_schemas::{Attributes, SpanKey, TraceId};
+use retake_schemas::{Attributes, SpanId, SpanKey, TraceId};
+
+use rustc_hash::FxBuildHasher;
 
 use super::held::{HeldSpan, Parent};
+use super::slots::Slots;
 use super::{Fold, OpenSpans};
 use crate::columns::{SpanColumns, SpanFacts};
 use crate::symbols::Symbols;
@@ -19,10 +23,11 @@ use crate::symbols::Symbols;
 pub(crate) struct FoldedRows {
     run_id: String,
     service: String,
-    /// Spans, and what their texts need.
-    spans: Vec<HeldSpan>,
+    /// Spans, the slots of those that are rows, and what their texts need.
+    spans: Slots,
+    order: Vec<u32>,
     arena: Vec<u8>,
-    symbols: Symbols,
+    symbols: Arc<Symbols>,
     /// Arrivals of tokens.
     pub(crate) tokens: Vec<TokenFact>,
     /// Log lines.
@@ -51,7 +56,21 @@ impl FoldedRows {
 
     /// How many spans there are.
     pub(crate) fn span_count(&self) -> usize {
-        self.spans.len()
+        self.order.len()
+    }
+
+    /// Forgets the rows and keeps the memory: a segment's spans are tens of megabytes, and new
+    /// pages cost more than filling them.
+    pub(crate) fn clear(&mut self) {
+        self.spans.clear();
+        self.order.clear();
+        self.arena.clear();
+        self.symbols = Arc::default();
+        self.tokens.clear();
+        self.events.clear();
+        self.documents.clear();
+        self.payloads.clear();
+        self.measures.clear();
     }
 
     /// The spans as columns, in the order of their rows: clustered by trace, in order of the
@@ -65,8 +84,8 @@ impl FoldedRows {
     /// The same into columns of the same run, whose memory is used again.
     pub(crate) fn fill(&self, columns: &mut SpanColumns) {
         columns.clear();
-        for index in clustered(&self.spans) {
-            if let Some(span) = self.spans.get(index as usize) {
+        for slot in clustered(&self.spans, &self.order) {
+            if let Some(span) = self.spans.get(slot) {
                 self.push(span, columns);
             }
         }
@@ -142,27 +161,55 @@ impl Fold {
         }
         self.find_late_parents();
         self.settle();
-        let mut rows =
-            std::mem::replace(&mut self.rows, FoldedRows::new(&self.run_id, &self.service));
-        let closed = std::mem::take(&mut self.closed);
+        let mut next = std::mem::take(&mut self.spare);
+        next.run_id.clone_from(&self.run_id);
+        next.service.clone_from(&self.service);
+        let mut rows = std::mem::replace(&mut self.rows, next);
+        rows.spans = std::mem::replace(&mut self.slots, std::mem::take(&mut self.rows.spans));
+        rows.order = std::mem::replace(&mut self.closed, std::mem::take(&mut self.rows.order));
+        rows.arena = std::mem::replace(&mut self.arena, std::mem::take(&mut self.rows.arena));
+        rows.symbols = Arc::clone(&self.symbols);
         self.closed_in_order = true;
-        rows.spans.reserve(closed.len());
-        for slot in &closed {
-            let Some(span) = self.slots.remove(*slot) else { continue };
-            if span.local == 0 {
-                self.explicit.remove(&span.key());
-            }
-            rows.spans.push(span);
-        }
-        rows.arena = self.keep_open_attributes();
-        rows.symbols = self.symbols.clone();
+        self.keep_open(&mut rows);
         rows
+    }
+
+    /// Gives memory back that [`Fold::take`] gave away.
+    pub(crate) fn recycle(&mut self, mut rows: FoldedRows) {
+        rows.clear();
+        self.spare = rows;
+    }
+
+    /// Moves the spans that are open out of the rows, with their attributes.
+    fn keep_open(&mut self, rows: &mut FoldedRows) {
+        let is_open = |slot: &u32| rows.spans.get(*slot).is_some_and(|s| s.end_unix_ns.is_none());
+        self.explicit.retain(|_, slot| is_open(slot));
+        let mut open: Vec<u32> =
+            self.local.values().chain(self.explicit.values()).copied().collect();
+        open.sort_unstable();
+        let mut moved: HashMap<u32, u32, FxBuildHasher> = HashMap::default();
+        for slot in open {
+            let Some(mut span) = rows.spans.take(slot) else { continue };
+            let range = span.attributes.0 as usize..span.attributes.1 as usize;
+            let start = u32::try_from(self.arena.len()).unwrap_or(u32::MAX);
+            self.arena.extend_from_slice(rows.arena.get(range).unwrap_or_default());
+            span.attributes = (start, u32::try_from(self.arena.len()).unwrap_or(u32::MAX));
+            moved.insert(slot, self.slots.insert(span));
+        }
+        for slot in self.local.values_mut().chain(self.explicit.values_mut()) {
+            *slot = moved.get(slot).copied().unwrap_or(*slot);
+        }
+        for span in self.slots.iter_mut() {
+            if let Parent::Slot(parent) = span.parent {
+                span.parent = moved.get(&parent).map_or(Parent::Sealed, |new| Parent::Slot(*new));
+            }
+        }
     }
 
     fn abandon_open(&mut self) {
         let last_unix_ns = self.last_unix_ns;
         let mut left: Vec<(i64, u32)> = Vec::new();
-        for slot in 0..u32::try_from(self.slots.spans.len()).unwrap_or(u32::MAX) {
+        for slot in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
             if let Some(span) = self.slots.get_mut(slot).filter(|span| span.end_unix_ns.is_none()) {
                 left.push((span.start_unix_ns, slot));
             }
@@ -193,37 +240,17 @@ impl Fold {
             }
         }
     }
-
-    /// The arena of the closed spans; what open spans have in it moves to a new one.
-    fn keep_open_attributes(&mut self) -> Vec<u8> {
-        let mut kept = Vec::new();
-        let Slots { spans, .. } = &mut self.slots;
-        let is_gone: Vec<bool> = spans.iter().map(Option::is_none).collect();
-        for span in spans.iter_mut().flatten() {
-            let range = span.attributes.0 as usize..span.attributes.1 as usize;
-            let start = u32::try_from(kept.len()).unwrap_or(u32::MAX);
-            kept.extend_from_slice(self.arena.get(range).unwrap_or_default());
-            span.attributes = (start, u32::try_from(kept.len()).unwrap_or(u32::MAX));
-            if let Parent::Slot(parent) = span.parent
-                && is_gone.get(parent as usize).copied().unwrap_or(true)
-            {
-                span.parent = Parent::Sealed;
-            }
-        }
-        std::mem::replace(&mut self.arena, kept)
-    }
 }
 
-use super::Slots;
-
-/// The places of spans in the order of their rows.
-fn clustered(spans: &[HeldSpan]) -> Vec<u32> {
+/// The slots of closed spans in the order of their rows.
+fn clustered(spans: &Slots, closed: &[u32]) -> Vec<u32> {
     // Two passes of counting instead of one sort of everything: traces are few.
-    let mut numbers: HashMap<TraceId, u32, rustc_hash::FxBuildHasher> = HashMap::default();
+    let mut numbers: HashMap<TraceId, u32, FxBuildHasher> = HashMap::default();
     let mut traces: Vec<(i64, TraceId, u32)> = Vec::new();
-    let mut trace_of: Vec<u32> = Vec::with_capacity(spans.len());
+    let mut keys: Vec<Key> = Vec::with_capacity(closed.len());
     let mut last: Option<(TraceId, u32)> = None;
-    for span in spans {
+    for slot in closed {
+        let Some(span) = spans.get(*slot) else { continue };
         let number = match last {
             Some((trace_id, number)) if trace_id == span.trace_id => number,
             _ => *numbers.entry(span.trace_id).or_insert_with(|| {
@@ -232,7 +259,12 @@ fn clustered(spans: &[HeldSpan]) -> Vec<u32> {
             }),
         };
         last = Some((span.trace_id, number));
-        trace_of.push(number);
+        keys.push(Key {
+            start: span.start_unix_ns,
+            span: span.span_id,
+            trace: number,
+            slot: *slot,
+        });
         if let Some((start, _, count)) = traces.get_mut(number as usize) {
             *start = (*start).min(span.start_unix_ns);
             *count += 1;
@@ -250,20 +282,29 @@ fn clustered(spans: &[HeldSpan]) -> Vec<u32> {
             at += count;
         }
     }
-    let mut rows = vec![0u32; spans.len()];
-    for (index, trace) in trace_of.iter().enumerate() {
-        let Some(place) = next.get_mut(*trace as usize) else { continue };
+    let Some(some) = keys.first().copied() else { return Vec::new() };
+    let mut rows = vec![some; keys.len()];
+    for key in &keys {
+        let Some(place) = next.get_mut(key.trace as usize) else { continue };
         if let Some(row) = rows.get_mut(*place as usize) {
-            *row = u32::try_from(index).unwrap_or(u32::MAX);
+            *row = *key;
         }
         *place += 1;
     }
-    let key = |index: &u32| spans.get(*index as usize).map(|s| (s.start_unix_ns, s.span_id));
-    let trace = |index: &u32| trace_of.get(*index as usize);
-    for group in rows.chunk_by_mut(|a, b| trace(a) == trace(b)) {
-        group.sort_unstable_by_key(key);
+    for group in rows.chunk_by_mut(|a, b| a.trace == b.trace) {
+        group.sort_unstable_by_key(|key| (key.start, key.span));
     }
-    rows
+    rows.iter().map(|key| key.slot).collect()
+}
+
+/// What decides where a span's row stands; beside each other, so that sorting does not go through
+/// the spans.
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    start: i64,
+    span: SpanId,
+    trace: u32,
+    slot: u32,
 }
 
 /// Attributes as the text of a JSON object; `None` when there are none.

@@ -11,6 +11,7 @@ use retake_schemas::mapping::BUILT_IN;
 use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 
+use super::record::field;
 use crate::redact;
 
 /// What a reader must know of a callsite. Stands in the journal once, before its first use.
@@ -32,6 +33,10 @@ pub(crate) struct CallsiteDef {
 pub(crate) struct Callsite {
     pub(crate) number: u32,
     pub(crate) fields: usize,
+    /// Words of field types after the first, see [`field::more_words`].
+    pub(crate) more_words: usize,
+    /// No field holds content, and none is a secret by its name.
+    pub(crate) is_plain: bool,
     /// Bit `i`: field `i` holds content (a prompt, an answer) that the capture policy governs.
     pub(crate) content: u64,
     /// Bit `i`: the name of field `i` says that its value is a secret.
@@ -39,6 +44,45 @@ pub(crate) struct Callsite {
     /// Its spans are entered more than once (futures): entries and exits are recorded, so that
     /// their busy time is known. Learned from the first such span.
     pub(crate) is_polled: AtomicBool,
+}
+
+impl Callsite {
+    /// Stands for the callsite of an update, which who writes it does not know.
+    pub(crate) fn unknown() -> &'static Self {
+        static UNKNOWN: Callsite = Callsite {
+            number: u32::MAX,
+            fields: 0,
+            more_words: 0,
+            // The names of its fields must be looked at.
+            is_plain: false,
+            content: 0,
+            secret: 0,
+            is_polled: AtomicBool::new(false),
+        };
+        &UNKNOWN
+    }
+
+    /// Whether the field holds content that the capture policy governs.
+    #[inline]
+    pub(crate) const fn is_content(&self, index: usize) -> bool {
+        index < 64 && self.content >> index & 1 != 0
+    }
+
+    /// Whether the field's name says that its value is a secret.
+    #[inline]
+    pub(crate) const fn is_secret(&self, index: usize) -> bool {
+        index < 64 && self.secret >> index & 1 != 0
+    }
+
+    /// Whether the policy or redaction must look at the field for the sake of its name.
+    #[inline]
+    pub(crate) const fn is_told(&self, index: usize) -> bool {
+        self.is_content(index) || self.is_secret(index)
+    }
+
+    pub(crate) const fn is_unknown(&self) -> bool {
+        self.number == u32::MAX
+    }
 }
 
 /// Whether a field holds content: by the mapping, and the text of a document.
@@ -78,7 +122,10 @@ impl Callsites {
         let secret = mask(&redact::is_secret_key);
         let fields = definition.fields.len();
         let is_polled = AtomicBool::new(false);
-        let callsite = Arc::new(Callsite { number, fields, content, secret, is_polled });
+        let more_words = field::more_words(fields);
+        let is_plain = content | secret == 0 && fields <= u64::BITS as usize;
+        let callsite =
+            Arc::new(Callsite { number, fields, more_words, is_plain, content, secret, is_polled });
         known.insert(address, Arc::clone(&callsite));
         Ok(callsite)
     }

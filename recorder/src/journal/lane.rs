@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use retake_schemas::event::DropCause;
 
 use super::Journal;
-use super::record::{self, Kind};
+use super::record::{self, Kind, field};
 use super::ring::{Chunk, ChunkHeader};
 
 /// The part of a lane that the draining thread sees.
@@ -66,27 +66,52 @@ impl Cursor {
         Self { lane, position: none, end: none, seed: 0, seq: 0, opens: 0 }
     }
 
-    /// Appends a record whose words after the ticks `fill` writes.
-    #[inline]
-    pub(crate) fn write(
-        &mut self,
-        journal: &Journal,
-        kind: Kind,
-        fill: impl FnOnce(&mut Body),
-    ) -> Result<(), Refused> {
-        let margin = if matches!(kind, Kind::Close) { CLOSE_BYTES } else { MARGIN_BYTES };
-        if (self.end as usize) - (self.position as usize) < margin {
+    /// Begins a record: its words after the ticks are to be pushed, and [`Cursor::commit`] makes
+    /// it one. A record that is not committed never was.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, journal: &Journal, kind: Kind) -> Result<Body, Refused> {
+        if (self.end as usize) - (self.position as usize) < MARGIN_BYTES {
             self.next_chunk(journal, kind, CHUNK_WORDS)?;
         }
         // SAFETY: the margin leaves room for header and ticks.
-        let start = unsafe { self.position.add(1) };
-        let mut body = Body { at: start, end: self.end, flags: 0, is_cut_short: false };
-        body.push(journal.clock.ticks());
-        fill(&mut body);
+        unsafe {
+            self.position.add(1).write(journal.clock.ticks());
+            let at = self.position.add(2);
+            Ok(Body { at, end: self.end, flags: 0, is_cut_short: false })
+        }
+    }
+
+    /// Appends the record that was begun last.
+    #[inline(always)]
+    pub(crate) fn commit(&mut self, kind: Kind, body: &Body) -> Result<(), Refused> {
         if body.is_cut_short {
             return Err(Refused::TooLong);
         }
-        self.publish(kind, body.flags, body.at);
+        self.publish_up_to(kind, body.flags, body.at);
+        Ok(())
+    }
+
+    /// Appends a record of `N` words after the ticks, which are known beforehand.
+    #[inline(always)]
+    pub(crate) fn write_words<const N: usize>(
+        &mut self,
+        journal: &Journal,
+        (kind, flags): (Kind, u32),
+        words: [u64; N],
+    ) -> Result<(), Refused> {
+        let margin = if matches!(kind, Kind::Close) { CLOSE_BYTES } else { MARGIN_BYTES };
+        if (self.end as usize) - (self.position as usize) < margin.max((N + 2) * 8) {
+            self.next_chunk(journal, kind, CHUNK_WORDS)?;
+        }
+        let ticks = journal.clock.ticks();
+        let head = record::header_of(self.seed, (kind, flags), ticks, &words);
+        // SAFETY: there is room for header, ticks and words.
+        unsafe {
+            let body = self.position.add(1);
+            body.write(ticks);
+            body.add(1).cast::<[u64; N]>().write(words);
+        }
+        self.publish(kind, head, N + 2);
         Ok(())
     }
 
@@ -120,26 +145,33 @@ impl Cursor {
             std::ptr::copy_nonoverlapping(body.as_ptr(), start, body.len());
             start.add(body.len())
         };
-        self.publish(kind, (head >> 24) as u8, end);
+        self.publish_up_to(kind, (head >> 24) as u32 & 0xFF, end);
         Ok(())
     }
 
     /// Makes the words between the position and `end` a record.
-    #[inline]
-    fn publish(&mut self, kind: Kind, flags: u8, end: *mut u64) {
-        // SAFETY: all places are inside the chunk; the words of the body were written just now by
-        // this thread. Places that may become headers are only stored atomically.
+    #[inline(always)]
+    fn publish_up_to(&mut self, kind: Kind, flags: u32, end: *mut u64) {
+        let words = ((end as usize) - (self.position as usize)) / 8;
+        // SAFETY: the words of the body were written just now by this thread.
+        let body = unsafe { std::slice::from_raw_parts(self.position.add(1), words - 1) };
+        let head = record::header(self.seed, kind, flags, body);
+        self.publish(kind, head, words);
+    }
+
+    /// Makes the next so many words, all but the first of which are written, a record.
+    #[inline(always)]
+    fn publish(&mut self, kind: Kind, head: u64, words: usize) {
+        // SAFETY: all places are inside the chunk. Places that may become headers are only stored
+        // atomically.
         unsafe {
-            let start = self.position.add(1);
-            let len = ((end as usize) - (start as usize)) / 8;
-            let body = std::slice::from_raw_parts(start, len);
-            let head = record::header(self.seed, kind, flags, body);
+            let end = self.position.add(words);
             if end < self.end {
                 AtomicU64::from_ptr(end).store(0, Ordering::Relaxed);
             }
             AtomicU64::from_ptr(self.position).store(head, Ordering::Release);
+            self.position = end;
         }
-        self.position = end;
         self.seq += 1;
         self.opens += u64::from(matches!(kind, Kind::Open));
     }
@@ -169,13 +201,14 @@ impl Cursor {
 pub(crate) struct Body {
     at: *mut u64,
     end: *mut u64,
-    pub(crate) flags: u8,
+    /// As wide as it is read.
+    pub(crate) flags: u32,
     /// Something did not fit; the record must be built aside.
     pub(crate) is_cut_short: bool,
 }
 
 impl Body {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, word: u64) {
         if self.at < self.end {
             // SAFETY: inside the chunk, which this thread writes alone.
@@ -188,43 +221,32 @@ impl Body {
         }
     }
 
-    /// A place to come back to, holding `word` for now.
+    /// Where the next word goes, to come back to.
     #[inline]
-    pub(crate) fn reserve(&mut self, word: u64) -> Place {
-        let place = Place(self.at);
-        self.push(word);
-        place
+    pub(crate) fn place(&self) -> Place {
+        Place(self.at)
     }
 
-    /// Adds bits to a reserved word.
-    #[inline]
-    pub(crate) fn add_bits(&mut self, place: &Place, word: usize, bits: u64) {
-        // SAFETY: reserved words lie between the start of the record and `at`.
-        unsafe {
-            let target = place.0.add(word);
-            if target < self.at {
-                target.write(target.read() | bits);
+    /// Fills in words that were pushed at a place.
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, place: &Place, words: &[u64]) {
+        for (index, word) in words.iter().enumerate() {
+            // SAFETY: a place lies between the start of the record and `at`.
+            unsafe {
+                let target = place.0.add(index);
+                if target < self.at {
+                    target.write(*word);
+                }
             }
         }
     }
 
     /// Appends a text: its length and its bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push_str(&mut self, text: &str) {
-        let words = record::field::str_words(text.len());
-        if ((self.end as usize) - (self.at as usize)) / 8 < words {
-            self.is_cut_short = true;
-            return;
-        }
-        // SAFETY: there is room for all words; the text is not in the chunk. The last word is
-        // cleared first, so that no byte of an earlier use of the chunk stays in the record.
-        unsafe {
-            self.at.add(words - 1).write(0);
-            let bytes = self.at.cast::<u8>();
-            bytes.cast::<u32>().write(text.len() as u32);
-            std::ptr::copy_nonoverlapping(text.as_ptr(), bytes.add(4), text.len());
-            self.at = self.at.add(words);
-        }
+        let end = put_str(self.at, self.end, text);
+        self.is_cut_short |= end == self.at;
+        self.at = end;
     }
 
     /// Room for a text that is formatted in place, at most `bytes_max` long.
@@ -235,7 +257,63 @@ impl Body {
     }
 }
 
-/// See [`Body::reserve`].
+/// Writes a text at `to`: its length and its bytes. Gives the place behind it, or `to` when it does
+/// not fit before `end`. One function for all places, which keeps these small; everything it takes
+/// and gives is in registers.
+#[inline(never)]
+fn put_str(to: *mut u64, end: *mut u64, text: &str) -> *mut u64 {
+    let words = field::str_words(text.len());
+    if ((end as usize) - (to as usize)) / 8 < words {
+        return to;
+    }
+    // SAFETY: there is room for all words; the text is not in the chunk.
+    unsafe {
+        if text.len() > COPIED_BY_WORDS {
+            // Cleared first, so that no byte of an earlier use of the chunk stays in it.
+            to.add(words - 1).write(0);
+            to.cast::<u32>().write(text.len() as u32);
+            let bytes = to.cast::<u8>().add(4);
+            std::ptr::copy_nonoverlapping(text.as_ptr(), bytes, text.len());
+        } else {
+            write_words(text.as_bytes(), to);
+        }
+        to.add(words)
+    }
+}
+
+/// Writes the length of a text and its bytes in whole words: their checksum is about to be read,
+/// and a word that was stored in parts can only be read when it has reached the cache.
+///
+/// # Safety
+/// There must be room for the text's words at `to`, outside of the text.
+#[inline(always)]
+unsafe fn write_words(text: &[u8], to: *mut u64) {
+    let (len, from) = (text.len(), text.as_ptr());
+    // SAFETY: what is read lies in the text, what is written in its words.
+    unsafe {
+        if len < 8 {
+            // The first four bytes are the length's neighbours, the other three a word.
+            let bytes = field::word_of(text);
+            to.write(len as u64 | bytes << 32);
+            if len > 4 {
+                to.add(1).write(bytes >> 32);
+            }
+            return;
+        }
+        to.write(len as u64 | u64::from(from.cast::<u32>().read_unaligned()) << 32);
+        let (mut at, mut to) = (4, to.add(1));
+        while at + 8 <= len {
+            to.write(from.add(at).cast::<u64>().read_unaligned());
+            (at, to) = (at + 8, to.add(1));
+        }
+        if at < len {
+            let last = from.add(len - 8).cast::<u64>().read_unaligned();
+            to.write(last >> ((8 - (len - at)) * 8));
+        }
+    }
+}
+
+/// See [`Body::place`].
 #[derive(Debug)]
 pub(crate) struct Place(*mut u64);
 
@@ -311,6 +389,8 @@ impl std::fmt::Write for TextInPlace<'_> {
 const CLOSE_BYTES: usize = 24;
 /// Room that must be left in a chunk for a record to be started there: most fit.
 const MARGIN_BYTES: usize = 1024;
+/// Longest text that is not worth a call of `memcpy`, bytes.
+const COPIED_BY_WORDS: usize = 64;
 /// Length and padding of a text.
 const SLACK_BYTES: usize = 16;
 /// Words of an ordinary chunk.

@@ -97,16 +97,38 @@ impl Kind {
 
 /// Flag of a `Close`: the span was entered when it was opened and left when it ended, so it was
 /// busy throughout. Entries and exits of such spans are not recorded.
-pub(crate) const FLAG_THROUGHOUT: u8 = 1;
+pub(crate) const FLAG_THROUGHOUT: u32 = 1;
 /// Flag: a field was cut at its limit.
-pub(crate) const FLAG_TRUNCATED: u8 = 2;
+pub(crate) const FLAG_TRUNCATED: u32 = 2;
 
 /// The header of a record whose other words are `body`.
 #[inline]
-pub(crate) fn header(seed: u64, kind: Kind, flags: u8, body: &[u64]) -> u64 {
+pub(crate) fn header(seed: u64, kind: Kind, flags: u32, body: &[u64]) -> u64 {
     let words = (body.len() as u64 + 1).min(LONG_WORDS);
     let low = words | (kind as u64) << 16 | u64::from(flags) << 24;
     low | u64::from(checksum(seed ^ low, body)) << 32
+}
+
+/// The header of a record of `N` words after the ticks: the same, from words that are still in
+/// registers.
+#[inline]
+pub(crate) fn header_of<const N: usize>(
+    seed: u64,
+    (kind, flags): (Kind, u32),
+    ticks: u64,
+    words: &[u64; N],
+) -> u64 {
+    let low = (N as u64 + 2) | (kind as u64) << 16 | u64::from(flags) << 24;
+    let (mut a, mut b) = (seed ^ low ^ START_A, START_B);
+    a = (a ^ ticks).wrapping_mul(MULTIPLIER_A);
+    for (index, word) in words.iter().enumerate() {
+        if index % 2 == 0 {
+            b = (b ^ word).wrapping_mul(MULTIPLIER_B);
+        } else {
+            a = (a ^ word).wrapping_mul(MULTIPLIER_A);
+        }
+    }
+    low | u64::from(finished(a, b)) << 32
 }
 
 /// The checksum of a record's words after the header.
@@ -123,6 +145,11 @@ fn checksum(seed: u64, body: &[u64]) -> u32 {
     if let [last] = pairs.remainder() {
         a = (a ^ last).wrapping_mul(MULTIPLIER_A);
     }
+    finished(a, b)
+}
+
+#[inline]
+fn finished(a: u64, b: u64) -> u32 {
     ((a ^ b.rotate_left(32)).wrapping_mul(MULTIPLIER_B) >> 32) as u32
 }
 
@@ -145,7 +172,7 @@ pub(crate) fn words_stated(head: u64, third: impl FnOnce() -> u64) -> usize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Record<'a> {
     pub(crate) kind: Kind,
-    pub(crate) flags: u8,
+    pub(crate) flags: u32,
     /// When, in ticks of the journal's clock.
     pub(crate) ticks: u64,
     /// The words after the ticks.
@@ -202,7 +229,7 @@ pub(crate) fn read(
         return Err(RecordError::Checksum { at });
     }
     let (&ticks, rest) = body.split_first().ok_or(length)?;
-    let record = Record { kind, flags: (head >> 24) as u8, ticks, rest };
+    let record = Record { kind, flags: (head >> 24) as u32 & 0xFF, ticks, rest };
     Ok(Some((record, at + count)))
 }
 
@@ -231,6 +258,22 @@ pub(crate) mod field {
     /// The word before a value of an update.
     pub(crate) const fn inline(index: usize, kind: u8) -> u64 {
         index as u64 & 0xFFFF_FFFF | (kind as u64) << 32
+    }
+
+    /// Up to eight bytes of a text as a word.
+    #[inline]
+    pub(crate) fn word_of(bytes: &[u8]) -> u64 {
+        if let Some(all) = bytes.first_chunk::<8>() {
+            return u64::from_le_bytes(*all);
+        }
+        let len = bytes.len();
+        if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+            // They overlap, and agree where they do.
+            let last = u64::from(u32::from_le_bytes(*last)) << ((len - 4) * 8);
+            return u64::from(u32::from_le_bytes(*first)) | last;
+        }
+        let at = |place: usize| bytes.get(place).map_or(0, |byte| u64::from(*byte) << (place * 8));
+        if len == 0 { 0 } else { at(0) | at(len / 2) | at(len - 1) }
     }
 
     /// Words a text takes.
@@ -380,7 +423,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// Records one after the other, as a chunk holds them.
-    fn words(records: &[(u8, Vec<u64>)], seed: u64) -> Vec<u64> {
+    fn words(records: &[(u32, Vec<u64>)], seed: u64) -> Vec<u64> {
         let mut words = Vec::new();
         for (flags, body) in records {
             let kind = if body.len() >= 4 { Kind::Open } else { Kind::Close };
@@ -400,8 +443,8 @@ mod tests {
         Ok(records)
     }
 
-    fn record() -> impl Strategy<Value = (u8, Vec<u64>)> {
-        (0..4u8, prop::collection::vec(any::<u64>(), 2..12))
+    fn record() -> impl Strategy<Value = (u32, Vec<u64>)> {
+        (0..4u32, prop::collection::vec(any::<u64>(), 2..12))
     }
 
     /// Guarantees: J5 - every single flipped bit of a chunk's records is an error, or ends the
@@ -419,6 +462,16 @@ mod tests {
             if let Ok(found) = read_all(&bad, seed) {
                 assert!(expected.starts_with(&found), "bit {bit}");
             }
+        }
+    }
+
+    #[test]
+    fn a_word_holds_the_bytes_of_a_text_and_zeros() {
+        for len in 0..=8 {
+            let bytes: Vec<u8> = (1..=len).collect();
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(&bytes);
+            assert_eq!(field::word_of(&bytes), u64::from_le_bytes(padded), "{len} bytes");
         }
     }
 

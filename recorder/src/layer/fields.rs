@@ -11,10 +11,10 @@ use tracing::field::{Field, Visit};
 use tracing::{Level as TracingLevel, Metadata};
 
 use crate::capture::CapturePolicy;
-use crate::direct::FieldArg;
-use crate::door::{KnownCallsite, Target, ThreadState};
+use crate::direct::{EachValue, FieldArg};
+use crate::door::ThreadState;
 use crate::journal::record::{self, Kind, field};
-use crate::journal::{Body, CallsiteDef, Journal, Offered, Place, Refused};
+use crate::journal::{Body, Callsite, CallsiteDef, Offered, Place, Refused};
 use crate::redact::{catch_quietly, is_secret_key};
 
 /// Something whose fields can be visited: attributes of a span, values of an update, an event.
@@ -63,23 +63,20 @@ fn level(level: &TracingLevel) -> Level {
 }
 
 /// Writes a record: the words of `head`, then the callsite and the fields.
-#[inline]
+#[inline(always)]
 pub(crate) fn write_record<const N: usize>(
     state: &ThreadState,
     kind: Kind,
     head: [u64; N],
-    (callsite, fields): (KnownCallsite, &impl Fields),
+    (callsite, fields): (&Callsite, &impl Fields),
 ) -> Result<(), Refused> {
-    let written = state.write(|cursor, journal| {
-        cursor.write(journal, kind, |body| {
-            for word in head {
-                body.push(word);
-            }
-            let mut writer = FieldWriter::new(state, journal, callsite, body);
-            fields.visit(&mut writer);
-        })
-    });
-    match written {
+    let mut body = state.begin(kind)?;
+    for word in head {
+        body.push(word);
+    }
+    let mut writer = FieldWriter::<false>::new(state, callsite, body);
+    fields.visit(&mut writer);
+    match state.commit(kind, writer.finish()) {
         Err(Refused::TooLong) => write_aside(state, kind, &head, (callsite, fields)),
         other => other,
     }
@@ -92,7 +89,7 @@ fn write_aside(
     state: &ThreadState,
     kind: Kind,
     head: &[u64],
-    (callsite, fields): (KnownCallsite, &impl Fields),
+    (callsite, fields): (&Callsite, &impl Fields),
 ) -> Result<(), Refused> {
     let mut collected = Collected { state, callsite, values: Vec::new(), is_truncated: false };
     fields.visit(&mut collected);
@@ -133,17 +130,15 @@ pub(crate) fn write_update(
     key: u64,
     fields: &impl Fields,
 ) -> Result<(), Refused> {
-    let written = state.write(|cursor, journal| {
-        cursor.write(journal, Kind::Update, |body| {
-            body.push(key);
-            let callsite = KnownCallsite::unknown();
-            fields.visit(&mut FieldWriter { state, journal, callsite, body, types: None, next: 0 });
-        })
-    });
+    let mut body = state.begin(Kind::Update)?;
+    body.push(key);
+    let mut writer = FieldWriter::<true>::new(state, Callsite::unknown(), body);
+    fields.visit(&mut writer);
+    let written = state.commit(Kind::Update, writer.finish());
     if written != Err(Refused::TooLong) {
         return written;
     }
-    let callsite = KnownCallsite::unknown();
+    let callsite = Callsite::unknown();
     let mut collected = Collected { state, callsite, values: Vec::new(), is_truncated: false };
     fields.visit(&mut collected);
     let flags = if collected.is_truncated { record::FLAG_TRUNCATED } else { 0 };
@@ -161,94 +156,104 @@ pub(crate) fn write_update(
 pub(crate) fn write_long(
     state: &ThreadState,
     head: [u64; 2],
-    (callsite, names): (KnownCallsite, &[&str]),
-    values: &[FieldArg<'_>],
+    (callsite, names): (&Callsite, &[&str]),
+    values: &EachValue<'_>,
 ) -> Result<(), Refused> {
     let mut collected = Collected { state, callsite, values: Vec::new(), is_truncated: false };
-    for (index, value) in values.iter().take(callsite.fields).enumerate() {
-        let value = match *value {
-            FieldArg::U64(v) => OwnedField::Word(field::U64, v),
-            FieldArg::I64(v) => OwnedField::Word(field::I64, v.cast_unsigned()),
-            FieldArg::F64(v) => OwnedField::Word(field::F64, v.to_bits()),
-            FieldArg::Bool(v) => OwnedField::Bool(v),
-            FieldArg::Str(text) => {
-                let redactor = state.target.policy.redactor();
-                let name = names.get(index).copied().unwrap_or_default();
-                let is_content = callsite.is_content(index);
-                if callsite.is_secret(index) && !is_content {
-                    collected.text_at(index, false, &redactor.scrub_attribute(name, text));
-                } else {
-                    collected.text_at(index, is_content, text);
-                }
-                continue;
-            }
-        };
-        collected.push_at(index, value);
-    }
+    let mut index = 0;
+    values(&mut |value| {
+        let name = names.get(index).copied().unwrap_or_default();
+        if index < callsite.fields {
+            collected.push_arg((index, name), value);
+        }
+        index += 1;
+    });
     append_collected(collected, Kind::Open, &head)
 }
 
-/// Writes fields in place.
-struct FieldWriter<'a> {
-    state: &'a ThreadState,
-    journal: &'a Journal,
-    callsite: KnownCallsite,
-    body: &'a mut Body,
-    /// Where the types of the fields stand; `None` in updates.
-    types: Option<Place>,
+/// Writes fields in place: of an update, which says the index of each, or of a record that begins
+/// with the types of all.
+struct FieldWriter<'a, const IS_UPDATE: bool> {
+    body: Body,
     /// Fields come in order of their index; the one that may come next.
     next: usize,
+    state: &'a ThreadState,
+    callsite: &'a Callsite,
+    /// Where the types of the fields stand, and what they are; of no meaning in updates.
+    place: Place,
+    types: [u64; TYPE_WORDS_MAX],
 }
 
-impl<'a> FieldWriter<'a> {
-    #[inline]
-    fn new(
-        state: &'a ThreadState,
-        journal: &'a Journal,
-        callsite: KnownCallsite,
-        body: &'a mut Body,
-    ) -> Self {
-        let types = body.reserve(u64::from(callsite.number));
-        for _ in 0..field::more_words(callsite.fields) {
-            body.push(0);
+impl<'a, const IS_UPDATE: bool> FieldWriter<'a, IS_UPDATE> {
+    #[inline(always)]
+    fn new(state: &'a ThreadState, callsite: &'a Callsite, mut body: Body) -> Self {
+        let place = body.place();
+        if !IS_UPDATE {
+            for _ in 0..=callsite.more_words {
+                body.push(0);
+            }
         }
-        Self { state, journal, callsite, body, types: Some(types), next: 0 }
+        let mut types = [0; TYPE_WORDS_MAX];
+        types[0] = u64::from(callsite.number);
+        Self { body, next: 0, state, callsite, place, types }
+    }
+
+    /// The record, with the types of its fields.
+    #[inline(always)]
+    fn finish(&mut self) -> &Body {
+        if !IS_UPDATE {
+            let types = self.types.get(..=self.callsite.more_words);
+            self.body.fill(&self.place, types.unwrap_or_default());
+        }
+        &self.body
     }
 
     /// Notes the type of a field; `false` when the record must be built aside.
-    #[inline]
+    #[inline(always)]
     fn begin(&mut self, index: usize, kind: u8) -> bool {
-        let Some(types) = &self.types else {
+        if IS_UPDATE {
             self.body.push(field::inline(index, kind));
             return true;
-        };
-        if index < self.next || index >= self.callsite.fields {
-            self.body.is_cut_short = true;
-            return false;
         }
-        self.next = index + 1;
         let place = index + 4;
-        self.body.add_bits(types, place / 8, u64::from(kind) << (place % 8 * 8));
-        true
+        match self.types.get_mut(place / 8) {
+            Some(types) if index >= self.next && index < self.callsite.fields => {
+                *types |= u64::from(kind) << (place % 8 * 8);
+                self.next = index + 1;
+                true
+            }
+            _ => {
+                self.body.is_cut_short = true;
+                false
+            }
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn number(&mut self, field: &Field, kind: u8, bits: u64) {
         if self.begin(field.index(), kind) {
             self.body.push(bits);
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn text(&mut self, index: usize, text: &str) {
-        let bytes_max = self.journal.limits.attribute_bytes_max;
-        if text.len() < SCRUB_BYTES_MIN && text.len() <= bytes_max {
-            if self.begin(index, field::STR) {
-                self.body.push_str(text);
-            }
-            return;
+        let bytes_max = self.bytes_max();
+        if text.len() > bytes_max || !self.state.knows_clean(text) {
+            return self.unknown_text(index, text, bytes_max);
         }
-        let (text, is_cut) = self.state.target.policy.redactor().scrub_cut(text, bytes_max);
+        if self.begin(index, field::STR) {
+            self.body.push_str(text);
+        }
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.state.target.journal.limits.attribute_bytes_max
+    }
+
+    #[inline(never)]
+    fn unknown_text(&mut self, index: usize, text: &str, bytes_max: usize) {
+        let (text, is_cut) = self.state.scrubbed(text, bytes_max);
         if is_cut {
             self.body.flags |= record::FLAG_TRUNCATED;
         }
@@ -260,7 +265,8 @@ impl<'a> FieldWriter<'a> {
     #[cold]
     fn secret(&mut self, field: &Field, text: &str) {
         let redactor = self.state.target.policy.redactor();
-        self.text(field.index(), &redactor.scrub_attribute(field.name(), text));
+        let text = redactor.scrub_attribute(field.name(), text);
+        self.unknown_text(field.index(), &text, self.bytes_max());
     }
 
     #[cold]
@@ -268,12 +274,23 @@ impl<'a> FieldWriter<'a> {
         // The payload is a record of its own and must not go into the middle of this one.
         let reference = self.state.while_busy(|| keep_content(self.state, text));
         if let Some(reference) = reference {
-            self.text(index, &reference);
+            self.unknown_text(index, &reference, self.bytes_max());
+        }
+    }
+
+    #[inline(never)]
+    fn telling_str(&mut self, field: &Field, value: &str) {
+        if is_content(self.callsite, field) {
+            self.content(field.index(), value);
+        } else if is_secret(self.callsite, field) {
+            self.secret(field, value);
+        } else {
+            self.text(field.index(), value);
         }
     }
 }
 
-impl Visit for FieldWriter<'_> {
+impl<const IS_UPDATE: bool> Visit for FieldWriter<'_, IS_UPDATE> {
     #[inline]
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.number(field, field::F64, value.to_bits());
@@ -310,12 +327,10 @@ impl Visit for FieldWriter<'_> {
 
     #[inline]
     fn record_str(&mut self, field: &Field, value: &str) {
-        if is_content(self.callsite, field) {
-            self.content(field.index(), value);
-        } else if is_secret(self.callsite, field) {
-            self.secret(field, value);
-        } else {
+        if self.callsite.is_plain {
             self.text(field.index(), value);
+        } else {
+            self.telling_str(field, value);
         }
     }
 
@@ -337,18 +352,17 @@ impl Visit for FieldWriter<'_> {
         if !self.begin(field.index(), field::STR) {
             return;
         }
-        let bytes_max = self.journal.limits.attribute_bytes_max;
+        let bytes_max = self.bytes_max();
         let mut text = self.body.text(bytes_max);
         // A Debug of the program's own may record spans itself, and it may panic; that must not
         // take the program down here, where without us it would never have been called.
         let outcome = self.state.while_busy(|| catch_quietly(|| write!(text, "{value:?}").is_ok()));
         if outcome.is_none() {
             text.replace(FAILED);
-        } else if text.as_str().len() >= SCRUB_BYTES_MIN {
-            let redactor = self.state.target.policy.redactor();
-            if let Cow::Owned(scrubbed) = redactor.scrub(text.as_str()) {
-                text.replace(&scrubbed);
-            }
+        } else if !self.state.knows_clean(text.as_str())
+            && let (Cow::Owned(scrubbed), _) = self.state.scrubbed(text.as_str(), bytes_max)
+        {
+            text.replace(&scrubbed);
         }
         if text.finish() {
             self.body.flags |= record::FLAG_TRUNCATED;
@@ -359,7 +373,7 @@ impl Visit for FieldWriter<'_> {
 /// Collects fields, for records that are built aside.
 struct Collected<'a> {
     state: &'a ThreadState,
-    callsite: KnownCallsite,
+    callsite: &'a Callsite,
     values: Vec<(usize, OwnedField)>,
     is_truncated: bool,
 }
@@ -400,6 +414,25 @@ impl OwnedField {
 }
 
 impl Collected<'_> {
+    fn push_arg(&mut self, (index, name): (usize, &str), value: FieldArg<'_>) {
+        let value = match value {
+            FieldArg::U64(v) => OwnedField::Word(field::U64, v),
+            FieldArg::I64(v) => OwnedField::Word(field::I64, v.cast_unsigned()),
+            FieldArg::F64(v) => OwnedField::Word(field::F64, v.to_bits()),
+            FieldArg::Bool(v) => OwnedField::Bool(v),
+            FieldArg::Str(text) => {
+                let is_content = self.callsite.is_content(index);
+                if self.callsite.is_secret(index) && !is_content {
+                    let redactor = self.state.target.policy.redactor();
+                    let text = redactor.scrub_attribute(name, text);
+                    return self.text_at(index, false, &text);
+                }
+                return self.text_at(index, is_content, text);
+            }
+        };
+        self.push_at(index, value);
+    }
+
     fn push(&mut self, field: &Field, value: OwnedField) {
         self.push_at(field.index(), value);
     }
@@ -429,9 +462,8 @@ impl Collected<'_> {
             }
             return;
         }
-        let Target { journal, policy, .. } = &*self.state.target;
-        let bytes_max = journal.limits.attribute_bytes_max;
-        let (text, is_cut) = policy.redactor().scrub_cut(text, bytes_max);
+        let bytes_max = self.state.target.journal.limits.attribute_bytes_max;
+        let (text, is_cut) = self.state.scrubbed(text, bytes_max);
         self.is_truncated |= is_cut;
         self.push_at(index, OwnedField::Text(text.into_owned()));
     }
@@ -483,7 +515,7 @@ impl Visit for Collected<'_> {
 }
 
 #[inline]
-fn is_content(callsite: KnownCallsite, field: &Field) -> bool {
+fn is_content(callsite: &Callsite, field: &Field) -> bool {
     if callsite.is_unknown() {
         return BUILT_IN.is_content(field.name());
     }
@@ -491,7 +523,7 @@ fn is_content(callsite: KnownCallsite, field: &Field) -> bool {
 }
 
 #[inline]
-fn is_secret(callsite: KnownCallsite, field: &Field) -> bool {
+fn is_secret(callsite: &Callsite, field: &Field) -> bool {
     if callsite.is_unknown() {
         return is_secret_key(field.name());
     }
@@ -525,8 +557,8 @@ fn keep_content(state: &ThreadState, text: &str) -> Option<String> {
     Some(CapturePolicy::reference(digest).to_text())
 }
 
-/// No secret that can be told from other texts is shorter.
-pub(crate) const SCRUB_BYTES_MIN: usize = 8;
 const FAILED: &str = "<its Debug failed>";
+/// Words of field types: for as many fields as `tracing` allows.
+const TYPE_WORDS_MAX: usize = 1 + field::more_words(32);
 /// Words a record without a length word of its own may have.
 const RECORD_WORDS_MAX: usize = 0xFFFF;

@@ -12,6 +12,7 @@
 pub(crate) mod fields;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use retake_schemas::event::DropCause;
 use tracing::span::{Attributes, Id, Record};
@@ -64,8 +65,7 @@ impl<S: Subscriber> Layer<S> for RecorderLayer {
             }
             let parent =
                 if attributes.is_contextual() { state.current() } else { explicit.unwrap_or(0) };
-            let is_polled = open(state, [key, parent], attributes.metadata(), attributes);
-            state.last_opened.set((key, is_polled));
+            open(state, [key, parent], attributes.metadata(), attributes);
         });
     }
 
@@ -82,7 +82,7 @@ impl<S: Subscriber> Layer<S> for RecorderLayer {
                 None if event.is_contextual() => state.current(),
                 None => 0,
             };
-            state.each_run(|state| annotate(state, span, event));
+            annotate_in_each_run(state, span, event);
         });
     }
 
@@ -102,63 +102,63 @@ impl<S: Subscriber> Layer<S> for RecorderLayer {
     fn on_close(&self, id: Id, _: Context<'_, S>) {
         let key = self.door.key(id.into_u64());
         self.door.with(|state| {
-            let flags = close_flags(state, key);
-            state.each_run(|state| close(state, key, flags));
+            close_in_each_run(state, key);
         });
     }
 }
 
-/// Records the opening of a span; `true` when its entries and exits are to be recorded.
-#[inline]
+/// Records the opening of a span.
+#[inline(always)]
 pub(crate) fn open(
     state: &ThreadState,
     [key, parent]: [u64; 2],
     metadata: &'static Metadata<'static>,
     attributes: &impl Fields,
-) -> bool {
+) {
     settle_left(state);
-    let Some(free) = state.free() else {
-        lose_span(state, key, DropCause::TooLarge);
-        return false;
-    };
+    state.last_opened.set(key);
+    let Some(free) = state.free() else { return lose_span(state, key, DropCause::TooLarge) };
     let address = std::ptr::from_ref(metadata) as usize;
     let callsite = match free.callsite(address, || definition(metadata)) {
         Ok(callsite) => callsite,
-        Err(refused) => {
-            lose_span(state, key, cause(refused));
-            return false;
-        }
+        Err(refused) => return lose_span(state, key, cause(refused)),
     };
+    state.is_last_polled.set(callsite.is_polled.load(Ordering::Relaxed));
     let written = write_record(free, Kind::Open, [key, parent], (callsite, attributes));
     if let Err(refused) = written {
         lose_span(state, key, cause(refused));
     }
-    callsite.is_polled
+}
+
+/// Records the end of a span, in whichever run it was opened.
+#[inline(always)]
+pub(crate) fn close_in_each_run(state: &ThreadState, key: u64) {
+    let flags = close_flags(state, key);
+    close(state, key, flags);
+    if state.has_earlier() {
+        state.each_earlier_run(&|state| close(state, key, flags));
+    }
 }
 
 /// Records the end of a span.
-#[inline]
-pub(crate) fn close(state: &ThreadState, key: u64, flags: u8) {
+#[inline(always)]
+pub(crate) fn close(state: &ThreadState, key: u64, flags: u32) {
     let journal = &state.target.journal;
     if journal.forget_lost(key) {
         // Its opening was lost and counted with it.
         return;
     }
     let Some(free) = state.free() else { return journal.count_loss(DropCause::TooLarge, false) };
-    let written = free.write(|cursor, journal| {
-        cursor.write(journal, Kind::Close, |body| {
-            body.flags = flags;
-            body.push(key);
-        })
-    });
+    let written =
+        free.write(|cursor, journal| cursor.write_words(journal, (Kind::Close, flags), [key]));
     if let Err(refused) = written {
         journal.count_loss(cause(refused), false);
     }
 }
 
 /// The flags of a span's end on this thread.
-#[inline]
-pub(crate) fn close_flags(state: &ThreadState, key: u64) -> u8 {
+#[inline(always)]
+fn close_flags(state: &ThreadState, key: u64) -> u32 {
     if state.last_left.get() == key {
         state.last_left.set(0);
         record::FLAG_THROUGHOUT
@@ -168,41 +168,43 @@ pub(crate) fn close_flags(state: &ThreadState, key: u64) -> u8 {
 }
 
 /// Records that a span is entered, if that is worth a record.
-#[inline]
+#[inline(always)]
 pub(crate) fn enter(state: &ThreadState, key: u64) {
     settle_left(state);
-    let (last, is_polled) = state.last_opened.get();
-    let is_recorded = is_polled || last != key;
-    state.last_opened.set((0, false));
+    let is_recorded = state.last_opened.get() != key || state.is_last_polled.get();
+    state.last_opened.set(0);
     state.push(Entered { key, is_recorded });
     if is_recorded {
-        state.each_run(|state| mark(state, Kind::Enter, key));
+        mark_in_each_run(state, Kind::Enter, key);
     }
 }
 
 /// Records that a span is left, if its entry was recorded.
-#[inline]
+#[inline(always)]
 pub(crate) fn exit(state: &ThreadState, key: u64) {
     settle_left(state);
-    state.last_opened.set((0, false));
+    state.last_opened.set(0);
     match state.pop(key) {
-        Some(entered) if entered.is_recorded => {
-            state.each_run(|state| mark(state, Kind::Exit, key));
-        }
+        Some(true) => mark_in_each_run(state, Kind::Exit, key),
         // Most such spans end right now; one that does not is found out by the next call.
-        Some(_) => state.last_left.set(key),
+        Some(false) => state.last_left.set(key),
         None => {}
     }
 }
 
 /// The span that was left last did not end: it will be entered again.
-#[inline]
+#[inline(always)]
 pub(crate) fn settle_left(state: &ThreadState) {
     let left = state.last_left.get();
     if left != 0 {
         state.last_left.set(0);
-        state.each_run(|state| mark(state, Kind::Left, left));
+        mark_in_each_run(state, Kind::Left, left);
     }
+}
+
+#[inline(never)]
+fn mark_in_each_run(state: &ThreadState, kind: Kind, key: u64) {
+    state.each_run(|state| mark(state, kind, key));
 }
 
 fn mark(state: &ThreadState, kind: Kind, key: u64) {
@@ -211,7 +213,7 @@ fn mark(state: &ThreadState, kind: Kind, key: u64) {
     }
     if let Some(free) = state.free() {
         // Not an event of the program: without it a busy time is unknown, which rows can say.
-        let _ = free.write(|cursor, journal| cursor.write(journal, kind, |body| body.push(key)));
+        let _ = free.write(|cursor, journal| cursor.write_words(journal, (kind, 0), [key]));
     }
 }
 
@@ -227,8 +229,17 @@ pub(crate) fn update(state: &ThreadState, key: u64, values: &Record<'_>) {
     }
 }
 
+/// Records an event inside `span`, in whichever run that was opened.
+#[inline(always)]
+pub(crate) fn annotate_in_each_run(state: &ThreadState, span: u64, event: &Event<'_>) {
+    annotate(state, span, event);
+    if state.has_earlier() {
+        state.each_earlier_run(&|state| annotate(state, span, event));
+    }
+}
+
 /// Records an event inside `span`, or outside any with 0.
-#[inline]
+#[inline(always)]
 pub(crate) fn annotate(state: &ThreadState, span: u64, event: &Event<'_>) {
     let journal = &state.target.journal;
     let metadata = event.metadata();

@@ -13,6 +13,7 @@
 //! telling place, is not found, and an innocent text that looks like a key is taken out. The only
 //! policy that keeps no text for certain is `digest` (the default) or `off`.
 
+mod clean;
 mod events;
 mod keys;
 mod marks;
@@ -28,6 +29,7 @@ use regex::{Regex, RegexBuilder};
 use retake_schemas::redaction::{Detector, RedactRule, RedactSettings, mark};
 
 use crate::capture::cut;
+pub(crate) use clean::CleanTexts;
 pub(crate) use keys::is_secret_key;
 use keys::{BUILT_IN, KeyScan, secret_of};
 use marks::{Finding, MarkNames, NAME_BYTES_MAX, failed_mark};

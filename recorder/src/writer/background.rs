@@ -95,11 +95,15 @@ pub(crate) struct SealOutcome {
 
 impl SealWork {
     fn run(self) -> SealOutcome {
-        let Self { mut sealer, input, durable_files, is_idle } = self;
+        let Self { mut sealer, mut input, durable_files, is_idle } = self;
         if is_idle {
             priority::make_thread_idle();
         }
         let result = sealer.seal(&input).map_err(|error| error.to_string());
+        if result.is_ok() {
+            // Here rather than on the writer thread, which others wait for.
+            input.rows.clear();
+        }
         SealOutcome { sealer, input, durable_files, result }
     }
 }

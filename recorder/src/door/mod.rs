@@ -7,6 +7,9 @@
 
 #![expect(unsafe_code, reason = "thread states are reached through a raw pointer in a const cell")]
 
+mod stack;
+
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell, RefMut, UnsafeCell};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -17,7 +20,10 @@ use retake_schemas::event::DropCause;
 
 use crate::capture::CapturePolicy;
 use crate::journal::record::{self, Kind};
-use crate::journal::{Callsite, CallsiteDef, Cursor, Journal, Offered, Refused, encode_body};
+use crate::journal::{Body, Callsite, CallsiteDef, Cursor, Journal, Offered, Refused, encode_body};
+use crate::redact::CleanTexts;
+pub(crate) use stack::Entered;
+use stack::Stack;
 
 /// Where a door leads.
 #[derive(Debug)]
@@ -77,7 +83,7 @@ impl Door {
     }
 
     /// What the journal calls a span that this door calls `id`. Never 0.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn key(&self, id: u64) -> u64 {
         let key = id ^ self.salt;
         if key == 0 { u64::MAX } else { key }
@@ -115,35 +121,31 @@ impl Door {
     }
 
     /// Works with the thread's state; `None` when the door leads nowhere.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn with<R>(&self, work: impl FnOnce(&ThreadState) -> R) -> Option<R> {
+        let mut own = None;
         let (id, state) = LAST.get();
-        if id == self.id {
-            // SAFETY: `LAST` points to a state that `STATES` of this thread owns, and is cleared
-            // before the state goes.
-            let state = unsafe { &*state };
-            if state.generation.get() == self.generation.load(Ordering::Acquire) {
-                return Some(work(state));
-            }
-        }
-        self.with_slowly(work)
+        // SAFETY: `LAST` points to a state that `STATES` of this thread owns, and is cleared
+        // before the state goes.
+        let is_current = id == self.id
+            && unsafe { &*state }.generation.get() == self.generation.load(Ordering::Acquire);
+        let state = if is_current { state } else { self.look_up(&mut own)? };
+        // SAFETY: as above, or `own` is alive to the end of this call.
+        Some(work(unsafe { &*state }))
     }
 
     #[cold]
     #[inline(never)]
-    fn with_slowly<R>(&self, work: impl FnOnce(&ThreadState) -> R) -> Option<R> {
-        let found = STATES.try_with(|states| self.find(states));
-        let state = match found {
-            Ok(state) => state?,
-            // The thread is ending and its states are gone: a lane for this once.
-            Err(_) => {
-                let state = self.make_state()?;
-                return Some(work(&state));
+    fn look_up(&self, own: &mut Option<Box<ThreadState>>) -> Option<*const ThreadState> {
+        match STATES.try_with(|states| self.find(states)) {
+            Ok(state) => {
+                let state = state?;
+                LAST.set((self.id, state));
+                Some(state)
             }
-        };
-        LAST.set((self.id, state));
-        // SAFETY: as above; the state is boxed, so it stays where it is.
-        Some(work(unsafe { &*state }))
+            // The thread is ending and its states are gone: a lane for this once.
+            Err(_) => Some(std::ptr::from_ref(&**own.insert(Box::new(self.make_state()?)))),
+        }
     }
 
     /// The thread's state for this door, up to date; makes it if need be.
@@ -184,9 +186,9 @@ impl Door {
     }
 
     /// The state after the targets have changed: the stack of entered spans stays.
-    fn renew(&self, old: ThreadState) -> Option<ThreadState> {
-        let state = self.make_state()?;
-        state.stack.replace(old.stack.take());
+    fn renew(&self, mut old: ThreadState) -> Option<ThreadState> {
+        let mut state = self.make_state()?;
+        state.stack = std::mem::take(&mut old.stack);
         Some(state)
     }
 
@@ -200,7 +202,7 @@ impl Door {
     }
 
     /// Whether spans may be opened: an earlier run only sees the ends of its spans.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_current(&self, state: &ThreadState) -> bool {
         !state.has_earlier.get() || self.is_current_slowly(state)
     }
@@ -225,41 +227,28 @@ pub(crate) struct ThreadState {
     /// How deep this state is nested.
     depth: u32,
     /// Spans entered on this thread, innermost last.
-    stack: RefCell<Vec<Entered>>,
+    stack: Stack,
     /// The span opened last, as long as nothing else was entered: its entry need not be recorded,
     /// unless its callsite is known for spans that are entered again.
-    pub(crate) last_opened: Cell<(u64, bool)>,
+    pub(crate) last_opened: Cell<u64>,
+    /// Whether that one's callsite is.
+    pub(crate) is_last_polled: Cell<bool>,
     /// The span whose entry was not recorded and that was just left: when it ends now, it was
     /// busy throughout.
     pub(crate) last_left: Cell<u64>,
-    callsites: UnsafeCell<[Option<CachedCallsite>; CALLSITES_CACHED]>,
+    callsites: UnsafeCell<[CachedCallsite; CALLSITES_CACHED]>,
+    clean: RefCell<CleanTexts>,
     has_earlier: Cell<bool>,
     earlier: RefCell<Vec<ThreadState>>,
+    next_id: Cell<u64>,
     slots: RefCell<Vec<u32>>,
     /// Where they go when the thread ends.
     slot_pool: Option<Arc<Mutex<Vec<u32>>>>,
 }
 
-/// A callsite and the address of its static description.
-type CachedCallsite = (usize, Arc<Callsite>);
-
-/// A span that is entered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entered {
-    pub(crate) key: u64,
-    /// Its entry was recorded, so its exit must be.
-    pub(crate) is_recorded: bool,
-}
-
-/// What writing needs of a callsite, copied out of the cache.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct KnownCallsite {
-    pub(crate) number: u32,
-    pub(crate) fields: usize,
-    pub(crate) content: u64,
-    pub(crate) secret: u64,
-    pub(crate) is_polled: bool,
-}
+/// The address of a callsite's static description (0 for none), and the callsite in the table of
+/// the journal.
+type CachedCallsite = (usize, *const Callsite);
 
 impl ThreadState {
     fn new(door: u32, generation: u64, target: Arc<Target>) -> Self {
@@ -277,15 +266,26 @@ impl ThreadState {
             cursor: UnsafeCell::new(cursor),
             nested: OnceCell::new(),
             depth: 0,
-            stack: RefCell::default(),
-            last_opened: Cell::new((0, false)),
+            stack: Stack::default(),
+            last_opened: Cell::new(0),
+            is_last_polled: Cell::new(false),
             last_left: Cell::new(0),
-            callsites: UnsafeCell::new([const { None }; CALLSITES_CACHED]),
+            callsites: UnsafeCell::new([(0, std::ptr::null()); CALLSITES_CACHED]),
+            clean: RefCell::default(),
             has_earlier: Cell::new(false),
             earlier: RefCell::default(),
+            next_id: Cell::new(first_id()),
             slots: RefCell::default(),
             slot_pool: None,
         }
+    }
+
+    /// A number for a span that no other open span of this door has.
+    #[inline(always)]
+    pub(crate) fn next_id(&self) -> u64 {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        id
     }
 
     /// Span slots that this thread keeps for the next spans it opens.
@@ -306,26 +306,40 @@ impl ThreadState {
     }
 
     /// Innermost span entered, or 0.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn current(&self) -> u64 {
-        self.stack.borrow().last().map_or(0, |entered| entered.key)
+        self.stack.current()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&self, entered: Entered) {
-        self.stack.borrow_mut().push(entered);
+        self.stack.push(entered);
     }
 
-    /// The span is left; `None` if it was not entered here.
-    #[inline]
-    pub(crate) fn pop(&self, key: u64) -> Option<Entered> {
-        let mut stack = self.stack.borrow_mut();
-        if stack.last().is_some_and(|top| top.key == key) {
-            return stack.pop();
+    /// The span is left; whether its entry was recorded, `None` if it was not entered here.
+    #[inline(always)]
+    pub(crate) fn pop(&self, key: u64) -> Option<bool> {
+        self.stack.pop(key)
+    }
+
+    /// Whether the text is known to hold no secret; `false` says nothing.
+    #[inline(always)]
+    pub(crate) fn knows_clean(&self, text: &str) -> bool {
+        text.len() < SCRUB_BYTES_MIN || self.was_clean(text)
+    }
+
+    #[inline(never)]
+    fn was_clean(&self, text: &str) -> bool {
+        self.clean.borrow().has(text)
+    }
+
+    /// A text without secrets, not longer than `bytes_max` (`true` when it was cut).
+    pub(crate) fn scrubbed<'a>(&self, text: &'a str, bytes_max: usize) -> (Cow<'a, str>, bool) {
+        let (scrubbed, is_cut) = self.target.policy.redactor().scrub_cut(text, bytes_max);
+        if matches!(scrubbed, Cow::Borrowed(_)) && !is_cut {
+            self.clean.borrow_mut().add(text);
         }
-        // Guards may be dropped in any order.
-        let place = stack.iter().rposition(|entered| entered.key == key)?;
-        Some(stack.remove(place))
+        (scrubbed, is_cut)
     }
 
     /// Does `work` while calls from inside it use another lane.
@@ -337,9 +351,15 @@ impl ThreadState {
         result
     }
 
+    /// See [`ThreadState::free`].
+    #[inline(always)]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.get()
+    }
+
     /// The state to write with: this one, or one for calls from inside a record that is being
     /// written. `None` beyond a depth that only endless recursion reaches.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn free(&self) -> Option<&Self> {
         if self.busy.get() { self.nested_free() } else { Some(self) }
     }
@@ -358,13 +378,26 @@ impl ThreadState {
     }
 
     /// Writes with the cursor. Nobody else may be using it: see [`ThreadState::free`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write<R>(&self, work: impl FnOnce(&mut Cursor, &Journal) -> R) -> R {
         assert!(!self.busy.get(), "the lane is in use further up the stack");
         // SAFETY: the state belongs to this thread, and every way to the cursor goes through
-        // here. Code that runs inside `work` and may call back (`Debug` of the program's own)
-        // runs with `busy` set, so it cannot come here with this state.
+        // here. `work` is code of this crate that calls nothing of the program's own.
         work(unsafe { &mut *self.cursor.get() }, &self.target.journal)
+    }
+
+    /// Begins a record, to be ended with [`ThreadState::commit`]. Code of the program's own that
+    /// runs in between (`Debug`) must run in [`ThreadState::while_busy`], so that it cannot begin
+    /// another one in the same place.
+    #[inline(always)]
+    pub(crate) fn begin(&self, kind: Kind) -> Result<Body, Refused> {
+        self.write(|cursor, journal| cursor.begin(journal, kind))
+    }
+
+    /// Appends the record that was begun last.
+    #[inline(always)]
+    pub(crate) fn commit(&self, kind: Kind, body: &Body) -> Result<(), Refused> {
+        self.write(|cursor, _| cursor.commit(kind, body))
     }
 
     /// The callsite described at `address`; `Err` when its definition could not be written.
@@ -373,24 +406,26 @@ impl ThreadState {
         &self,
         address: usize,
         define: impl FnOnce() -> CallsiteDef,
-    ) -> Result<KnownCallsite, Refused> {
-        let place = (address >> 5) % CALLSITES_CACHED;
+    ) -> Result<&Callsite, Refused> {
+        let place = place_of(address);
         // SAFETY: the state belongs to this thread; the reference ends before anything is called.
         let cached = unsafe { &*self.callsites.get() };
-        if let Some(Some((known, callsite))) = cached.get(place)
+        if let Some((known, callsite)) = cached.get(place)
             && *known == address
         {
-            return Ok(KnownCallsite::of(callsite));
+            // SAFETY: callsites live as long as the journal, which `target` keeps alive.
+            return Ok(unsafe { &**callsite });
         }
         self.learn(address, define)
     }
 
     #[cold]
+    #[inline(never)]
     fn learn(
         &self,
         address: usize,
         define: impl FnOnce() -> CallsiteDef,
-    ) -> Result<KnownCallsite, Refused> {
+    ) -> Result<&Callsite, Refused> {
         let journal = &self.target.journal;
         let callsite = journal.callsites.get(address, define, |number, definition| {
             // Strings and numbers always encode.
@@ -399,13 +434,14 @@ impl ThreadState {
             let words = record::with_payload(Kind::Callsite, ticks, u64::from(number), &bytes);
             self.write(|cursor, journal| cursor.append(journal, Kind::Callsite, &words))
         })?;
-        let known = KnownCallsite::of(&callsite);
+        let callsite = Arc::as_ptr(&callsite);
         // SAFETY: the state belongs to this thread, and no reference into the cache is held.
         let cache = unsafe { &mut *self.callsites.get() };
-        if let Some(place) = cache.get_mut((address >> 5) % CALLSITES_CACHED) {
-            *place = Some((address, callsite));
+        if let Some(place) = cache.get_mut(place_of(address)) {
+            *place = (address, callsite);
         }
-        Ok(known)
+        // SAFETY: the journal's table holds it as well and drops nothing while the journal lives.
+        Ok(unsafe { &*callsite })
     }
 
     /// Calls `work` for this state and for those of earlier runs that are still recorded: which
@@ -413,11 +449,22 @@ impl ThreadState {
     #[inline]
     pub(crate) fn each_run(&self, work: impl Fn(&Self)) {
         work(self);
-        if self.has_earlier.get() {
-            for earlier in self.earlier.borrow().iter() {
-                work(earlier);
-            }
+        if self.has_earlier() {
+            self.each_earlier_run(&work);
         }
+    }
+
+    /// Whether there are earlier runs. Where it matters, what is done for this state is inlined
+    /// and what is done for those is not.
+    #[inline(always)]
+    pub(crate) fn has_earlier(&self) -> bool {
+        self.has_earlier.get()
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn each_earlier_run(&self, work: &dyn Fn(&Self)) {
+        self.earlier.borrow().iter().for_each(work);
     }
 
     /// Writes an event in its general form.
@@ -443,40 +490,6 @@ impl ThreadState {
             Ok(()) => Offered::Accepted,
             Err(Refused::Dropped(cause)) => lost(cause),
             Err(Refused::TooLong) => lost(DropCause::TooLarge),
-        }
-    }
-}
-
-impl KnownCallsite {
-    /// Stands for the callsite of an update, which is not known to who writes it.
-    pub(crate) const fn unknown() -> Self {
-        Self { number: u32::MAX, fields: 0, content: 0, secret: 0, is_polled: false }
-    }
-
-    /// Whether the field holds content that the capture policy governs.
-    #[inline]
-    pub(crate) const fn is_content(self, index: usize) -> bool {
-        index < 64 && self.content >> index & 1 != 0
-    }
-
-    /// Whether the field's name says that its value is a secret.
-    #[inline]
-    pub(crate) const fn is_secret(self, index: usize) -> bool {
-        index < 64 && self.secret >> index & 1 != 0
-    }
-
-    pub(crate) const fn is_unknown(self) -> bool {
-        self.number == u32::MAX
-    }
-
-    #[inline]
-    fn of(callsite: &Callsite) -> Self {
-        Self {
-            number: callsite.number,
-            fields: callsite.fields,
-            content: callsite.content,
-            secret: callsite.secret,
-            is_polled: callsite.is_polled.load(Ordering::Relaxed),
         }
     }
 }
@@ -510,12 +523,26 @@ thread_local! {
     static STATES: RefCell<States> = RefCell::new(States::default());
 }
 
+/// The first of the numbers of a thread state: a trillion spans for each of 16 million of them.
+fn first_id() -> u64 {
+    NEXT_STATE.fetch_add(1, Ordering::Relaxed) << 40
+}
+
+/// Where a thread looks for a callsite: descriptions are some words long and lie side by side.
+#[inline]
+const fn place_of(address: usize) -> usize {
+    (address >> 5) % CALLSITES_CACHED
+}
+
 static NEXT_DOOR: AtomicU32 = AtomicU32::new(1);
+static NEXT_STATE: AtomicU64 = AtomicU64::new(1);
 const NONE: (u32, *const ThreadState) = (0, std::ptr::null());
 const SALT: u64 = 0x9E37_79B9_7F4A_7C15;
 /// Callsites a thread finds again without a lock.
 const CALLSITES_CACHED: usize = 64;
 /// `Debug` impls that record spans whose `Debug` impls record spans: deeper is endless recursion.
 const DEPTH_MAX: u32 = 8;
+/// No secret that can be told from other texts is shorter, bytes.
+const SCRUB_BYTES_MIN: usize = 8;
 /// First allocation for an encoded event.
 const BODY_BYTES_TYPICAL: usize = 512;
