@@ -27,6 +27,9 @@ pub struct Clock {
     monotonic_start_ns: u64,
     start: Anchor,
     ticks_per_ns: f64,
+    /// Stands for the monotonic clock in tests of a day that must not take one, ns.
+    #[cfg(test)]
+    simulated: Option<&'static std::sync::atomic::AtomicU64>,
 }
 
 impl Clock {
@@ -38,25 +41,54 @@ impl Clock {
         let (ticks, monotonic_start_ns) = ticks_and_monotonic(is_tsc);
         // 2262 is when nanoseconds since 1970 no longer fit an i64.
         let unix_ns = i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX / 2);
-        Self { is_tsc, monotonic_start_ns, start: Anchor { ticks, unix_ns }, ticks_per_ns }
+        Self {
+            is_tsc,
+            monotonic_start_ns,
+            start: Anchor { ticks, unix_ns },
+            ticks_per_ns,
+            #[cfg(test)]
+            simulated: None,
+        }
+    }
+
+    /// A clock that stands wherever `now` (ns) says, and started at that many ns since the epoch.
+    #[cfg(test)]
+    pub(crate) fn simulated(now: &'static std::sync::atomic::AtomicU64) -> Self {
+        let ticks = now.load(std::sync::atomic::Ordering::Relaxed);
+        let start = Anchor { ticks, unix_ns: ticks.cast_signed() };
+        let simulated = Some(now);
+        Self { is_tsc: false, monotonic_start_ns: ticks, start, ticks_per_ns: 1.0, simulated }
     }
 
     /// Now, in ticks.
     #[inline]
     #[must_use]
     pub fn ticks(&self) -> u64 {
+        #[cfg(test)]
+        if let Some(now) = self.simulated {
+            // It steps with every reading, so that no two moments are the same.
+            return now.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
         ticks(self.is_tsc)
     }
 
     /// Now, nanoseconds since the Unix epoch.
     #[must_use]
     pub fn now_unix_ns(&self) -> i64 {
+        #[cfg(test)]
+        if self.simulated.is_some() {
+            return self.unix_ns_of(self.ticks());
+        }
         self.unix_ns_of(monotonic_ns())
     }
 
     /// A new anchor.
     #[must_use]
     pub fn anchor(&self) -> Anchor {
+        #[cfg(test)]
+        if self.simulated.is_some() {
+            return Anchor { ticks: self.ticks(), unix_ns: self.now_unix_ns() };
+        }
         let (ticks, monotonic) = ticks_and_monotonic(self.is_tsc);
         Anchor { ticks, unix_ns: self.unix_ns_of(monotonic) }
     }
@@ -213,6 +245,52 @@ mod tests {
             assert!(error.abs() < 1000, "off by {error} ns");
             timeline.rebase(ticks.last().copied().unwrap());
         }
+    }
+
+    /// Scenario: anchors say that wall time was set back by an hour, then forward by a day.
+    /// Guarantees: times never step back, and no interval is negative.
+    #[test]
+    fn anchors_of_a_clock_that_was_set_make_no_negative_duration() {
+        let start = Anchor { ticks: 1_000, unix_ns: 1_795_000_000_000_000_000 };
+        let mut timeline = Timeline::new(start, 2.0);
+        let hour_ns = 3_600 * 1_000_000_000;
+        let mut last = i64::MIN;
+        for (step, set_by_ns) in [0, -hour_ns, 0, 24 * hour_ns, -hour_ns].into_iter().enumerate() {
+            let from = 1_000 + step as u64 * 2_000_000;
+            let to = Anchor {
+                ticks: from + 2_000_000,
+                unix_ns: start.unix_ns + (step as i64 + 1) * 1_000_000 + set_by_ns,
+            };
+            timeline.advance(to);
+            for ticks in (from..to.ticks).step_by(1_000) {
+                let time = timeline.unix_ns(ticks);
+                assert!(time >= last, "{time} after {last}");
+                last = time;
+            }
+            timeline.rebase(to.ticks);
+        }
+    }
+
+    /// Guarantees: wall time is read once, when a clock starts: setting the system clock back
+    /// while a run is recorded cannot reach a time in it. (The age of what is in quarantine is a
+    /// matter of days, and of no recording.)
+    #[test]
+    fn nothing_that_records_reads_the_wall_clock_again() {
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut folders = vec![source.clone()];
+        let mut readers = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if std::fs::read_to_string(&path).unwrap().contains("SystemTime::now") {
+                    readers.push(path.strip_prefix(&source).unwrap().display().to_string());
+                }
+            }
+        }
+        readers.sort();
+        assert_eq!(readers, ["clock.rs", "upkeep/gc/quarantine.rs"]);
     }
 
     #[test]

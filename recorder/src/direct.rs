@@ -189,10 +189,15 @@ impl Dispatcher {
         self.door().with(|state| {
             let span = state.current();
             let journal = &state.target.journal;
-            if span == 0 || journal.is_lost(span) {
+            if span == 0 {
                 return;
             }
-            let Some(free) = state.free() else { return };
+            if journal.is_lost(span) {
+                return journal.count_loss(DropCause::JournalFull, false);
+            }
+            let Some(free) = state.free() else {
+                return journal.count_loss(DropCause::TooLarge, false);
+            };
             let counts = u64::from(index) | u64::from(count) << 32;
             let written = free.write(|cursor, journal| {
                 cursor.write_words(journal, (Kind::Token, 0), [span, counts])

@@ -105,6 +105,9 @@ impl Dispatcher {
     /// Stores a content as the run's capture policy allows and gives the digest to refer to it
     /// by; `None` when not even that may be kept.
     pub fn keep_content(&self, media_type: &str, text: &str) -> Option<retake_schemas::Digest> {
+        if self.shared.target.journal.is_inherited() {
+            return None;
+        }
         let policy = &self.shared.target.policy;
         let kept = policy.decide(media_type, text);
         let digest = kept.digest?;

@@ -51,6 +51,8 @@ extern "C" fn in_child() {
     // SAFETY: `getpid` and `dup2` are async-signal-safe.
     unsafe {
         PID.store(libc::getpid().cast_unsigned(), Ordering::Relaxed);
+        // The thread that forked writes into its lane without asking; it must ask again.
+        crate::door::forget_last();
         let null = NULL_FD.load(Ordering::Relaxed);
         for place in &LOCK_FDS {
             let fd = place.swap(NO_FD, Ordering::Relaxed);

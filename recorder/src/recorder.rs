@@ -114,9 +114,8 @@ impl RecorderBuilder {
     /// # Errors
     /// The run's folder or its first manifest cannot be written, or a redaction rule is wrong.
     pub fn start(self, store: &Store) -> Result<Recorder, StoreError> {
-        let (writer, progress) = self.prepare(store, Background::threads)?;
-        let dispatcher = writer.dispatcher.clone();
-        let folder = writer.folder.clone();
+        let Prepared { dispatcher, progress, writer, folder } =
+            self.prepare(store, Clock::start(), Background::threads)?;
         let (commands, inbox) = crossbeam_channel::bounded(COMMANDS_MAX);
         let thread = std::thread::Builder::new()
             .name("retake-writer".to_owned())
@@ -126,13 +125,13 @@ impl RecorderBuilder {
         Ok(Recorder { dispatcher, progress, commands, thread: Mutex::new(Some(thread)), pid })
     }
 
-    /// Makes the run, and everything of its recorder but the writer thread.
+    /// Makes the run, and all that records it but the thread.
     pub(crate) fn prepare(
         mut self,
         store: &Store,
+        clock: Clock,
         background: impl FnOnce(Arc<Progress>) -> io::Result<Background>,
-    ) -> Result<(Writer, Arc<Progress>), StoreError> {
-        let clock = Clock::start();
+    ) -> Result<Prepared, StoreError> {
         self.facts.started_unix_ns = clock.now_unix_ns();
         self.facts.capture = self.settings.capture;
         self.facts.host = host_facts();
@@ -150,9 +149,9 @@ impl RecorderBuilder {
         let progress = Arc::new(Progress::default());
         let background = background(Arc::clone(&progress))
             .map_err(StoreError::io("start writer of", &folder))?;
-        let place = Place { disk: Arc::clone(store.disk()), folder, lock };
+        let place = Place { disk: Arc::clone(store.disk()), folder: folder.clone(), lock };
         let writer = self.writer(manifest, place, &dispatcher, (&progress, background));
-        Ok((writer, progress))
+        Ok(Prepared { dispatcher, progress, writer, folder })
     }
 
     fn limits(&self) -> JournalLimits {
@@ -205,10 +204,19 @@ impl RecorderBuilder {
             last_seal: Instant::now(),
             last_sync: Instant::now(),
             last_error: None,
+            is_awaited: false,
             _lock: lock,
             target,
         }
     }
+}
+
+/// A run that nobody writes yet.
+pub(crate) struct Prepared {
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) writer: Writer,
+    folder: PathBuf,
 }
 
 /// Makes a run's folder. It appears under its name with its lock held and its manifest in it, or

@@ -18,7 +18,7 @@ use tracing::{Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
 use crate::dispatcher::Dispatcher;
-use crate::door::Door;
+use crate::door::{Door, SlotPool};
 use crate::layer;
 
 /// Records spans and events into a run.
@@ -108,7 +108,7 @@ impl Subscriber for RecorderSubscriber {
                 None if event.is_contextual() => state.current(),
                 None => 0,
             };
-            layer::annotate_in_each_run(state, span, event);
+            layer::tell(&self.door, state, span, event);
         });
     }
 
@@ -167,7 +167,7 @@ struct Slots {
     first: FirstSlots,
     pages: [std::sync::OnceLock<Box<[Slot]>>; PAGES],
     /// Slots that no thread keeps; shared with the door, whose threads leave theirs here.
-    free: Arc<Mutex<Vec<u32>>>,
+    free: Arc<SlotPool>,
     made: AtomicU32,
     /// Serialises the making of pages.
     growing: Mutex<()>,

@@ -24,7 +24,7 @@ use crate::door::Target;
 use crate::fold::{Fold, OpenSpans};
 use crate::journal::durable::DurableJournal;
 use crate::journal::record::{self, Kind};
-use crate::journal::{Cursor, Drainer, LanePositions, Losses, encode_body};
+use crate::journal::{Cursor, DrainLimit, Drained, Drainer, LanePositions, Losses, encode_body};
 use crate::priority;
 use crate::reader::JOURNAL_DIR;
 use crate::recorder::RunSummary;
@@ -73,6 +73,8 @@ pub(crate) struct Writer {
     pub(crate) last_seal: Instant,
     pub(crate) last_sync: Instant,
     pub(crate) last_error: Option<String>,
+    /// A thread of the program waits for what is being done.
+    pub(crate) is_awaited: bool,
     pub(crate) _lock: RunLock,
 }
 
@@ -83,6 +85,7 @@ impl Writer {
             self.target.journal.wait(TICK);
             self.tick();
             while let Ok(command) = inbox.try_recv() {
+                self.is_awaited = true;
                 match command {
                     Command::Flush(reply) => drop(reply.send(self.flush())),
                     Command::Seal(reply) => drop(reply.send(self.seal_now(OpenSpans::Carry))),
@@ -91,20 +94,19 @@ impl Writer {
                         return;
                     }
                 }
+                self.is_awaited = false;
             }
         }
     }
 
-    /// What there is to do when it wakes. Waits for nothing but the disk's write(2).
+    /// What there is to do each time it wakes. It waits for no flush and for no seal.
     pub(crate) fn tick(&mut self) {
         self.target.journal.grow_ahead();
         self.state_losses();
         self.write_anchor();
         // Rows wait in memory while a seal is under way; the journal bounds what comes after.
         let is_behind = self.job.is_some() && self.is_seal_due();
-        if !is_behind {
-            self.drain();
-        }
+        let drained = (!is_behind).then(|| self.drain_some(self.target.journal.clock.ticks()));
         self.sync_if_due();
         if self.job.as_ref().is_some_and(SealJob::is_finished) {
             self.end_seal();
@@ -114,18 +116,44 @@ impl Writer {
         if self.job.is_none() && is_due {
             self.begin_seal(OpenSpans::Carry, RunStatus::Recording);
         }
+        if drained.is_some_and(|drained| !drained.is_all) && !self.is_seal_due() {
+            self.target.journal.wake();
+        }
+    }
+
+    /// Reads what was recorded before `before` (ticks), but not more than one seal is to hold.
+    fn drain_some(&mut self, before: u64) -> Drained {
+        let events = self.settings.seal_events.saturating_sub(self.events_since_seal).max(1);
+        let words = HELD_BYTES_MAX.saturating_sub(self.fold.held_bytes()).max(8) / 8;
+        self.drain((before, DrainLimit { events, words }))
+    }
+
+    /// Reads everything that was recorded until now.
+    fn drain_all(&mut self) {
+        self.drain((self.now(), DrainLimit::NONE));
+    }
+
+    /// A moment after everything that was recorded until now.
+    fn now(&self) -> u64 {
+        let clock = &self.target.journal.clock;
+        let (before, mut now) = (clock.ticks(), clock.ticks());
+        // Where the clock has large steps, what was just recorded may have the present time.
+        while now == before {
+            std::hint::spin_loop();
+            now = clock.ticks();
+        }
+        now
     }
 
     /// Reads what was recorded since the last time, folds it, and hands it to handlers.
-    fn drain(&mut self) {
+    fn drain(&mut self, what: (u64, DrainLimit)) -> Drained {
         let journal = &self.target.journal;
-        let before = journal.clock.ticks();
         self.fold.advance_clock(journal.clock.anchor());
         let (fold, durable) = (&mut self.fold, &mut self.durable);
         let mut told = self.dispatcher.has_handlers().then(Told::default);
-        let events = self.drainer.drain(
+        let drained = self.drainer.drain(
             journal,
-            before,
+            what,
             |place, record| fold.record(place, record, told.as_mut()),
             |run| {
                 if let Some(durable) = durable {
@@ -133,8 +161,8 @@ impl Writer {
                 }
             },
         );
-        fold.rebase_clock(before);
-        self.events_since_seal += events;
+        fold.rebase_clock(drained.until);
+        self.events_since_seal += drained.events;
         for callsite in fold.take_polled() {
             journal.callsites.mark_polled(callsite);
         }
@@ -145,6 +173,7 @@ impl Writer {
         if let Some(durable) = &mut self.durable {
             durable.write();
         }
+        drained
     }
 
     /// Writes a `Gap` for losses that none has stated yet. Without room they are stated later.
@@ -170,19 +199,19 @@ impl Writer {
         let clock = &self.target.journal.clock;
         let now = clock.now_unix_ns().cast_unsigned();
         let words = record::with_payload(Kind::Body, clock.ticks(), now, &bytes);
-        self.append(Kind::Close, Kind::Body, &words)
+        self.append(Kind::Body, &words)
     }
 
-    /// Appends to the writer's own lane; `priority` is the kind whose claim to a chunk it has.
-    fn append(&mut self, priority: Kind, kind: Kind, words: &[u64]) -> bool {
-        self.cursor.append_as(&self.target.journal, priority, kind, words).is_ok()
+    /// Appends to the writer's own lane, without waiting for a chunk: only this thread frees any.
+    fn append(&mut self, kind: Kind, words: &[u64]) -> bool {
+        self.cursor.append_as(&self.target.journal, Kind::Anchor, kind, words).is_ok()
     }
 
     /// The wall time that belongs to the ticks of now, for readers in other processes.
     fn write_anchor(&mut self) {
         let anchor = self.target.journal.clock.anchor();
         let words = [0, anchor.ticks, anchor.unix_ns.cast_unsigned()];
-        let _ = self.append(Kind::Close, Kind::Anchor, &words);
+        let _ = self.append(Kind::Anchor, &words);
     }
 
     fn is_seal_due(&self) -> bool {
@@ -209,9 +238,13 @@ impl Writer {
             None => (self.seal_input(open_spans, status), self.cut_durable()),
         };
         // At idle priority sealing never takes a core from the program; once it falls behind it
-        // competes for one, for a full journal would cost the program more.
-        let is_idle = self.settings.seal_idle && self.target.journal.is_half_empty();
-        match self.background.seal(SealWork { sealer, input, durable_files, is_idle }) {
+        // competes for one, for a full journal would cost the program more. So it does when a
+        // thread of the program waits for it: a busy program would hold itself up.
+        let journal = &self.target.journal;
+        let is_idle = self.settings.seal_idle && !self.is_awaited && journal.is_half_empty();
+        let target = Arc::clone(&self.target);
+        let work = SealWork { sealer, input, durable_files, is_idle, target };
+        match self.background.seal(work) {
             Ok(job) => self.job = Some(job),
             Err(error) => {
                 // Sealer and rows went with the thread; the journal has everything, and the
@@ -246,7 +279,7 @@ impl Writer {
     }
 
     /// Waits for the seal under way and takes its outcome in.
-    fn end_seal(&mut self) {
+    pub(crate) fn end_seal(&mut self) {
         let Some(job) = self.job.take() else { return };
         let Some(outcome) = job.outcome() else {
             self.last_error = Some("the sealing thread panicked".to_owned());
@@ -289,11 +322,17 @@ impl Writer {
     fn seal_now(&mut self, open_spans: OpenSpans) -> Result<EventSeq, String> {
         self.end_seal();
         self.state_losses();
-        self.drain();
         self.retry_failed();
-        if self.failed.is_none() && self.events_since_seal > 0 {
-            self.begin_seal(open_spans, RunStatus::Recording);
-            self.end_seal();
+        let now = self.now();
+        loop {
+            let drained = self.drain_some(now);
+            if self.failed.is_none() && self.events_since_seal > 0 {
+                self.begin_seal(open_spans, RunStatus::Recording);
+                self.end_seal();
+            }
+            if drained.is_all || self.failed.is_some() {
+                break;
+            }
         }
         match self.last_error.clone() {
             None => Ok(EventSeq(self.progress.sealed_below.load(Ordering::Acquire))),
@@ -308,7 +347,7 @@ impl Writer {
             return self.seal_now(OpenSpans::Carry);
         }
         self.state_losses();
-        self.drain();
+        self.drain_all();
         // After a failed flush the rows go into segments instead.
         let is_flushed = self.is_journal_enough()
             && self
@@ -359,8 +398,13 @@ impl Writer {
         // Threads that were in the middle of a record when the journal closed are done by now.
         std::thread::yield_now();
         self.end_seal();
-        self.state_losses_closed();
-        self.drain();
+        let now = self.now();
+        while !self.drain_some(now).is_all && self.failed.is_none() {
+            self.begin_seal(OpenSpans::Carry, RunStatus::Recording);
+            self.end_seal();
+        }
+        self.drain_all();
+        let losses = self.state_losses_closed();
         let handlers = self.dispatcher.finish_handlers();
         self.retry_failed();
         if self.failed.is_none() {
@@ -377,7 +421,6 @@ impl Writer {
             }
             _ => Some(self.last_error.clone().unwrap_or_else(|| "sealing failed".to_owned())),
         };
-        let losses = self.target.journal.losses();
         let accepted = self.fold.next_seq().0;
         let dropped = losses.events.values().sum();
         let counts = self.fold.span_counts();
@@ -395,9 +438,9 @@ impl Writer {
         }
     }
 
-    /// States losses when lanes take nothing more: straight into the fold.
-    fn state_losses_closed(&mut self) {
-        self.drain();
+    /// States losses when lanes take nothing more: straight into the fold. Gives them; what is
+    /// offered later is no part of the run.
+    fn state_losses_closed(&mut self) -> Losses {
         let losses = self.target.journal.losses();
         let now = self.target.journal.clock.now_unix_ns();
         for (cause, total) in &losses.events {
@@ -410,6 +453,7 @@ impl Writer {
                 self.stated.events.insert(*cause, *total);
             }
         }
+        losses
     }
 }
 

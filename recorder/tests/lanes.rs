@@ -1,9 +1,5 @@
-//! Lanes as programs use them: many threads, a journal that is too small, a process that is
-//! killed.
-
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+//! Lanes as programs use them: many threads, and a journal that is too small. Processes that are
+//! killed, fork, and worse are in `realities`.
 
 use retake_recorder::journal::JournalLimits;
 use retake_recorder::recorder::RunSummary;
@@ -116,70 +112,3 @@ fn layer_subscriber_and_direct_interface_share_a_run() {
     assert_eq!(streamed, 10);
     assert!(rows.iter().all(|row| row.busy_ns == Some(row.duration_ns)), "entered throughout");
 }
-
-/// The child of the test below: records until it is killed, and says how far it is.
-#[test]
-#[ignore = "is run as a child by a_killed_process_loses_nothing"]
-fn child_that_is_killed() {
-    let Ok(folder) = std::env::var(CHILD_FOLDER) else { return };
-    let store = Store::create(std::path::Path::new(&folder)).unwrap();
-    let settings = RecordSettings {
-        seal_events: 20_000,
-        when_full: WhenFull::Block,
-        ..RecordSettings::default()
-    };
-    let recorder =
-        RecorderBuilder::new("t", "svc").record_settings(settings).start(&store).unwrap();
-    tracing::subscriber::with_default(recorder.subscriber(), || {
-        let mut said = std::io::stdout().lock();
-        for round in 1.. {
-            requests(100);
-            writeln!(said, "recorded {}", round * 300).unwrap();
-            said.flush().unwrap();
-            // Reading back what a fifth of a second can record takes seconds.
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    });
-}
-
-/// Scenario: a process that records and seals is killed at a random moment, again and again.
-/// Guarantees: J1, J3 - everything it had recorded is there after recovery, each span once, and a
-/// second recovery finds nothing to do.
-#[test]
-fn a_killed_process_loses_nothing() {
-    for kill in 0..KILLS {
-        let folder = tempfile::tempdir().unwrap();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child_that_is_killed", "--exact", "--ignored", "--nocapture"])
-            .env(CHILD_FOLDER, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdout = child.stdout.take().unwrap();
-        let reader = std::thread::Builder::new().spawn(move || {
-            let lines = BufReader::new(stdout).lines().map_while(Result::ok);
-            let counts = lines.filter_map(|l| l.strip_prefix("recorded ")?.parse::<usize>().ok());
-            counts.last().unwrap_or(0)
-        });
-        std::thread::sleep(Duration::from_millis(40 + kill * 37 % 160));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let said = reader.unwrap().join().unwrap();
-        let store = Store::create(folder.path()).unwrap();
-        let outcome = store.recover().unwrap();
-        assert!(outcome.failed.is_empty(), "{outcome:?}");
-        for run_id in store.run_ids().unwrap() {
-            let reader = RunReader::open(&store, &run_id).unwrap();
-            let rows: Vec<SpanRow> = reader.rows().unwrap();
-            let ended = rows.iter().filter(|row| row.status == "ok").count();
-            assert!(ended >= said, "kill {kill}: {said} were recorded, {ended} are there");
-            let ids: std::collections::HashSet<_> = rows.iter().map(|row| &row.span_id).collect();
-            assert_eq!(ids.len(), rows.len(), "kill {kill}");
-        }
-        assert!(store.recover().unwrap().repaired.is_empty(), "kill {kill}");
-    }
-}
-
-const CHILD_FOLDER: &str = "RETAKE_TEST_LANES_FOLDER";
-/// Each takes a fifth of a second; more run by hand.
-const KILLS: u64 = 20;

@@ -46,7 +46,7 @@ impl RunId {
     pub fn generate(time_unix_ns: i64) -> Self {
         const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let (date, time) = civil(time_unix_ns.div_euclid(1_000_000_000));
-        let mut random: u64 = rand::random();
+        let mut random = rand::random::<u64>() ^ u64::from(std::process::id());
         let mut suffix = String::with_capacity(8);
         for _ in 0..8 {
             suffix.push(char::from(ALPHABET[(random & 31) as usize]));
@@ -255,7 +255,9 @@ impl TraceId {
     /// A new random id.
     #[must_use]
     pub fn generate() -> Self {
-        Self(rand::random())
+        // A forked process goes on with its parent's random state.
+        let process = u128::from(std::process::id());
+        Self((rand::random::<u128>() ^ process).to_be_bytes())
     }
 }
 

@@ -71,7 +71,7 @@ fn a_failed_seal_is_not_tried_again_at_once() {
         disk.fail(Some(Fault { from_op, failure: Failure::NoSpace, times: usize::MAX }));
         let tick = |session: &mut Session| {
             session.note(10);
-            session.let_seal_be_due();
+            session.writer.settings.seal_events = 1;
             session.tick();
         };
         (0..2).for_each(|_| tick(&mut session));

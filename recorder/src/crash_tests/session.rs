@@ -10,10 +10,11 @@ use retake_schemas::event::{SpanClosed, SpanOpened, Status};
 use retake_schemas::settings::{RecordSettings, SyncPolicy};
 use retake_schemas::{RunId, SpanKey, TraceId};
 
+use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::disk::fault::{FaultDisk, Watched};
 use crate::journal::{JournalLimits, Offered};
-use crate::recorder::RunSummary;
+use crate::recorder::{Prepared, RunSummary};
 use crate::store::StoreError;
 use crate::subscriber::RecorderSubscriber;
 use crate::writer::{Background, Progress, Writer};
@@ -46,6 +47,7 @@ pub(super) struct Session {
     subscriber: tracing::Dispatch,
     open: Vec<(u64, SpanKey)>,
     next: u64,
+    is_seal_due: bool,
     /// How many are recorded, for the disk to note.
     count: Arc<AtomicU64>,
     /// Time of the first event, ns since the Unix epoch.
@@ -61,11 +63,11 @@ impl Session {
         let store = Store::create_on(Arc::new(disk.clone()), root)?;
         let limits = JournalLimits { first_file_bytes: LANES_BYTES, ..JournalLimits::default() };
         let settings = RecordSettings { journal_bytes_max: LANES_BYTES, ..settings };
-        let (writer, progress) = RecorderBuilder::new("crash", "svc")
-            .record_settings(settings)
-            .journal_limits(limits)
-            .prepare(&store, |progress| Ok(Background::Stepped { progress }))?;
-        let dispatcher = writer.dispatcher.clone();
+        let builder = RecorderBuilder::new("crash", "svc");
+        let builder = builder.record_settings(settings).journal_limits(limits);
+        let stepped = |progress| Ok(Background::Stepped { progress });
+        let Prepared { dispatcher, progress, writer, .. } =
+            builder.prepare(&store, Clock::start(), stepped)?;
         let run_id = dispatcher.run_id().clone();
         let lanes = store.run_dir(&run_id).join("journal").join(LANES_FILE);
         let count = Arc::new(AtomicU64::new(1));
@@ -85,6 +87,7 @@ impl Session {
             dispatcher,
             open: Vec::new(),
             next: 0,
+            is_seal_due: false,
             count,
         })
     }
@@ -168,7 +171,12 @@ impl Session {
 
     /// What the writer thread does when it wakes.
     pub(super) fn tick(&mut self) {
+        if std::mem::take(&mut self.is_seal_due) {
+            self.writer.settings.seal_secs = 1;
+            self.pass_time();
+        }
         self.writer.tick();
+        self.writer.settings.seal_secs = NEVER_MS / 1000;
     }
 
     /// The same when the time for a flush has come.
@@ -181,7 +189,7 @@ impl Session {
     /// Lets the next tick begin a seal. The one after it writes its batch to the journal and ends
     /// the seal.
     pub(super) fn let_seal_be_due(&mut self) {
-        self.writer.events_since_seal += NEVER_EVENTS;
+        self.is_seal_due = true;
     }
 
     /// Lets the wait before another try of a seal be over.
@@ -215,7 +223,7 @@ pub(super) fn settings(sync: SyncPolicy) -> RecordSettings {
     RecordSettings {
         sync,
         sync_ms: NEVER_MS,
-        seal_events: NEVER_EVENTS,
+        seal_events: u64::MAX,
         seal_secs: NEVER_MS / 1000,
         // It is the thread of the test that seals.
         seal_idle: false,
@@ -229,7 +237,6 @@ pub(super) fn is_there(disk: &FaultDisk, root: &Path, run_id: &RunId) -> bool {
 }
 
 const NEVER_MS: u64 = 1_000_000_000;
-const NEVER_EVENTS: u64 = 1_000_000_000;
 /// Room for six chunks: the lanes of two doors and of the writer, and chunks to change to.
 const LANES_BYTES: u64 = 4096 + (6 << 16);
 /// The only file of lanes there is room for.

@@ -58,7 +58,7 @@ pub(crate) struct Door {
     generation: AtomicU64,
     targets: RwLock<Targets>,
     /// Span slots that no thread keeps; only subscribers have such.
-    free_slots: Arc<Mutex<Vec<u32>>>,
+    free_slots: Arc<SlotPool>,
 }
 
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ impl Door {
             salt,
             generation: AtomicU64::new(1),
             targets: RwLock::default(),
-            free_slots: Arc::default(),
+            free_slots: Arc::new(SlotPool::new()),
         })
     }
 
@@ -95,7 +95,7 @@ impl Door {
     }
 
     /// See [`ThreadState::free_slots`].
-    pub(crate) fn free_slots(&self) -> &Arc<Mutex<Vec<u32>>> {
+    pub(crate) fn free_slots(&self) -> &Arc<SlotPool> {
         &self.free_slots
     }
 
@@ -178,10 +178,14 @@ impl Door {
     fn make_state(&self) -> Option<ThreadState> {
         let generation = self.generation.load(Ordering::Acquire);
         let (target, earlier) = self.live_targets();
+        let leads_nowhere = target.is_none();
         let target = target.or_else(|| earlier.first().cloned())?;
         let mut state = ThreadState::new(self.id, generation, target);
         state.slot_pool = Some(Arc::clone(&self.free_slots));
         state.add_earlier(earlier);
+        if leads_nowhere {
+            state.has_earlier.set(true);
+        }
         Some(state)
     }
 
@@ -243,7 +247,7 @@ pub(crate) struct ThreadState {
     next_id: Cell<u64>,
     slots: RefCell<Vec<u32>>,
     /// Where they go when the thread ends.
-    slot_pool: Option<Arc<Mutex<Vec<u32>>>>,
+    slot_pool: Option<Arc<SlotPool>>,
 }
 
 /// The address of a callsite's static description (0 for none), and the callsite in the table of
@@ -298,7 +302,15 @@ impl ThreadState {
         let others = targets.into_iter().filter(|target| !Arc::ptr_eq(target, &self.target));
         let states: Vec<Self> = others.map(|t| Self::new(self.door, 0, t)).collect();
         self.has_earlier.set(!states.is_empty());
+        for state in &states {
+            state.has_earlier.set(true);
+        }
         self.earlier.replace(states);
+    }
+
+    /// Whether a caller further up this stack is writing with it, or on behalf of an earlier run.
+    fn is_in_use(&self) -> bool {
+        self.busy.get() || self.earlier.borrow().iter().any(Self::is_in_use)
     }
 
     fn is_over(&self) -> bool {
@@ -475,9 +487,7 @@ impl ThreadState {
             journal.count_loss(cause, is_span);
             Offered::Dropped(cause)
         };
-        if journal.is_closed() {
-            return lost(DropCause::Finished);
-        }
+        let Some(_answering) = journal.answer() else { return lost(DropCause::Finished) };
         let Some(state) = self.free() else { return lost(DropCause::TooLarge) };
         let mut bytes = Vec::with_capacity(BODY_BYTES_TYPICAL);
         if encode_body(body, &mut bytes).is_err() {
@@ -496,12 +506,40 @@ impl ThreadState {
 
 impl Drop for ThreadState {
     fn drop(&mut self) {
+        if self.target.journal.is_inherited() {
+            return;
+        }
         let lane = std::sync::Arc::clone(&self.cursor.get_mut().lane);
         let cursor = std::mem::replace(self.cursor.get_mut(), Cursor::new(lane));
         self.target.journal.park_lane(cursor);
         if let Some(pool) = &self.slot_pool {
             pool.lock().append(self.slots.get_mut());
         }
+    }
+}
+
+/// Lets the thread look its states up again. For the child of a fork.
+pub(crate) fn forget_last() {
+    LAST.set(NONE);
+}
+
+/// Span slots that no thread keeps.
+#[derive(Debug, Default)]
+pub(crate) struct SlotPool {
+    pid: u32,
+    free: Mutex<Vec<u32>>,
+    /// The same in forked children: there the other lock may be held by a thread that does not
+    /// exist.
+    free_in_child: Mutex<Vec<u32>>,
+}
+
+impl SlotPool {
+    fn new() -> Self {
+        Self { pid: crate::fork::current_pid(), ..Self::default() }
+    }
+
+    pub(crate) fn lock(&self) -> parking_lot::MutexGuard<'_, Vec<u32>> {
+        if crate::fork::current_pid() == self.pid { &self.free } else { &self.free_in_child }.lock()
     }
 }
 

@@ -4,7 +4,7 @@
 
 use retake_schemas::{Digest, RunId, SpanId, TraceId};
 
-use crate::journal::RecordPlace;
+use crate::journal::{LANE_OF_NO_THREAD, RecordPlace};
 
 /// Gives the ids of one run.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +42,7 @@ impl Ids {
 
     /// The high part that ids given out by a counter share: a lane that no thread can have.
     pub(crate) fn counter_base(&self) -> u64 {
-        self.base.wrapping_add(((1 << LANE_BITS) - 1) << COUNT_BITS)
+        self.base.wrapping_add(u64::from(LANE_OF_NO_THREAD) << COUNT_BITS)
     }
 }
 
@@ -53,9 +53,9 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Bits of the run, of the lane, and of the count of spans in it: 17 billion spans a lane.
+/// Bits of the run, of the lane, and of the count of spans in it: 17 billion spans a lane. Lanes
+/// that ten bits do not hold go into the bits of the run, which stay distinct inside it.
 const BASE_BITS: u32 = 20;
-const LANE_BITS: u32 = 10;
 const COUNT_BITS: u32 = 34;
 
 #[cfg(test)]

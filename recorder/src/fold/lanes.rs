@@ -225,7 +225,9 @@ impl Fold {
         if record.flags & record::FLAG_THROUGHOUT != 0
             && let Some(span) = self.slots.get_mut(slot)
         {
-            span.busy = Busy::Throughout;
+            // The thread that opened and closed it does not know of entries on other threads.
+            let never_entered = matches!(span.busy, Busy::Polled { sum_ns: 0, entered: 0, .. });
+            span.busy = if never_entered { Busy::Throughout } else { Busy::Unknown };
         }
         self.close_slot(slot, time, Status::Ok);
         if !wants {
@@ -288,6 +290,9 @@ impl Fold {
         let number = callsite as u32;
         let callsite = self.callsites.get(number as usize)?.clone_cheap()?;
         let slot = (local != 0).then(|| self.local.get(&local).copied()).flatten();
+        if slot.is_none() && local != 0 && record.flags & record::FLAG_IF_KNOWN != 0 {
+            return None;
+        }
         let key = slot.and_then(|slot| self.slots.get(slot)).map(HeldSpan::key);
         let before = self.arena.len();
         let words = record.rest.get(1..)?;

@@ -35,6 +35,38 @@ pub(crate) struct LaneRun<'a> {
     pub(crate) words: &'a [u64],
 }
 
+/// How much to take in one drain: what is taken is held in memory until it is sealed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DrainLimit {
+    pub(crate) events: u64,
+    pub(crate) words: usize,
+}
+
+impl DrainLimit {
+    /// Everything there is.
+    pub(crate) const NONE: Self = Self { events: u64::MAX, words: usize::MAX };
+
+    fn is_used_up(self) -> bool {
+        self.events == 0 || self.words == 0
+    }
+
+    fn take(&mut self, record: &Record<'_>) {
+        self.events = self.events.saturating_sub(u64::from(record.kind.is_event()));
+        self.words = self.words.saturating_sub(record.rest.len());
+    }
+}
+
+/// What a drain took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drained {
+    /// Events.
+    pub(crate) events: u64,
+    /// Everything older than these ticks was taken.
+    pub(crate) until: u64,
+    /// Whether the limit left nothing behind.
+    pub(crate) is_all: bool,
+}
+
 /// Reads the lanes of a live journal. Only the writer thread has one.
 #[derive(Debug, Default)]
 pub(crate) struct Drainer {
@@ -58,27 +90,32 @@ struct LaneReader {
 
 impl Drainer {
     /// Hands every record older than `before` (ticks) to `sink`, and the lanes' stretches to
-    /// `copy`. Gives how many events there were.
+    /// `copy`, until that was as much as `limit` allows. Gives how much it was.
     pub(crate) fn drain(
         &mut self,
         journal: &Journal,
-        before: u64,
+        (before, limit): (u64, DrainLimit),
         mut sink: impl FnMut(RecordPlace, &Record<'_>),
         mut copy: impl FnMut(&LaneRun<'_>),
-    ) -> u64 {
+    ) -> Drained {
         for lane in journal.lanes().into_iter().skip(self.readers.len()) {
             self.readers.push(LaneReader::new(lane));
         }
         for reader in &mut self.readers {
             reader.look();
         }
-        let mut events = 0;
+        let (mut left, mut left_at) = (limit, None);
         while let Some((index, until)) = self.earliest(before) {
             let Some(reader) = self.readers.get_mut(index) else { break };
-            let damaged = reader.read(until, &mut sink, &mut copy, &mut events);
+            if left.is_used_up() {
+                left_at = reader.next_ticks;
+                break;
+            }
+            let damaged = reader.read(until, &mut sink, &mut copy, &mut left);
             self.damaged += u64::from(damaged);
         }
-        events
+        let events = limit.events - left.events;
+        Drained { events, until: left_at.unwrap_or(before), is_all: left_at.is_none() }
     }
 
     /// The lane with the earliest record before `before`, and the moment at which another lane
@@ -170,13 +207,14 @@ impl LaneReader {
         }
     }
 
-    /// Reads this chunk's records older than `until`. `true` when something was no record.
+    /// Reads this chunk's records older than `until`, as many as are `left` to take. `true` when
+    /// something was no record.
     fn read(
         &mut self,
         until: u64,
         sink: &mut impl FnMut(RecordPlace, &Record<'_>),
         copy: &mut impl FnMut(&LaneRun<'_>),
-        events: &mut u64,
+        left: &mut DrainLimit,
     ) -> bool {
         let Some((_, header, view)) = &self.current else { return false };
         // SAFETY: as in `look`.
@@ -188,7 +226,7 @@ impl LaneReader {
         self.next_ticks = None;
         let is_damaged = loop {
             match record::read(words, at, seed) {
-                Ok(Some((record, _))) if record.ticks >= until => {
+                Ok(Some((record, _))) if record.ticks >= until || left.is_used_up() => {
                     self.next_ticks = Some(record.ticks);
                     break false;
                 }
@@ -196,7 +234,7 @@ impl LaneReader {
                     sink(self.place, &record);
                     self.place.seq += 1;
                     self.place.opens += u64::from(record.kind == Kind::Open);
-                    *events += u64::from(record.kind.is_event());
+                    left.take(&record);
                     at = next;
                 }
                 Ok(None) => break false,

@@ -327,8 +327,10 @@ pub(crate) struct TextInPlace<'a> {
 }
 
 impl TextInPlace<'_> {
-    /// Takes back what was written.
+    /// Takes back what was written, and leaves none of it in the memory: it may be a secret.
     pub(crate) fn clear(&mut self) {
+        // SAFETY: `write_str` has written `len` bytes there.
+        unsafe { self.body.at.cast::<u8>().add(4).write_bytes(0, self.len) };
         self.len = 0;
     }
 
@@ -348,8 +350,9 @@ impl TextInPlace<'_> {
     }
 
     /// Makes the text a part of the record; `true` when it was cut.
-    pub(crate) fn finish(self) -> bool {
+    pub(crate) fn finish(mut self) -> bool {
         if self.body.is_cut_short {
+            self.clear();
             return false;
         }
         let words = record::field::str_words(self.len);

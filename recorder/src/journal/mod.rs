@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use retake_schemas::event::DropCause;
@@ -34,7 +34,7 @@ use rustc_hash::FxBuildHasher;
 use crate::clock::Clock;
 pub(crate) use callsites::{Callsite, CallsiteDef, Callsites};
 pub(crate) use drain::RecordPlace;
-pub(crate) use drain::{Drainer, LanePositions};
+pub(crate) use drain::{DrainLimit, Drained, Drainer, LanePositions};
 pub(crate) use frame::decode_body;
 pub use frame::{Frame, FrameError, JournalHeader};
 pub(crate) use frame::{encode_body, write_frame};
@@ -98,6 +98,8 @@ pub(crate) struct Journal {
     lanes: Mutex<Lanes>,
     next_epoch: AtomicU32,
     is_closed: AtomicBool,
+    /// Threads in the middle of an event whose acceptance they will report.
+    answering: AtomicUsize,
     /// The process that may write; a forked child may not.
     pid: u32,
     losses: Mutex<Losses>,
@@ -114,6 +116,16 @@ struct Lanes {
     all: Vec<Arc<Lane>>,
     /// Lanes of threads that have ended, to be used again.
     parked: Vec<Cursor>,
+}
+
+/// See [`Journal::answer`].
+#[derive(Debug)]
+pub(crate) struct Answering<'a>(&'a AtomicUsize);
+
+impl Drop for Answering<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Wakes the writer thread.
@@ -138,6 +150,7 @@ impl Journal {
             lanes: Mutex::default(),
             next_epoch: AtomicU32::new(1),
             is_closed: AtomicBool::new(false),
+            answering: AtomicUsize::new(0),
             pid: std::process::id(),
             losses: Mutex::default(),
             lost_spans: Mutex::default(),
@@ -155,6 +168,7 @@ impl Journal {
             return cursor;
         }
         let id = u32::try_from(lanes.all.len()).unwrap_or(u32::MAX);
+        let id = if id < LANE_OF_NO_THREAD { id } else { id + 1 };
         let lane = Arc::new(Lane { id, chunks: Mutex::default() });
         lanes.all.push(Arc::clone(&lane));
         Cursor::new(lane)
@@ -170,18 +184,39 @@ impl Journal {
         self.is_closed.store(true, Ordering::SeqCst);
         self.pool.wake_all();
         self.wake();
+        let deadline = Instant::now() + ANSWER_MAX;
+        while self.answering.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
     }
 
     /// Whether the run takes no more events from this process.
     pub(crate) fn is_closed(&self) -> bool {
-        self.is_closed.load(Ordering::Relaxed) || crate::fork::current_pid() != self.pid
+        self.is_closed.load(Ordering::Relaxed) || self.is_inherited()
+    }
+
+    /// Whether this process is a fork of the one that records. Its locks may be held by threads
+    /// that do not exist here, so none may be taken.
+    pub(crate) fn is_inherited(&self) -> bool {
+        crate::fork::current_pid() != self.pid
+    }
+
+    /// Begins an event whose acceptance will be reported, so that it must be in the run;
+    /// `None` when the run is over. [`Journal::close`] waits until the guard is dropped.
+    pub(crate) fn answer(&self) -> Option<Answering<'_>> {
+        if self.is_inherited() {
+            return None;
+        }
+        self.answering.fetch_add(1, Ordering::SeqCst);
+        let answering = Answering(&self.answering);
+        // Either this sees that the journal is closed, or who closes it sees us.
+        (!self.is_closed.load(Ordering::SeqCst)).then_some(answering)
     }
 
     /// Counts an event that is lost.
     #[cold]
     pub(crate) fn count_loss(&self, cause: DropCause, is_span: bool) {
-        if crate::fork::current_pid() != self.pid {
-            // The locks may be held by threads that do not exist in this process.
+        if self.is_inherited() {
             return;
         }
         let mut losses = self.losses.lock();
@@ -294,5 +329,10 @@ impl Journal {
     }
 }
 
+/// Ids of spans that come without a lane look as if they came from this one.
+pub(crate) const LANE_OF_NO_THREAD: u32 = 1023;
+/// Copying an event takes microseconds; a thread that is not given a core for this long is not
+/// waited for.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Chunks filled before the writer thread is woken: a mebibyte.
 const WAKE_CHUNKS: usize = 16;

@@ -54,7 +54,9 @@ impl Pool {
         loop {
             // The last chunks are for the ends of spans: an end that is lost leaves a span that
             // seems to run for ever.
-            let reserve = if kind == Kind::Close { 0 } else { reserve(&ring) };
+            let is_of_writer = kind == Kind::Anchor;
+            let has_claim = kind == Kind::Close || is_of_writer;
+            let reserve = if has_claim { 0 } else { reserve(&ring) };
             if ring.free_count() > reserve
                 && let Some(chunk) = ring.take()
             {
@@ -75,7 +77,8 @@ impl Pool {
             } else {
                 DropCause::JournalFull
             };
-            if limits.when_full == WhenFull::DropNew {
+            // The writer thread would wait for itself.
+            if limits.when_full == WhenFull::DropNew || is_of_writer {
                 return Err(cause);
             }
             if is_closed() {
@@ -165,6 +168,8 @@ impl Pool {
 
     /// Lets waiting threads look again.
     pub(super) fn wake_all(&self) {
+        // One that has just found nothing and does not wait yet would miss the call.
+        drop(self.ring.lock());
         self.returned.notify_all();
     }
 

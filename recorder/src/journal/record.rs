@@ -85,6 +85,12 @@ impl Kind {
         )
     }
 
+    /// Whether the words of the record stand after its ticks however long it is. Other kinds state
+    /// them there, in a word of its own, only when the header has no room for them.
+    const fn states_length(self) -> bool {
+        matches!(self, Self::Body | Self::Callsite | Self::Thread)
+    }
+
     /// Fewest words a record of this kind can have.
     const fn words_min(self) -> usize {
         match self {
@@ -100,6 +106,9 @@ impl Kind {
 pub(crate) const FLAG_THROUGHOUT: u32 = 1;
 /// Flag: a field was cut at its limit.
 pub(crate) const FLAG_TRUNCATED: u32 = 2;
+/// Flag of an `Event`: it was written into every run that was recorded through its door, and
+/// belongs to the one that knows its span.
+pub(crate) const FLAG_IF_KNOWN: u32 = 4;
 
 /// The header of a record whose other words are `body`.
 #[inline]
@@ -229,6 +238,8 @@ pub(crate) fn read(
         return Err(RecordError::Checksum { at });
     }
     let (&ticks, rest) = body.split_first().ok_or(length)?;
+    let has_length_word = head & 0xFFFF == LONG_WORDS && !kind.states_length();
+    let rest = if has_length_word { rest.get(1..).unwrap_or_default() } else { rest };
     let record = Record { kind, flags: (head >> 24) as u32 & 0xFF, ticks, rest };
     Ok(Some((record, at + count)))
 }

@@ -306,8 +306,14 @@ impl Ring {
     /// the memory was made for one large record.
     pub(crate) fn add(&mut self, memory: Memory) -> Option<Chunk> {
         self.bytes += memory.bytes;
-        let place = self.backings.len();
-        self.backings.push(Some(memory.backing));
+        // Places of memory that was given back are used again, or large records would leave one
+        // each.
+        let free = self.backings.iter().position(Option::is_none);
+        let place = free.unwrap_or(self.backings.len());
+        match self.backings.get_mut(place) {
+            Some(backing) => *backing = Some(memory.backing),
+            None => self.backings.push(Some(memory.backing)),
+        }
         let mut chunks = memory.chunks;
         for chunk in &mut chunks {
             chunk.backing = place;
@@ -361,6 +367,9 @@ impl Memory {
             let _ = std::fs::remove_file(path);
         })?;
         map[..64].copy_from_slice(&header.encode());
+        // Populated pages of a shared map can only be read: the first write to each would fault,
+        // and that on the instrumented thread.
+        map.iter_mut().step_by(PAGE_BYTES).skip(1).for_each(|byte| *byte = 0);
         let base = map.as_mut_ptr();
         let chunk_words = header.chunk_bytes as usize / 8;
         let chunks = (0..header.chunks as usize)
@@ -398,6 +407,8 @@ fn part<const N: usize>(bytes: &[u8; 64], at: usize) -> [u8; N] {
     part
 }
 
+/// Smallest page of any machine.
+const PAGE_BYTES: usize = 4096;
 /// First bytes of a ring file.
 const RING_MAGIC: [u8; 8] = *b"RETAKER\0";
 /// Bytes before the first chunk: a page, so that chunks are page-aligned.

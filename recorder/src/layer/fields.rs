@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fmt::{self, Write as _};
 
 use retake_schemas::EventBody;
-use retake_schemas::event::{DropCause, Level};
+use retake_schemas::event::Level;
 use retake_schemas::mapping::BUILT_IN;
 use tracing::field::{Field, Visit};
 use tracing::{Level as TracingLevel, Metadata};
@@ -71,6 +71,9 @@ pub(crate) fn write_record<const N: usize>(
     (callsite, fields): (&Callsite, &impl Fields),
 ) -> Result<(), Refused> {
     let mut body = state.begin(kind)?;
+    if matches!(kind, Kind::Event) {
+        body.flags = event_flags(state);
+    }
     for word in head {
         body.push(word);
     }
@@ -80,6 +83,11 @@ pub(crate) fn write_record<const N: usize>(
         Err(Refused::TooLong) => write_aside(state, kind, &head, (callsite, fields)),
         other => other,
     }
+}
+
+#[inline(always)]
+fn event_flags(state: &ThreadState) -> u32 {
+    if state.has_earlier() { record::FLAG_IF_KNOWN } else { 0 }
 }
 
 /// Builds a record that does not fit what is left of a chunk, or whose fields came out of order.
@@ -99,7 +107,10 @@ fn write_aside(
 fn append_collected(mut collected: Collected<'_>, kind: Kind, head: &[u64]) -> Result<(), Refused> {
     let Collected { state, callsite, .. } = collected;
     collected.values.sort_by_key(|(index, _)| *index);
-    let flags = if collected.is_truncated { record::FLAG_TRUNCATED } else { 0 };
+    let mut flags = if collected.is_truncated { record::FLAG_TRUNCATED } else { 0 };
+    if kind == Kind::Event {
+        flags |= event_flags(state);
+    }
     let mut words = vec![u64::from(flags) << 24, state.target.journal.clock.ticks()];
     words.extend_from_slice(head);
     let types = words.len();
@@ -116,9 +127,12 @@ fn append_collected(mut collected: Collected<'_>, kind: Kind, head: &[u64]) -> R
 }
 
 fn append_aside(state: &ThreadState, kind: Kind, words: &[u64]) -> Result<(), Refused> {
-    // Records of fields state their length in 16 bits.
-    if words.len() >= RECORD_WORDS_MAX {
-        return Err(Refused::Dropped(DropCause::TooLarge));
+    if let Some((head, rest)) = words.split_at_checked(2)
+        && words.len() >= HEADER_WORDS_MAX
+    {
+        // The header states a length in 16 bits; a longer one follows the ticks.
+        let long = [head, &[words.len() as u64 + 1], rest].concat();
+        return state.write(|cursor, journal| cursor.append(journal, kind, &long));
     }
     state.write(|cursor, journal| cursor.append(journal, kind, words))
 }
@@ -560,5 +574,5 @@ fn keep_content(state: &ThreadState, text: &str) -> Option<String> {
 const FAILED: &str = "<its Debug failed>";
 /// Words of field types: for as many fields as `tracing` allows.
 const TYPE_WORDS_MAX: usize = 1 + field::more_words(32);
-/// Words a record without a length word of its own may have.
-const RECORD_WORDS_MAX: usize = 0xFFFF;
+/// Words from which on a record of fields needs a length word of its own.
+const HEADER_WORDS_MAX: usize = 0xFFFF;

@@ -82,7 +82,7 @@ impl<S: Subscriber> Layer<S> for RecorderLayer {
                 None if event.is_contextual() => state.current(),
                 None => 0,
             };
-            annotate_in_each_run(state, span, event);
+            tell(&self.door, state, span, event);
         });
     }
 
@@ -229,18 +229,28 @@ pub(crate) fn update(state: &ThreadState, key: u64, values: &Record<'_>) {
     }
 }
 
-/// Records an event inside `span`, in whichever run that was opened.
+/// Records an event inside `span` in the span's run, or one outside any (0) in the present run.
 #[inline(always)]
-pub(crate) fn annotate_in_each_run(state: &ThreadState, span: u64, event: &Event<'_>) {
-    annotate(state, span, event);
+pub(crate) fn tell(door: &Door, state: &ThreadState, span: u64, event: &Event<'_>) {
     if state.has_earlier() {
-        state.each_earlier_run(&|state| annotate(state, span, event));
+        tell_one_of_several(door, state, span, event);
+    } else {
+        annotate(state, span, event);
     }
 }
 
-/// Records an event inside `span`, or outside any with 0.
+#[cold]
+#[inline(never)]
+fn tell_one_of_several(door: &Door, state: &ThreadState, span: u64, event: &Event<'_>) {
+    if span != 0 {
+        state.each_run(|state| annotate(state, span, event));
+    } else if door.is_current(state) {
+        annotate(state, 0, event);
+    }
+}
+
 #[inline(always)]
-pub(crate) fn annotate(state: &ThreadState, span: u64, event: &Event<'_>) {
+fn annotate(state: &ThreadState, span: u64, event: &Event<'_>) {
     let journal = &state.target.journal;
     let metadata = event.metadata();
     let address = std::ptr::from_ref(metadata) as usize;

@@ -160,7 +160,7 @@ fn hostile_debug_impls_are_survived() {
         let _bad = tracing::info_span!("panicking", value = ?Panicking);
     });
     // Under a scoped subscriber `tracing` itself hides what a Debug emits; the test with a global
-    // one is `recorder/tests/reentrancy.rs`.
+    // one is `recorder/tests/realities/reentrancy.rs`.
     assert!(taken.spans.iter().any(|span| span.name == "outer"));
     let attributes = taken.span("panicking").attributes.clone().unwrap();
     assert!(attributes.contains("its Debug failed"), "{attributes}");

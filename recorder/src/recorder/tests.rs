@@ -1,5 +1,9 @@
 //! Whole runs: handlers, sealing in parts, crashes at any point, and recovery.
 
+mod by_hand;
+mod overload;
+mod soak;
+
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 

@@ -226,8 +226,10 @@ impl Store {
         change: impl FnOnce(&mut Manifest),
     ) -> Result<(), StoreError> {
         let folder = self.run_dir(run_id);
-        let mut manifest = self.manifest(run_id)?;
+        // Before the lock, which would make its file in any folder: is there such a run at all?
+        self.manifest(run_id)?;
         let _lock = RunLock::take(&folder, run_id)?;
+        let mut manifest = self.manifest(run_id)?;
         change(&mut manifest);
         manifest.revision += 1;
         write_manifest(&folder, &manifest)

@@ -4,12 +4,13 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 
 use super::Progress;
+use crate::door::Target;
 use crate::journal::durable::JournalFile;
 use crate::priority;
 use crate::seal::{SealInput, Sealer};
@@ -58,7 +59,17 @@ impl Background {
         match self {
             Self::Threads { .. } => {
                 let thread = std::thread::Builder::new().name("retake-seal".to_owned());
-                Ok(SealJob::Thread(thread.spawn(move || work.run())?))
+                let is_done = Arc::new(AtomicBool::new(false));
+                let says_done = Arc::clone(&is_done);
+                let thread = thread.spawn(move || {
+                    let target = Arc::clone(&work.target);
+                    let outcome = work.run();
+                    // What waits for this seal need not wait for the next tick as well.
+                    says_done.store(true, Ordering::Release);
+                    target.journal.wake();
+                    outcome
+                })?;
+                Ok(SealJob::Thread { thread, is_done })
             }
             #[cfg(test)]
             Self::Stepped { .. } => Ok(SealJob::Stepped(Box::new(work))),
@@ -82,6 +93,8 @@ pub(crate) struct SealWork {
     pub(super) durable_files: Vec<PathBuf>,
     /// Whether to take no core from anybody.
     pub(super) is_idle: bool,
+    /// Whose writer thread is to be woken.
+    pub(super) target: Arc<Target>,
 }
 
 /// A seal that was done or failed.
@@ -95,7 +108,7 @@ pub(crate) struct SealOutcome {
 
 impl SealWork {
     fn run(self) -> SealOutcome {
-        let Self { mut sealer, mut input, durable_files, is_idle } = self;
+        let Self { mut sealer, mut input, durable_files, is_idle, .. } = self;
         if is_idle {
             priority::make_thread_idle();
         }
@@ -111,7 +124,10 @@ impl SealWork {
 /// A seal under way.
 #[derive(Debug)]
 pub(crate) enum SealJob {
-    Thread(JoinHandle<SealOutcome>),
+    Thread {
+        thread: JoinHandle<SealOutcome>,
+        is_done: Arc<AtomicBool>,
+    },
     #[cfg(test)]
     Stepped(Box<SealWork>),
 }
@@ -120,7 +136,10 @@ impl SealJob {
     /// Whether [`SealJob::outcome`] would not wait.
     pub(super) fn is_finished(&self) -> bool {
         match self {
-            Self::Thread(thread) => thread.is_finished(),
+            // A thread that panicked says nothing.
+            Self::Thread { thread, is_done } => {
+                is_done.load(Ordering::Acquire) || thread.is_finished()
+            }
             #[cfg(test)]
             Self::Stepped(_) => true,
         }
@@ -129,7 +148,7 @@ impl SealJob {
     /// Waits for the seal; `None` when its thread panicked.
     pub(super) fn outcome(self) -> Option<SealOutcome> {
         match self {
-            Self::Thread(thread) => thread.join().ok(),
+            Self::Thread { thread, .. } => thread.join().ok(),
             #[cfg(test)]
             Self::Stepped(work) => Some(work.run()),
         }
