@@ -18,7 +18,10 @@ pub(crate) mod attrs;
 pub mod capture;
 pub mod clock;
 pub(crate) mod columns;
+#[cfg(test)]
+mod crash_tests;
 pub mod direct;
+pub(crate) mod disk;
 pub mod dispatcher;
 pub(crate) mod door;
 pub(crate) mod fold;

@@ -11,10 +11,11 @@ use retake_schemas::version::UnreadableVersion;
 use retake_schemas::{EventSeq, RunId};
 
 use crate::clock::{Clock, Timeline};
+use crate::disk::Disk;
 use crate::fold::{Fold, FoldedRows, OpenSpans};
 use crate::journal::{DeadJournal, LanePositions, read_journal};
 use crate::seal::read_carry;
-use crate::store::{Store, StoreError, digest_file, read_manifest};
+use crate::store::{Store, StoreError, digest_file, read_manifest_on};
 
 /// Why a run's data cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +85,8 @@ impl RunReader {
             }
             // Ticks of another boot may lie ahead of ours: of a dead process everything counts.
             let writer = if store.is_live(run_id) { Writer::Alive } else { Writer::Dead };
-            let loaded = load_tail(&folder, &manifest, writer)?;
-            let now = read_manifest(&folder).map_err(StoreError::from)?;
+            let loaded = load_tail(&**store.disk(), &folder, &manifest, writer)?;
+            let now = read_manifest_on(&**store.disk(), &folder).map_err(StoreError::from)?;
             if now.revision == manifest.revision {
                 let mut fold = loaded.fold;
                 let tail_last_unix_ns = fold.last_unix_ns();
@@ -292,6 +293,7 @@ pub(crate) enum Writer {
 /// Folds the carry file and the journal behind a manifest. Damage is reported, and everything
 /// before it is used.
 pub(crate) fn load_tail(
+    disk: &dyn Disk,
     folder: &Path,
     manifest: &Manifest,
     writer: Writer,
@@ -302,14 +304,14 @@ pub(crate) fn load_tail(
     };
     let journal_dir = folder.join(JOURNAL_DIR);
     let mut journal =
-        read_journal(&journal_dir).map_err(StoreError::io("read journal", &journal_dir))?;
+        read_journal(disk, &journal_dir).map_err(StoreError::io("read journal", &journal_dir))?;
     let (start, ticks_per_ns) = journal.clock(manifest.facts.started_unix_ns);
     let from = EventSeq(manifest.sealed_below);
     let timeline = Timeline::new(start, ticks_per_ns);
     let mut fold = Fold::new(&manifest.run_id, &manifest.facts.service, from, timeline);
     fold.resume(&manifest.accounting, manifest.last_unix_ns);
     let mut damage = Vec::new();
-    match manifest.carry.as_ref().map(|entry| read_carry(folder, entry)) {
+    match manifest.carry.as_ref().map(|entry| read_carry(disk, folder, entry)) {
         Some(Ok(carried)) => fold.take_over(carried),
         Some(Err(reason)) => damage.push(format!("spans open at the last seal: {reason}")),
         None => {}

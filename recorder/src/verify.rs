@@ -111,12 +111,12 @@ impl Store {
         let folder = self.run_dir(run_id);
         check_files(&mut report, &folder, &manifest.segments);
         if let Some(carry) = &manifest.carry
-            && let Err(reason) = read_carry(&folder, carry)
+            && let Err(reason) = read_carry(&**self.disk(), &folder, carry)
         {
             report.damage.push(reason);
         }
         if manifest.status == RunStatus::Recording {
-            let loaded = load_tail(&folder, &manifest, self.writer_of(run_id))?;
+            let loaded = load_tail(&**self.disk(), &folder, &manifest, self.writer_of(run_id))?;
             report.journal_events = loaded.events;
             report.damage.extend(loaded.damage);
             let who = if self.is_live(run_id) {
@@ -134,7 +134,7 @@ impl Store {
             .chain(manifest.carry.as_ref().map(|carry| carry.file.as_str()))
             .collect();
         if !self.is_live(run_id) {
-            for path in unnamed_files(&folder, &named).unwrap_or_default() {
+            for path in unnamed_files(&**self.disk(), &folder, &named).unwrap_or_default() {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 report.notes.push(format!("{name}: no manifest names it; not read"));
             }

@@ -42,7 +42,7 @@ type Place = (u32, u64, u64);
 
 struct Found {
     /// Kind, flags, ticks and words.
-    records: HashMap<Place, (Kind, u8, u64, Vec<u64>)>,
+    records: HashMap<Place, (Kind, u32, u64, Vec<u64>)>,
     damage: Vec<String>,
     lost: u64,
 }
@@ -90,7 +90,7 @@ pub(super) fn stretches(input: &mut Input<'_>) -> Vec<(ChunkHeader, Vec<u64>)> {
                 let kind = if input.flag() { Kind::Open } else { Kind::Token };
                 let mut body = vec![first_seq];
                 body.extend((0..4 + input.below(7)).map(|_| input.number()));
-                words.push(record::header(header.seed(), kind, input.below(4), &body));
+                words.push(record::header(header.seed(), kind, u32::from(input.below(4)), &body));
                 words.extend(body);
                 first_seq += 1;
                 first_open += u64::from(kind == Kind::Open);
@@ -129,6 +129,7 @@ pub(super) fn durable(stretches: &[(ChunkHeader, Vec<u64>)]) -> Vec<u8> {
         writer_id: WriterId(0),
         first_seq: EventSeq(0),
         created_unix_ns: super::START_UNIX_NS,
+        clock: None,
     };
     let mut file = header.encode().to_vec();
     for (number, (header, words)) in stretches.iter().enumerate() {

@@ -36,8 +36,12 @@ pub fn records(bytes: &[u8]) {
             continue;
         }
         let (kind, rest) = record(&mut input);
-        let record =
-            Record { kind, flags: input.below(4), ticks: steps.tick(&mut input), rest: &rest };
+        let record = Record {
+            kind,
+            flags: u32::from(input.below(8)),
+            ticks: steps.tick(&mut input),
+            rest: &rest,
+        };
         let lane = u32::from(input.below(3));
         let place = RecordPlace { lane, seq: steps.records, opens: steps.opens };
         steps.records += 1;

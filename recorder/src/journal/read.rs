@@ -13,6 +13,7 @@ use super::mend::{mend_chunk_header, mend_frame, mend_header, unread_records};
 use super::record::{self, Kind, Record};
 use super::ring::{CHUNK_HEADER_WORDS, ChunkHeader, RING_HEADER_BYTES, RingHeader};
 use crate::clock::{Anchor, Clock};
+use crate::disk::Disk;
 
 /// The records of one lane that are not sealed, in stretches.
 #[derive(Debug, Default)]
@@ -38,14 +39,14 @@ pub(crate) struct DeadJournal {
 ///
 /// # Errors
 /// The folder cannot be listed.
-pub(crate) fn journal_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(folder) {
+pub(crate) fn journal_files(disk: &dyn Disk, folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match disk.list(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,
     };
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry?.path();
+        let path = folder.join(entry.name);
         if path.extension().is_some_and(|ext| ext == "journal" || ext == "lanes") {
             files.push(path);
         }
@@ -58,10 +59,10 @@ pub(crate) fn journal_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// A file cannot be read at all.
-pub(crate) fn read_journal(folder: &Path) -> io::Result<DeadJournal> {
+pub(crate) fn read_journal(disk: &dyn Disk, folder: &Path) -> io::Result<DeadJournal> {
     let mut journal = DeadJournal::default();
-    for path in journal_files(folder)? {
-        let bytes = match std::fs::read(&path) {
+    for path in journal_files(disk, folder)? {
+        let bytes = match disk.read(&path) {
             // Sealed and removed by its writer while we were looking.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other?,
@@ -138,13 +139,19 @@ impl DeadJournal {
             return;
         }
         self.newer = self.newer.take().or_else(|| newer_version(bytes));
-        if let Err(error) = JournalHeader::decode(bytes) {
-            if mend_header(bytes, |bytes| JournalHeader::decode(bytes).ok()).is_none() {
-                self.damage.push(format!("{name}: {error}; nothing of it was read"));
-                return;
+        let header = match JournalHeader::decode(bytes) {
+            Ok(header) => header,
+            Err(error) => {
+                let Some(header) = mend_header(bytes, |bytes| JournalHeader::decode(bytes).ok())
+                else {
+                    self.damage.push(format!("{name}: {error}; nothing of it was read"));
+                    return;
+                };
+                self.damage.push(format!("{name}: {error}; {MENDED}"));
+                header
             }
-            self.damage.push(format!("{name}: {error}; {MENDED}"));
-        }
+        };
+        self.clock = self.clock.or(header.clock);
         let mut offset = HEADER_BYTES;
         while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
             let reason = match Frame::decode(rest, 0) {

@@ -11,6 +11,7 @@ use retake_schemas::settings::{RecordSettings, SyncPolicy};
 use retake_schemas::tables::{Row, SpanRow};
 
 use super::*;
+use crate::disk::RealDisk;
 use crate::journal::{
     ChunkHeader, DeadJournal, Frame, JournalLimits, LanePositions, RING_HEADER_BYTES, RingHeader,
     read_journal, record,
@@ -31,7 +32,7 @@ impl DeadRun {
     }
 
     fn journal(&self, extension: &str) -> PathBuf {
-        let files = journal_files(&self.folder().join(JOURNAL_DIR)).unwrap();
+        let files = journal_files(&RealDisk, &self.folder().join(JOURNAL_DIR)).unwrap();
         let is_of = |path: &PathBuf| path.extension().is_some_and(|found| found == extension);
         let mut files: Vec<_> = files.into_iter().filter(is_of).collect();
         assert_eq!(files.len(), 1, "{files:?}");
@@ -48,8 +49,8 @@ impl DeadRun {
 
     fn look(&self) -> Seen {
         let manifest = self.store.manifest(&self.run_id).unwrap();
-        let mut loaded = load_tail(&self.folder(), &manifest, Writer::Dead).unwrap();
-        let mut journal = read_journal(&self.folder().join(JOURNAL_DIR)).unwrap();
+        let mut loaded = load_tail(&RealDisk, &self.folder(), &manifest, Writer::Dead).unwrap();
+        let mut journal = read_journal(&RealDisk, &self.folder().join(JOURNAL_DIR)).unwrap();
         let mut records = 0;
         journal.replay(&LanePositions::new(), u64::MAX, |_, _| records += 1);
         let batch = loaded.fold.take(OpenSpans::Finish).batch(TableName::Spans);
