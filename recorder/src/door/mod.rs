@@ -158,7 +158,7 @@ impl Door {
                 .get(place)
                 .is_some_and(|state| state.generation.get() == generation && !state.is_over());
             // A state in use by a caller further up this stack must not be replaced under it.
-            let is_busy = states.0.get(place).is_some_and(|state| state.busy.get());
+            let is_busy = states.0.get(place).is_some_and(|state| state.is_in_use());
             if is_current || is_busy {
                 return states.0.get(place).map(|state| std::ptr::from_ref(&**state));
             }
@@ -169,6 +169,7 @@ impl Door {
             let state = self.renew(*old)?;
             states.0.push(Box::new(state));
         } else {
+            states.forget_ended();
             let state = self.make_state()?;
             states.0.push(Box::new(state));
         }
@@ -547,6 +548,20 @@ impl SlotPool {
 #[expect(clippy::vec_box, reason = "pointers to states must survive the vector's growth")]
 #[derive(Default)]
 struct States(Vec<Box<ThreadState>>);
+
+impl States {
+    /// Drops what belongs to runs that are over, with all the memory of their journals: a thread
+    /// may see thousands of runs come and go.
+    fn forget_ended(&mut self) {
+        self.0.retain(|state| {
+            let is_kept = state.is_in_use() || !state.is_over();
+            if !is_kept && std::ptr::eq(LAST.get().1, &raw const **state) {
+                LAST.set(NONE);
+            }
+            is_kept
+        });
+    }
+}
 
 impl Drop for States {
     fn drop(&mut self) {

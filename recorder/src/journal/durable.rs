@@ -166,21 +166,26 @@ impl JournalFile {
 
 /// Reads the payload of a frame back.
 pub(super) fn decode_run(payload: &[u8]) -> Option<(ChunkHeader, Vec<u64>)> {
+    let (header, rest) = decode_start(payload)?;
+    if !rest.len().is_multiple_of(8) {
+        return None;
+    }
+    Some((header, super::record::words_of(rest)))
+}
+
+/// Reads where a frame's stretch stands, and gives the bytes of its words.
+pub(super) fn decode_start(payload: &[u8]) -> Option<(ChunkHeader, &[u8])> {
     let (lane, rest) = payload.split_first_chunk()?;
     let (epoch, rest) = rest.split_first_chunk()?;
     let (first_seq, rest) = rest.split_first_chunk()?;
     let (first_open, rest) = rest.split_first_chunk()?;
-    if !rest.len().is_multiple_of(8) {
-        return None;
-    }
-    let words = super::record::words_of(rest);
     let header = ChunkHeader {
         lane: u32::from_le_bytes(*lane),
         epoch: u32::from_le_bytes(*epoch),
         first_seq: u64::from_le_bytes(*first_seq),
         first_open: u64::from_le_bytes(*first_open),
     };
-    Some((header, words))
+    Some((header, rest))
 }
 
 const RUN_HEADER_BYTES: usize = 24;

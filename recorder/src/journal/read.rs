@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use retake_schemas::version::{FormatVersion, UnreadableVersion};
 
 use super::drain::{LanePositions, RecordPlace};
-use super::durable::decode_run;
-use super::frame::{Frame, HEADER_BYTES, JournalHeader};
+use super::durable::{decode_run, decode_start};
+use super::frame::{FRAME_HEADER_BYTES, Frame, FrameError, HEADER_BYTES, JournalHeader};
 use super::mend::{mend_chunk_header, mend_frame, mend_header, unread_records};
 use super::record::{self, Kind, Record};
 use super::ring::{CHUNK_HEADER_WORDS, ChunkHeader, RING_HEADER_BYTES, RingHeader};
@@ -25,6 +25,7 @@ pub(crate) struct LaneRecords {
 #[derive(Debug, Default)]
 pub(crate) struct DeadJournal {
     lanes: BTreeMap<u32, LaneRecords>,
+    torn: Vec<TornTail>,
     /// The clock the run started with, and its rate; mapped files state it.
     clock: Option<(Anchor, f64)>,
     /// What could not be read.
@@ -33,6 +34,16 @@ pub(crate) struct DeadJournal {
     pub(crate) records_lost: u64,
     /// A file was written by a newer retake, so only that one may repair the run.
     pub(crate) newer: Option<UnreadableVersion>,
+}
+
+/// A frame of the durable journal that its file ends in the middle of, as the death of the writer
+/// leaves it. The mapped lanes have what it would have held, unless a power cut took them.
+#[derive(Debug)]
+struct TornTail {
+    lane: u32,
+    first_seq: u64,
+    /// In words, should the lanes not have it.
+    damage: String,
 }
 
 /// The journal files of a run.
@@ -154,7 +165,7 @@ impl DeadJournal {
         self.clock = self.clock.or(header.clock);
         let mut offset = HEADER_BYTES;
         while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
-            let reason = match Frame::decode(rest, 0) {
+            let error = match Frame::decode(rest, 0) {
                 Ok(Some(frame)) => {
                     offset += frame.next_offset(0);
                     self.add_frame(name, &frame);
@@ -162,15 +173,15 @@ impl DeadJournal {
                 }
                 // Nothing is written ahead of the frames, so the end mark is the file's end.
                 Ok(None) if rest.iter().all(|byte| *byte == 0) => return,
-                Ok(None) => "its last frame is not whole".to_owned(),
-                Err(error) => error.to_string(),
+                Ok(None) => None,
+                Err(error) => Some(error),
             };
+            let reason = error
+                .as_ref()
+                .map_or_else(|| "its last frame is not whole".to_owned(), ToString::to_string);
             let Some(mended) = mend_frame(rest) else {
-                // A torn tail is what a power cut leaves; only what was never acknowledged can be
-                // in it, and the mapped lanes may have it still.
-                self.damage
-                    .push(format!("{name}: {reason} (byte {offset}); what follows was not read"));
-                return;
+                let damage = format!("{name}: {reason} (byte {offset}); what follows was not read");
+                return self.end_early(rest, error.as_ref(), damage);
             };
             self.damage.push(format!("{name}: {reason} (byte {offset}); {MENDED}"));
             match Frame::decode(&mended, 0) {
@@ -226,6 +237,17 @@ impl DeadJournal {
         (first, ticks as f64 / ns as f64)
     }
 
+    /// Notes where a durable file cannot be read on. Only what was never acknowledged can be in a
+    /// torn tail.
+    fn end_early(&mut self, rest: &[u8], error: Option<&FrameError>, damage: String) {
+        let Some(FrameError::Cut { .. }) = error else { return self.damage.push(damage) };
+        let payload = rest.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+        // Without even the place in its lane there is nothing in it that could be missed.
+        if let Some((ChunkHeader { lane, first_seq, .. }, _)) = decode_start(payload) {
+            self.torn.push(TornTail { lane, first_seq, damage });
+        }
+    }
+
     /// Hands every record after `sealed` and before the moment `before` to `sink`, in order of
     /// time. Gives how far each lane was read, and how many events there were.
     pub(crate) fn replay(
@@ -258,6 +280,11 @@ impl DeadJournal {
             positions.insert(reader.lane, reader.expected_below());
             self.records_lost = self.records_lost.saturating_add(reader.lost_to_the_end());
             self.damage.extend(reader.damage);
+        }
+        for TornTail { lane, first_seq, damage } in self.torn.drain(..) {
+            if positions.get(&lane).is_none_or(|below| *below <= first_seq) {
+                self.damage.push(damage);
+            }
         }
         (positions, events)
     }

@@ -161,6 +161,46 @@ fn what_was_flushed_survives_without_the_mapped_lanes() {
     assert_eq!(recorder.finish(RunStatus::Finished).unsealed, None);
 }
 
+/// Scenario: the process is killed in the middle of a write to the durable journal; or the power
+/// fails there, and takes the mapped lanes.
+/// Guarantees: J5 - a torn tail whose events are in the lanes is no damage; one whose events are
+/// nowhere is reported.
+#[test]
+fn a_torn_tail_is_damage_only_if_the_lanes_do_not_have_it() {
+    let (folder, store) = store();
+    let settings = RecordSettings { sync: SyncPolicy::Batch, ..RecordSettings::default() };
+    let recorder =
+        RecorderBuilder::new("t", "svc").record_settings(settings).start(&store).unwrap();
+    let run_id = recorder.run_id().clone();
+    let texts: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    for text in &texts {
+        recorder.dispatcher().emit(&note(text));
+    }
+    recorder.flush().unwrap();
+    for has_lanes in [true, false] {
+        let copied = tempfile::tempdir().unwrap();
+        copy(folder.path(), copied.path());
+        let copied = Store::open(copied.path()).unwrap();
+        let files = crate::journal::journal_files(
+            &crate::disk::RealDisk,
+            &copied.run_dir(&run_id).join("journal"),
+        );
+        for path in files.unwrap() {
+            let is_durable = path.extension().is_some_and(|extension| extension == "journal");
+            if is_durable {
+                let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+                // Frames start at even places, so this is in the middle of one.
+                file.set_len(file.metadata().unwrap().len() / 2 | 1).unwrap();
+            } else if !has_lanes {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        let repaired = copied.recover().unwrap().repaired.remove(0);
+        assert_eq!(repaired.damage.is_empty(), has_lanes, "{repaired}");
+        assert_eq!(notes(&copied, &run_id) == texts, has_lanes);
+    }
+}
+
 #[test]
 fn a_live_run_can_be_read_before_anything_is_sealed() {
     let (_folder, store) = store();

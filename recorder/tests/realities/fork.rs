@@ -12,7 +12,8 @@ use retake_schemas::{RunId, TraceId};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::support::{
-    Truth, assert_accounts, child, child_folder, number, scratch, spans, start, store, wait_within,
+    HANGS, Truth, assert_accounts, child, child_folder, number, scratch, spans, start, store,
+    wait_within,
 };
 
 /// The three doors of one recorder.
@@ -44,14 +45,14 @@ impl Doors {
 }
 
 /// Forks and does `work` in the child, which ends with 0 unless the work panics, and is ended by
-/// the system when it takes longer than ten seconds. Gives the child's pid.
+/// the system when it takes longer than a minute. Gives the child's pid.
 fn fork(work: impl FnOnce()) -> libc::pid_t {
     // SAFETY: the child only calls what the test wants to show to be callable there, and ends
     // without running anything of its parent's.
     match unsafe { libc::fork() } {
         0 => {
             // SAFETY: a timer of this process; its signal ends it.
-            unsafe { libc::alarm(10) };
+            unsafe { libc::alarm(60) };
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
             // SAFETY: ends the process.
             unsafe { libc::_exit(i32::from(outcome.is_err())) }
@@ -75,7 +76,7 @@ fn in_own_process(test: &str) {
     let folder = scratch();
     let mut command = child(&format!("fork::{test}"), folder.path());
     let child = command.stderr(Stdio::inherit()).spawn().unwrap();
-    assert!(wait_within(child, Duration::from_secs(60)).success());
+    assert!(wait_within(child, HANGS).success());
 }
 
 fn rows_of<'a>(rows: &'a [retake_schemas::tables::SpanRow], who: &str) -> Vec<&'a str> {
@@ -120,7 +121,7 @@ fn a_forked_child_records_nothing_into_its_parents_run() {
                 assert!(doors.recorder.seal().is_err(), "it is the parent's");
             });
             doors.record("parent", recorded.fetch_add(1, Ordering::Relaxed));
-            assert_eq!(wait(pid), 0, "a child failed or was still running after ten seconds");
+            assert_eq!(wait(pid), 0, "a child failed or was still running after a minute");
         }
         is_over.store(true, Ordering::Relaxed);
     });
@@ -215,7 +216,7 @@ fn a_process_that_becomes_another_program_leaves_a_run_to_recover() {
     let (folder, store) = store();
     let test = "fork::a_process_that_becomes_another_program_leaves_a_run_to_recover";
     let mut child = child(test, folder.path()).spawn().unwrap();
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
     let run_id = loop {
         assert!(std::time::Instant::now() < deadline, "the child becomes no other program");
         std::thread::sleep(Duration::from_millis(5));

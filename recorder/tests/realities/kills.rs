@@ -94,6 +94,9 @@ fn record_until_killed(folder: &Path) -> ! {
     let store = Store::create(folder).unwrap();
     let outcome = store.recover().unwrap();
     let damaged = outcome.repaired.iter().filter(|report| !report.damage.is_empty()).count();
+    if damaged + outcome.failed.len() > 0 {
+        std::fs::write(folder.join("damage"), format!("{outcome:?}")).unwrap();
+    }
     truth.set(word::DAMAGE, (damaged + outcome.failed.len()) as u64);
     let recorder = start(&store);
     truth.set_text(word::RUN_ID, recorder.run_id().as_str());
@@ -160,7 +163,7 @@ fn kill_one(folder: &Path, random: &mut Random) -> (u64, Option<RunId>, Vec<u64>
     let mut child = child(test, folder).spawn().unwrap();
     let wanted = 1 + random.below(3);
     let seals = if wanted == phase::RECOVER { 0 } else { random.below(6) };
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while truth.get(word::PHASE) < wanted || truth.get(word::SEALS) < seals {
         assert!(Instant::now() < deadline, "the child does not get to phase {wanted}");
         std::thread::sleep(Duration::from_micros(100));
@@ -170,7 +173,8 @@ fn kill_one(folder: &Path, random: &mut Random) -> (u64, Option<RunId>, Vec<u64>
     child.kill().unwrap();
     let status = child.wait().unwrap();
     assert_eq!(status.signal(), Some(libc::SIGKILL), "the child lives until it is killed");
-    assert_eq!(truth.get(word::DAMAGE), 0, "damage in what an earlier kill left");
+    let damage = std::fs::read_to_string(folder.join("damage"));
+    assert_eq!(truth.get(word::DAMAGE), 0, "an earlier kill left {damage:?}");
     let run_id = truth.text(word::RUN_ID).parse().ok();
     let ended = (0..THREADS).map(|thread| truth.get(word::ENDED + thread)).collect();
     (truth.get(word::PHASE), run_id, ended)

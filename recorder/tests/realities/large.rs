@@ -1,6 +1,6 @@
 //! Values larger than a chunk of the journal, and more open spans than anybody plans for.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use retake_recorder::{RunReader, span};
 use retake_schemas::event::RunStatus;
@@ -9,8 +9,8 @@ use retake_schemas::tables::{EventRow, SpanRow};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::support::{
-    assert_accounts, child, child_folder, number, peak_bytes, resident_bytes, scratch, spans,
-    start, store, wait_within,
+    HANGS, assert_accounts, child, child_folder, number, peak_bytes, resident_bytes, scratch,
+    spans, start, store, wait_within,
 };
 
 /// A text of this many bytes that says where each of its parts belongs.
@@ -134,7 +134,7 @@ fn large_values_leave_nothing_behind() {
         let folder = scratch();
         let test = "large::large_values_leave_nothing_behind";
         let child = child(test, folder.path()).spawn().unwrap();
-        return assert!(wait_within(child, Duration::from_secs(60)).success());
+        return assert!(wait_within(child, HANGS).success());
     }
     let (_folder, store) = store();
     let settings = RecordSettings {
@@ -180,7 +180,7 @@ fn a_million_spans_may_be_open_at_once() {
         let test = "large::a_million_spans_may_be_open_at_once";
         let mut command = child(test, folder.path());
         let child = command.spawn().unwrap();
-        return assert!(wait_within(child, Duration::from_secs(120)).success());
+        return assert!(wait_within(child, HANGS).success());
     }
     let (_folder, store) = store();
     let settings = RecordSettings {

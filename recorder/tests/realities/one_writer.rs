@@ -68,7 +68,7 @@ impl Contender {
     }
 
     fn hear(&self) -> String {
-        self.said.recv_timeout(Duration::from_secs(20)).expect("the other process answers")
+        self.said.recv_timeout(Duration::from_secs(60)).expect("the other process answers")
     }
 
     fn kill(mut self) {

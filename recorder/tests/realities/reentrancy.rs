@@ -8,7 +8,6 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use retake_recorder::Recorder;
 use retake_schemas::event::RunStatus;
@@ -16,7 +15,7 @@ use retake_schemas::settings::{RecordSettings, WhenFull};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::support::{
-    assert_accounts, child, child_folder, scratch, spans, start, store, wait_within,
+    HANGS, assert_accounts, child, child_folder, scratch, spans, start, store, wait_within,
 };
 
 /// Opens spans and logs while it is formatted.
@@ -132,7 +131,7 @@ fn in_own_process(test: &str, door: &str) {
     std::fs::write(folder.path().join("door"), door).unwrap();
     let mut command = child(&format!("reentrancy::{test}"), folder.path());
     let child = command.stderr(Stdio::null()).spawn().unwrap();
-    let status = wait_within(child, Duration::from_secs(60));
+    let status = wait_within(child, HANGS);
     assert!(status.success(), "{door}: {status}");
 }
 
@@ -148,7 +147,7 @@ fn install(recorder: &Recorder, folder: &Path) {
 /// Scenario: on 64 threads, under a global subscriber, formatting fields opens spans, logs,
 /// recurses without end, fails, and panics, in new spans, events and late values; the spans are
 /// entered and closed on other threads.
-/// Guarantees: J9 - no deadlock (the parent waits a minute), no panic reaches the program, and
+/// Guarantees: J9 - no deadlock (the parent waits five minutes), no panic reaches the program, and
 /// everything that was emitted is recorded.
 #[test]
 fn sixty_four_threads_of_hostile_fields_are_survived() {

@@ -15,7 +15,8 @@ use retake_schemas::tables::EventRow;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::support::{
-    Truth, assert_accounts, child, child_folder, number, scratch, spans, start, store, wait_within,
+    HANGS, Truth, assert_accounts, child, child_folder, number, scratch, spans, start, store,
+    wait_within,
 };
 
 fn line(number: u64) -> EventBody {
@@ -101,7 +102,7 @@ fn a_finish_with_a_deadline_keeps_it_and_loses_nothing() {
         let folder = scratch();
         let test = "shutdown::a_finish_with_a_deadline_keeps_it_and_loses_nothing";
         let child = child(test, folder.path()).spawn().unwrap();
-        assert!(wait_within(child, Duration::from_secs(60)).success());
+        assert!(wait_within(child, HANGS).success());
         let truth = Truth::open(&folder.path().join("truth"));
         let store = Store::open(folder.path()).unwrap();
         let repaired = store.recover().unwrap().repaired;
@@ -224,7 +225,7 @@ fn a_store_that_cannot_be_written_to_harms_only_the_recording() {
         std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
         let test = "shutdown::a_store_that_cannot_be_written_to_harms_only_the_recording";
         let child = child(test, folder.path()).spawn().unwrap();
-        return assert!(wait_within(child, Duration::from_secs(60)).success());
+        return assert!(wait_within(child, HANGS).success());
     };
     become_nobody();
     let allow = |path: &std::path::Path, mode| {

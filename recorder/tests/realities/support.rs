@@ -191,5 +191,7 @@ fn bytes_in_status(name: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
+/// A child that takes longer hangs: each takes some seconds on an idle machine.
+pub(crate) const HANGS: Duration = Duration::from_secs(300);
 const CHILD_FOLDER: &str = "RETAKE_TEST_REALITIES_FOLDER";
 const WORDS: usize = 512;

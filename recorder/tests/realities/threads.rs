@@ -11,7 +11,8 @@ use retake_schemas::{EventBody, SpanKey, TraceId};
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::support::{
-    assert_accounts, child, child_folder, resident_bytes, scratch, spans, start, store, wait_within,
+    HANGS, assert_accounts, child, child_folder, resident_bytes, scratch, spans, start, store,
+    wait_within,
 };
 
 /// The two doors of `tracing` into one run.
@@ -41,7 +42,7 @@ fn lanes_of_ended_threads_are_used_again() {
         let folder = scratch();
         let test = "threads::lanes_of_ended_threads_are_used_again";
         let child = child(test, folder.path()).spawn().unwrap();
-        return assert!(wait_within(child, Duration::from_secs(60)).success());
+        return assert!(wait_within(child, HANGS).success());
     }
     let (_folder, store) = store();
     let recorder = start(&store, RecordSettings::default());
@@ -73,6 +74,36 @@ fn lanes_of_ended_threads_are_used_again() {
     // One for the recorder, one per door.
     assert!(lanes <= 6, "{lanes} lanes for one thread at a time");
     assert!(spans(&store, &run_id).iter().all(|row| row.status == "ok"));
+}
+
+/// Scenario: one thread makes three hundred runs, one after the other, each with doors of its own.
+/// Guarantees: J8 - the memory of a run that is over goes when the thread records into another.
+#[test]
+fn a_thread_keeps_nothing_of_the_runs_that_are_over() {
+    if child_folder().is_none() {
+        let folder = scratch();
+        let test = "threads::a_thread_keeps_nothing_of_the_runs_that_are_over";
+        let child = child(test, folder.path()).spawn().unwrap();
+        return assert!(wait_within(child, HANGS).success());
+    }
+    let (_folder, store) = store();
+    let one_run = || {
+        let recorder = start(&store, RecordSettings::default());
+        for dispatch in dispatches(&recorder) {
+            tracing::dispatcher::with_default(&dispatch, || {
+                let _span = tracing::info_span!("work").entered();
+            });
+        }
+        drop(span!(recorder.dispatcher(), "work"));
+        let summary = recorder.finish(RunStatus::Finished);
+        assert_accounts(&summary);
+        assert_eq!(summary.spans, 3);
+    };
+    (0..20).for_each(|_| one_run());
+    let before = resident_bytes();
+    (0..300).for_each(|_| one_run());
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 16 << 20, "300 runs that are over keep {grown} bytes");
 }
 
 /// Scenario: 1,200 threads are alive and recording at once, while spans with ids of their own are
