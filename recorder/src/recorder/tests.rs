@@ -190,7 +190,7 @@ fn a_torn_tail_is_damage_only_if_the_lanes_do_not_have_it() {
             if is_durable {
                 let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
                 // Frames start at even places, so this is in the middle of one.
-                file.set_len(file.metadata().unwrap().len() / 2 | 1).unwrap();
+                file.set_len((file.metadata().unwrap().len() / 2) | 1).unwrap();
             } else if !has_lanes {
                 std::fs::remove_file(path).unwrap();
             }
