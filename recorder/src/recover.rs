@@ -220,6 +220,8 @@ impl Dead<'_> {
         sync(self.folder)?;
         let moved = files.iter().map(|path| self.move_to(&aside, path)).collect();
         sync(&aside)?;
+        // A move is safe when both folders are: the one it came from may be removed next.
+        files.first().and_then(|path| path.parent()).map_or(Ok(()), sync)?;
         moved
     }
 
