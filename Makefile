@@ -54,3 +54,14 @@ bench-recorder: ## the recorder beside its peers, interleaved: ROUNDS=, QUICK=1,
 	@scripts/setup build
 	cargo build --locked --release --manifest-path bench/recorder/Cargo.toml
 	"$(CARGO_TARGET_DIR)/release/recorder-bench" --rounds $(ROUNDS) $(if $(QUICK),--quick) $(SECTIONS)
+
+SECS ?= 45
+.PHONY: fuzz
+fuzz: ## arbitrary bytes into whatever reads bytes: SECS= per target, TARGET="frame body" for some
+	@scripts/setup build
+	scripts/fuzz $(SECS) $(TARGET)
+
+.PHONY: asan
+asan: ## the recorder's unit tests under AddressSanitizer
+	@scripts/setup build
+	scripts/asan

@@ -284,7 +284,9 @@ mod tests {
                 let path = entry.unwrap().path();
                 if path.is_dir() {
                     folders.push(path);
-                } else if std::fs::read_to_string(&path).unwrap().contains("SystemTime::now") {
+                } else if path.extension().is_some_and(|kind| kind == "rs")
+                    && std::fs::read_to_string(&path).unwrap().contains("SystemTime::now")
+                {
                     readers.push(path.strip_prefix(&source).unwrap().display().to_string());
                 }
             }

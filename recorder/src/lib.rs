@@ -18,11 +18,17 @@ pub(crate) mod attrs;
 pub mod capture;
 pub mod clock;
 pub(crate) mod columns;
+#[cfg(test)]
+mod crash_tests;
 pub mod direct;
+pub(crate) mod disk;
 pub mod dispatcher;
 pub(crate) mod door;
 pub(crate) mod fold;
 pub(crate) mod fork;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handlers;
 pub(crate) mod hex;
 pub mod host;

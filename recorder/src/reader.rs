@@ -7,13 +7,15 @@ use arrow::array::RecordBatch;
 use retake_schemas::event::RunStatus;
 use retake_schemas::manifest::{Manifest, Segment};
 use retake_schemas::tables::{Row, RunRow, TableName};
+use retake_schemas::version::UnreadableVersion;
 use retake_schemas::{EventSeq, RunId};
 
-use crate::clock::{Anchor, Clock, Timeline};
+use crate::clock::{Clock, Timeline};
+use crate::disk::Disk;
 use crate::fold::{Fold, FoldedRows, OpenSpans};
-use crate::journal::{LanePositions, read_journal};
+use crate::journal::{DeadJournal, LanePositions, read_journal};
 use crate::seal::read_carry;
-use crate::store::{Store, StoreError, digest_file, read_manifest};
+use crate::store::{Store, StoreError, digest_file, read_manifest_on};
 
 /// Why a run's data cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +83,10 @@ impl RunReader {
             if manifest.status != RunStatus::Recording {
                 break;
             }
-            let loaded = load_tail(&folder, &manifest, Writer::Alive)?;
-            let now = read_manifest(&folder).map_err(StoreError::from)?;
+            // Ticks of another boot may lie ahead of ours: of a dead process everything counts.
+            let writer = if store.is_live(run_id) { Writer::Alive } else { Writer::Dead };
+            let loaded = load_tail(&**store.disk(), &folder, &manifest, writer)?;
+            let now = read_manifest_on(&**store.disk(), &folder).map_err(StoreError::from)?;
             if now.revision == manifest.revision {
                 let mut fold = loaded.fold;
                 let tail_last_unix_ns = fold.last_unix_ns();
@@ -184,9 +188,9 @@ impl RunReader {
     pub fn run_row(&self) -> RunRow {
         let mut row = run_row(&self.manifest);
         let tail_spans = i64::try_from(self.tail.span_count()).unwrap_or(i64::MAX);
-        row.spans += tail_spans;
+        row.spans = row.spans.saturating_add(tail_spans);
         if let Some(last) = self.tail_last_unix_ns {
-            row.duration_ns = row.duration_ns.max(last - row.started_unix_ns);
+            row.duration_ns = row.duration_ns.max(last.saturating_sub(row.started_unix_ns));
         }
         if row.traces.is_none() && self.manifest.segments.is_empty() {
             row.traces = i64::try_from(self.tail_traces).ok();
@@ -208,7 +212,7 @@ pub fn run_row(manifest: &Manifest) -> RunRow {
         service_version: facts.service_version.clone(),
         status: manifest.status.as_str().to_owned(),
         started_unix_ns: facts.started_unix_ns,
-        duration_ns: (manifest.last_unix_ns - facts.started_unix_ns).max(0),
+        duration_ns: manifest.last_unix_ns.saturating_sub(facts.started_unix_ns).max(0),
         spans: signed(manifest.rows(TableName::Spans)),
         traces: manifest.traces.map(signed),
         git_sha: facts.git_sha.clone(),
@@ -271,6 +275,8 @@ pub(crate) struct LoadedTail {
     pub(crate) events: u64,
     /// Records known to be missing or unreadable.
     pub(crate) records_lost: u64,
+    /// Part of the journal is of a format that only a newer retake may read.
+    pub(crate) newer: Option<UnreadableVersion>,
     /// What could not be read.
     pub(crate) damage: Vec<String>,
 }
@@ -287,6 +293,7 @@ pub(crate) enum Writer {
 /// Folds the carry file and the journal behind a manifest. Damage is reported, and everything
 /// before it is used.
 pub(crate) fn load_tail(
+    disk: &dyn Disk,
     folder: &Path,
     manifest: &Manifest,
     writer: Writer,
@@ -297,16 +304,14 @@ pub(crate) fn load_tail(
     };
     let journal_dir = folder.join(JOURNAL_DIR);
     let mut journal =
-        read_journal(&journal_dir).map_err(StoreError::io("read journal", &journal_dir))?;
-    let (start, ticks_per_ns) = journal
-        .clock
-        .unwrap_or((Anchor { ticks: 0, unix_ns: manifest.facts.started_unix_ns }, 1.0));
+        read_journal(disk, &journal_dir).map_err(StoreError::io("read journal", &journal_dir))?;
+    let (start, ticks_per_ns) = journal.clock(manifest.facts.started_unix_ns);
     let from = EventSeq(manifest.sealed_below);
     let timeline = Timeline::new(start, ticks_per_ns);
     let mut fold = Fold::new(&manifest.run_id, &manifest.facts.service, from, timeline);
     fold.resume(&manifest.accounting, manifest.last_unix_ns);
     let mut damage = Vec::new();
-    match manifest.carry.as_ref().map(|entry| read_carry(folder, entry)) {
+    match manifest.carry.as_ref().map(|entry| read_carry(disk, folder, entry)) {
         Some(Ok(carried)) => fold.take_over(carried),
         Some(Err(reason)) => damage.push(format!("spans open at the last seal: {reason}")),
         None => {}
@@ -314,7 +319,8 @@ pub(crate) fn load_tail(
     let (positions, events) =
         journal.replay(&manifest.lanes, before, |place, record| fold.record(place, record, None));
     damage.append(&mut journal.damage);
-    Ok(LoadedTail { fold, positions, events, records_lost: journal.records_lost, damage })
+    let DeadJournal { records_lost, newer, .. } = journal;
+    Ok(LoadedTail { fold, positions, events, records_lost, newer, damage })
 }
 
 /// Folder of a run's journal, inside the run's folder.

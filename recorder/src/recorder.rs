@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -17,6 +17,7 @@ use retake_schemas::{EventBody, EventSeq, RunId};
 
 use crate::capture::CapturePolicy;
 use crate::clock::{Clock, Timeline};
+use crate::disk::Disk;
 use crate::dispatcher::{Dispatcher, HandlerReport};
 use crate::door::Target;
 use crate::fold::Fold;
@@ -27,9 +28,9 @@ use crate::layer::RecorderLayer;
 use crate::reader::JOURNAL_DIR;
 use crate::redact::Redactor;
 use crate::seal::Sealer;
-use crate::store::{NEW_PREFIX, RunLock, Store, StoreError, create_dir, sync_dir, write_manifest};
+use crate::store::{NEW_PREFIX, RunLock, Store, StoreError, write_manifest_on};
 use crate::subscriber::RecorderSubscriber;
-use crate::writer::{Command, Progress, Syncer, Writer};
+use crate::writer::{Background, Command, Progress, Writer};
 
 /// Starts recordings.
 #[derive(Debug, Clone)]
@@ -114,7 +115,7 @@ impl RecorderBuilder {
     /// The run's folder or its first manifest cannot be written, or a redaction rule is wrong.
     pub fn start(self, store: &Store) -> Result<Recorder, StoreError> {
         let Prepared { dispatcher, progress, writer, folder } =
-            self.prepare(store, Clock::start())?;
+            self.prepare(store, Clock::start(), Background::threads)?;
         let (commands, inbox) = crossbeam_channel::bounded(COMMANDS_MAX);
         let thread = std::thread::Builder::new()
             .name("retake-writer".to_owned())
@@ -125,7 +126,12 @@ impl RecorderBuilder {
     }
 
     /// Makes the run, and all that records it but the thread.
-    fn prepare(mut self, store: &Store, clock: Clock) -> Result<Prepared, StoreError> {
+    pub(crate) fn prepare(
+        mut self,
+        store: &Store,
+        clock: Clock,
+        background: impl FnOnce(Arc<Progress>) -> io::Result<Background>,
+    ) -> Result<Prepared, StoreError> {
         self.facts.started_unix_ns = clock.now_unix_ns();
         self.facts.capture = self.settings.capture;
         self.facts.host = host_facts();
@@ -138,13 +144,13 @@ impl RecorderBuilder {
         let manifest = Manifest::new(run_id.clone(), self.facts.clone());
         let (folder, lock) = make_folder(store, &manifest)?;
         let journal = Journal::new(Some(&folder.join(JOURNAL_DIR)), self.limits(), clock);
-        let target = Arc::new(Target::new(journal, policy));
-        let dispatcher = Dispatcher::new(run_id, Arc::clone(&target));
+        let dispatcher = Dispatcher::new(run_id, Arc::new(Target::new(journal, policy)));
         dispatcher.emit(&EventBody::RunStarted(Box::new(self.facts.clone())));
         let progress = Arc::new(Progress::default());
-        let writer = self
-            .writer(manifest, &folder, lock, (&dispatcher, &progress))
+        let background = background(Arc::clone(&progress))
             .map_err(StoreError::io("start writer of", &folder))?;
+        let place = Place { disk: Arc::clone(store.disk()), folder: folder.clone(), lock };
+        let writer = self.writer(manifest, place, &dispatcher, (&progress, background));
         Ok(Prepared { dispatcher, progress, writer, folder })
     }
 
@@ -170,26 +176,27 @@ impl RecorderBuilder {
     fn writer(
         self,
         manifest: Manifest,
-        folder: &Path,
-        lock: RunLock,
-        (dispatcher, progress): (&Dispatcher, &Arc<Progress>),
-    ) -> io::Result<Writer> {
+        Place { disk, folder, lock }: Place,
+        dispatcher: &Dispatcher,
+        (progress, background): (&Arc<Progress>, Background),
+    ) -> Writer {
         let target = Arc::clone(dispatcher.target());
         let journal = &target.journal;
         let timeline = Timeline::new(journal.clock.start_anchor(), journal.clock.ticks_per_ns());
         let durable = (self.settings.sync != SyncPolicy::Never)
-            .then(|| DurableJournal::new(&folder.join(JOURNAL_DIR)));
-        Ok(Writer {
+            .then(|| DurableJournal::new(&disk, &folder.join(JOURNAL_DIR), journal.clock));
+        Writer {
             fold: Fold::new(dispatcher.run_id(), &self.facts.service, EventSeq(0), timeline),
             drainer: Drainer::default(),
             cursor: journal.adopt_lane(),
-            sealer: Some(Sealer::new(folder, manifest)),
+            sealer: Some(Sealer::new(&disk, &folder, manifest)),
             dispatcher: dispatcher.clone(),
             settings: self.settings,
             progress: Arc::clone(progress),
-            folder: folder.to_owned(),
+            disk,
+            folder,
             durable,
-            syncer: Syncer::start(Arc::clone(progress))?,
+            background,
             job: None,
             failed: None,
             stated: Losses::default(),
@@ -200,15 +207,15 @@ impl RecorderBuilder {
             is_awaited: false,
             _lock: lock,
             target,
-        })
+        }
     }
 }
 
 /// A run that nobody writes yet.
-struct Prepared {
-    dispatcher: Dispatcher,
-    progress: Arc<Progress>,
-    writer: Writer,
+pub(crate) struct Prepared {
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) writer: Writer,
     folder: PathBuf,
 }
 
@@ -218,12 +225,22 @@ fn make_folder(store: &Store, manifest: &Manifest) -> Result<(PathBuf, RunLock),
     let run_id = &manifest.run_id;
     let folder = store.run_dir(run_id);
     let hidden = store.runs_dir().join(format!("{NEW_PREFIX}{run_id}"));
-    create_dir(&hidden.join(JOURNAL_DIR)).map_err(StoreError::io("create run", &folder))?;
-    let lock = RunLock::take(&hidden, run_id)?;
-    write_manifest(&hidden, manifest)?;
-    std::fs::rename(&hidden, &folder).map_err(StoreError::io("create run", &folder))?;
-    sync_dir(&store.runs_dir()).map_err(StoreError::io("create run", &folder))?;
+    let disk = &**store.disk();
+    let create_run = |result: io::Result<()>| result.map_err(StoreError::io("create run", &folder));
+    create_run(disk.create_dir(&hidden.join(JOURNAL_DIR)))?;
+    let lock = disk.lock(&hidden).map_err(StoreError::io("lock run", &folder))?;
+    let lock = lock.ok_or_else(|| StoreError::Busy(run_id.clone()))?;
+    write_manifest_on(disk, &hidden, manifest)?;
+    create_run(disk.rename(&hidden, &folder))?;
+    create_run(disk.sync_dir(&store.runs_dir()))?;
     Ok((folder, lock))
+}
+
+/// Where a run is written.
+struct Place {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    lock: RunLock,
 }
 
 /// A run being written. Dropping it finishes the run as interrupted; [`Recorder::finish`] says

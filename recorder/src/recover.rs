@@ -6,17 +6,19 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use retake_schemas::RunId;
 use retake_schemas::event::RunStatus;
 use retake_schemas::manifest::Manifest;
 use retake_schemas::tables::TableName;
 
+use crate::disk::{Disk, Kind};
 use crate::fold::OpenSpans;
 use crate::journal::journal_files;
 use crate::reader::{JOURNAL_DIR, Writer, load_tail};
 use crate::seal::{SealInput, Sealer};
-use crate::store::{ManifestError, NEW_PREFIX, RunLock, Store, StoreError, create_dir};
+use crate::store::{ManifestError, NEW_PREFIX, RunLock, Store, StoreError};
 
 /// What recovery did to one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +29,10 @@ pub struct RecoveryReport {
     pub events: u64,
     /// Rows of spans that were open when the process died.
     pub unfinished_spans: u64,
-    /// What could not be read.
+    /// Records of the journal that are missing or could not be read: exact wherever a later part
+    /// of the same lane says how many there were, and else as many as could be told from noise.
+    pub records_lost: u64,
+    /// What could not be read, or only after mending.
     pub damage: Vec<String>,
     /// Files moved into the run's `quarantine` folder.
     pub quarantined: Vec<String>,
@@ -41,6 +46,9 @@ impl std::fmt::Display for RecoveryReport {
             "recovered run {run_id}: its process had died; sealed {events} events from the \
              journal, {unfinished_spans} spans were unfinished"
         )?;
+        if self.records_lost > 0 {
+            write!(f, "; records lost: {}", self.records_lost)?;
+        }
         for damage in &self.damage {
             write!(f, "; {damage}")?;
         }
@@ -97,150 +105,190 @@ pub(crate) fn recover_run(
     store: &Store,
     run_id: &RunId,
 ) -> Result<Option<RecoveryReport>, StoreError> {
-    let folder = store.run_dir(run_id);
-    let journal = folder.join(JOURNAL_DIR);
+    let run = Dead { disk: store.disk(), folder: &store.run_dir(run_id) };
     let manifest = match store.manifest(run_id) {
         Ok(manifest) => manifest,
         Err(StoreError::Manifest(ManifestError::Io { source, .. }))
             if source.kind() == std::io::ErrorKind::NotFound =>
         {
-            return remove_stillborn(&folder, run_id);
+            return run.remove_stillborn(run_id);
         }
         Err(error) => return Err(error),
     };
-    if manifest.status != RunStatus::Recording && !journal.exists() {
+    let has_journal = run.disk.kind(&run.journal()).is_some();
+    if manifest.status != RunStatus::Recording && !has_journal {
         return Ok(None);
     }
-    let Some(_lock) = RunLock::try_take(&folder).map_err(StoreError::io("lock run", &folder))?
-    else {
-        return Ok(None);
-    };
+    let Some(_lock) = run.lock()? else { return Ok(None) };
     // Whoever had the lock may have finished the run since we looked.
     let manifest = store.manifest(run_id)?;
-    if manifest.status == RunStatus::Recording {
-        seal_tail(&folder, run_id, manifest).map(Some)
-    } else {
-        remove_journal(&folder)?;
-        Ok(None)
+    match manifest.status {
+        RunStatus::Recording => return run.seal_tail(run_id, manifest).map(Some),
+        // A recovery was cut short at its end. What it found damaged it had no time to move.
+        RunStatus::Recovered => drop(run.quarantine_journal()?),
+        _ => {}
     }
+    run.remove_journal()?;
+    Ok(None)
 }
 
-fn seal_tail(
-    folder: &Path,
-    run_id: &RunId,
-    manifest: Manifest,
-) -> Result<RecoveryReport, StoreError> {
-    let quarantined = quarantine_unnamed(folder, &manifest)?;
-    let mut loaded = load_tail(folder, &manifest, Writer::Dead)?;
-    let unfinished_before = loaded.fold.open_count() as u64;
-    let mut sealer = Sealer::new(folder, manifest);
-    let fold = &mut loaded.fold;
-    let input = SealInput {
-        rows: fold.take(OpenSpans::Finish),
-        carried: Vec::new(),
-        positions: loaded.positions,
-        next_seq: fold.next_seq(),
-        last_unix_ns: fold.last_unix_ns(),
-        traces: fold.traces(),
-        spans: fold.span_counts(),
-        drops: fold.take_stated_drops(),
-        records_lost: loaded.records_lost,
-        status: RunStatus::Recovered,
-    };
-    sealer.seal(&input)?;
-    let mut report = RecoveryReport {
-        run_id: run_id.clone(),
-        events: loaded.events,
-        unfinished_spans: unfinished_before,
-        damage: loaded.damage,
-        quarantined,
-    };
-    if report.damage.is_empty() {
-        remove_journal(folder)?;
-    } else {
-        let journal = folder.join(JOURNAL_DIR);
-        for path in journal_files(&journal).map_err(StoreError::io("list journal", &journal))? {
-            report.quarantined.push(quarantine(folder, &path)?);
+/// A run whose process died.
+struct Dead<'a> {
+    disk: &'a Arc<dyn Disk>,
+    folder: &'a Path,
+}
+
+impl Dead<'_> {
+    fn journal(&self) -> PathBuf {
+        self.folder.join(JOURNAL_DIR)
+    }
+
+    fn lock(&self) -> Result<Option<RunLock>, StoreError> {
+        self.disk.lock(self.folder).map_err(StoreError::io("lock run", self.folder))
+    }
+
+    fn seal_tail(&self, run_id: &RunId, manifest: Manifest) -> Result<RecoveryReport, StoreError> {
+        let mut loaded = load_tail(&**self.disk, self.folder, &manifest, Writer::Dead)?;
+        if let Some(newer) = loaded.newer {
+            // A newer retake loses nothing of it, so nothing is changed.
+            return Err(newer.into());
         }
-        remove_journal(folder)?;
+        let quarantined = self.quarantine_unnamed(&manifest)?;
+        let unfinished_before = loaded.fold.open_count() as u64;
+        let mut sealer = Sealer::new(self.disk, self.folder, manifest);
+        let fold = &mut loaded.fold;
+        let input = SealInput {
+            rows: fold.take(OpenSpans::Finish),
+            carried: Vec::new(),
+            positions: loaded.positions,
+            next_seq: fold.next_seq(),
+            last_unix_ns: fold.last_unix_ns(),
+            traces: fold.traces(),
+            spans: fold.span_counts(),
+            drops: fold.take_stated_drops(),
+            records_lost: loaded.records_lost,
+            status: RunStatus::Recovered,
+        };
+        sealer.seal(&input)?;
+        let mut report = RecoveryReport {
+            run_id: run_id.clone(),
+            events: loaded.events,
+            unfinished_spans: unfinished_before,
+            records_lost: loaded.records_lost,
+            damage: loaded.damage,
+            quarantined,
+        };
+        if !report.damage.is_empty() {
+            report.quarantined.extend(self.quarantine_journal()?);
+        }
+        self.remove_journal()?;
+        Ok(report)
     }
-    Ok(report)
-}
 
-/// Files that no manifest names: a seal was cut short. Their events are still in the journal.
-fn quarantine_unnamed(folder: &Path, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
-    let named: HashSet<&str> = manifest
-        .segments
-        .iter()
-        .map(|segment| segment.file.as_str())
-        .chain(manifest.carry.as_ref().map(|carry| carry.file.as_str()))
-        .collect();
-    let mut moved = Vec::new();
-    for path in unnamed_files(folder, &named).map_err(StoreError::io("list run", folder))? {
-        moved.push(quarantine(folder, &path)?);
+    /// Files that no manifest names: a seal was cut short. Their events are still in the journal.
+    fn quarantine_unnamed(&self, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
+        let named: HashSet<&str> = manifest
+            .segments
+            .iter()
+            .map(|segment| segment.file.as_str())
+            .chain(manifest.carry.as_ref().map(|carry| carry.file.as_str()))
+            .collect();
+        let unnamed = unnamed_files(&**self.disk, self.folder, &named)
+            .map_err(StoreError::io("list run", self.folder))?;
+        self.quarantine(&unnamed)
     }
-    moved.sort();
-    Ok(moved)
-}
 
-/// Segment, carry and temporary files in a run's folder that `named` does not hold.
-pub(crate) fn unnamed_files(folder: &Path, named: &HashSet<&str>) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
+    /// Moves the journal aside.
+    fn quarantine_journal(&self) -> Result<Vec<String>, StoreError> {
+        let journal = self.journal();
+        let files = journal_files(&**self.disk, &journal)
+            .map_err(StoreError::io("list journal", &journal))?;
+        self.quarantine(&files)
+    }
+
+    /// Moves files aside, so that a power cut at any moment leaves each in its old place or in its
+    /// new one.
+    fn quarantine(&self, files: &[PathBuf]) -> Result<Vec<String>, StoreError> {
+        if files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let aside = self.folder.join(QUARANTINE_DIR);
+        let sync =
+            |folder: &Path| self.disk.sync_dir(folder).map_err(StoreError::io("sync", folder));
+        self.disk.create_dir(&aside).map_err(StoreError::io("create", &aside))?;
+        // Before anything is in it that would be lost with its name.
+        sync(self.folder)?;
+        let moved = files.iter().map(|path| self.move_to(&aside, path)).collect();
+        sync(&aside)?;
+        // A move is safe when both folders are: the one it came from may be removed next.
+        files.first().and_then(|path| path.parent()).map_or(Ok(()), sync)?;
+        moved
+    }
+
+    fn move_to(&self, aside: &Path, path: &Path) -> Result<String, StoreError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // An earlier recovery may have moved a file of this name; both are kept.
+        let target = (0..)
+            .map(|n| aside.join(if n == 0 { name.clone() } else { format!("{name}.{n}") }))
+            .find(|target| self.disk.kind(target).is_none())
+            .unwrap_or_else(|| aside.join(&name));
+        self.disk.rename(path, &target).map_err(StoreError::io("move to quarantine", path))?;
+        Ok(name)
+    }
+
+    /// A folder without a manifest belongs to a process that died while making the run: nothing
+    /// was recorded yet. One that holds anything of value is left for a person.
+    fn remove_stillborn(&self, run_id: &RunId) -> Result<Option<RecoveryReport>, StoreError> {
+        let Some(_lock) = self.lock()? else { return Ok(None) };
+        let unnamed = unnamed_files(&**self.disk, self.folder, &HashSet::new()).unwrap_or_default();
+        let journals = journal_files(&**self.disk, &self.journal()).unwrap_or_default();
+        if unnamed.iter().all(|path| path.extension().is_some_and(|e| e == "tmp"))
+            && journals.is_empty()
+        {
+            let removed = self.disk.remove_dir(self.folder);
+            removed.map_err(StoreError::io("remove empty run", self.folder))?;
+            return Ok(None);
+        }
+        Err(StoreError::Manifest(ManifestError::Damaged {
+            path: self.folder.join("manifest.json"),
+            reason: format!("it is missing although run {run_id} has data"),
+        }))
+    }
+
+    fn remove_journal(&self) -> Result<(), StoreError> {
+        let journal = self.journal();
+        match self.disk.remove_dir(&journal) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove journal", &journal)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Segment, carry and temporary files in a run's folder that `named` does not hold, sorted.
+pub(crate) fn unnamed_files(
+    disk: &dyn Disk,
+    folder: &Path,
+    named: &HashSet<&str>,
+) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in disk.list(folder)? {
+        let name = entry.name.to_string_lossy();
         let is_table_file = TableName::SEALED.iter().any(|t| name.starts_with(t.as_str()));
         let is_ours = is_table_file || name.starts_with("carry-") || name.ends_with(".tmp");
-        if is_ours && path.is_file() && !named.contains(name.as_str()) {
-            files.push(path);
+        if is_ours && entry.kind == Kind::File && !named.contains(&*name) {
+            files.push(folder.join(&entry.name));
         }
     }
     files.sort();
     Ok(files)
 }
 
-fn quarantine(folder: &Path, path: &Path) -> Result<String, StoreError> {
-    let aside = folder.join("quarantine");
-    create_dir(&aside).map_err(StoreError::io("create", &aside))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    // An earlier recovery may have moved a file of this name; both are kept.
-    let target = (0..)
-        .map(|n| aside.join(if n == 0 { name.clone() } else { format!("{name}.{n}") }))
-        .find(|target| !target.exists())
-        .unwrap_or_else(|| aside.join(&name));
-    std::fs::rename(path, target).map_err(StoreError::io("move to quarantine", path))?;
-    Ok(name)
-}
-
-/// A folder without a manifest belongs to a process that died while making the run: nothing was
-/// recorded yet. One that holds anything of value is left for a person.
-fn remove_stillborn(folder: &Path, run_id: &RunId) -> Result<Option<RecoveryReport>, StoreError> {
-    let Some(_lock) = RunLock::try_take(folder).map_err(StoreError::io("lock run", folder))? else {
-        return Ok(None);
-    };
-    let unnamed = unnamed_files(folder, &HashSet::new()).unwrap_or_default();
-    let journals = journal_files(&folder.join(JOURNAL_DIR)).unwrap_or_default();
-    if unnamed.iter().all(|path| path.extension().is_some_and(|e| e == "tmp"))
-        && journals.is_empty()
-    {
-        std::fs::remove_dir_all(folder).map_err(StoreError::io("remove empty run", folder))?;
-        return Ok(None);
-    }
-    Err(StoreError::Manifest(ManifestError::Damaged {
-        path: folder.join("manifest.json"),
-        reason: format!("it is missing although run {run_id} has data"),
-    }))
-}
-
-fn remove_journal(folder: &Path) -> Result<(), StoreError> {
-    let journal = folder.join(JOURNAL_DIR);
-    match std::fs::remove_dir_all(&journal) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::io("remove journal", &journal)(error))
-        }
-        _ => Ok(()),
-    }
-}
-
+/// Folder of what was moved aside, inside the run's folder.
+const QUARANTINE_DIR: &str = "quarantine";
 /// Making a run takes milliseconds.
 const UNBORN_AGE_MIN: std::time::Duration = std::time::Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests;

@@ -111,12 +111,12 @@ impl Store {
         let folder = self.run_dir(run_id);
         check_files(&mut report, &folder, &manifest.segments);
         if let Some(carry) = &manifest.carry
-            && let Err(reason) = read_carry(&folder, carry)
+            && let Err(reason) = read_carry(&**self.disk(), &folder, carry)
         {
             report.damage.push(reason);
         }
         if manifest.status == RunStatus::Recording {
-            let loaded = load_tail(&folder, &manifest, self.writer_of(run_id))?;
+            let loaded = load_tail(&**self.disk(), &folder, &manifest, self.writer_of(run_id))?;
             report.journal_events = loaded.events;
             report.damage.extend(loaded.damage);
             let who = if self.is_live(run_id) {
@@ -134,13 +134,13 @@ impl Store {
             .chain(manifest.carry.as_ref().map(|carry| carry.file.as_str()))
             .collect();
         if !self.is_live(run_id) {
-            for path in unnamed_files(&folder, &named).unwrap_or_default() {
+            for path in unnamed_files(&**self.disk(), &folder, &named).unwrap_or_default() {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 report.notes.push(format!("{name}: no manifest names it; not read"));
             }
         }
         let accounting = &manifest.accounting;
-        if accounting.offered != accounting.accepted + accounting.dropped_total() {
+        if accounting.offered != accounting.accepted.saturating_add(accounting.dropped_total()) {
             report.damage.push("accounting: offered is not accepted + dropped".to_owned());
         }
         if accounting.dropped_total() > 0 {
@@ -157,7 +157,7 @@ fn check_files(report: &mut VerifyReport, folder: &Path, segments: &[Segment]) {
         let reason = match &checked.verdict {
             FileVerdict::Sound => {
                 report.files_ok += 1;
-                report.bytes_ok += segment.bytes;
+                report.bytes_ok = report.bytes_ok.saturating_add(segment.bytes);
                 None
             }
             FileVerdict::Missing => Some("it is missing"),

@@ -4,11 +4,12 @@
 //! priority as long as it keeps up, and so does flushing to the disk. Whatever fails is tried
 //! again; the journal keeps everything until its seal is in place.
 
+mod background;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
@@ -17,6 +18,7 @@ use retake_schemas::settings::{RecordSettings, SyncPolicy};
 use retake_schemas::tables::TableName;
 use retake_schemas::{EventBody, EventSeq};
 
+use crate::disk::Disk;
 use crate::dispatcher::{Dispatcher, Told};
 use crate::door::Target;
 use crate::fold::{Fold, OpenSpans};
@@ -28,6 +30,8 @@ use crate::reader::JOURNAL_DIR;
 use crate::recorder::RunSummary;
 use crate::seal::{SealInput, Sealer};
 use crate::store::RunLock;
+pub(crate) use background::Background;
+use background::{SealJob, SealOutcome, SealWork};
 
 /// What the recorder asks of its writer thread.
 pub(crate) enum Command {
@@ -57,9 +61,10 @@ pub(crate) struct Writer {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) settings: RecordSettings,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) folder: PathBuf,
     pub(crate) durable: Option<DurableJournal>,
-    pub(crate) syncer: Syncer,
+    pub(crate) background: Background,
     pub(crate) job: Option<SealJob>,
     /// A seal that failed, to be tried again as it was.
     pub(crate) failed: Option<(SealInput, Vec<PathBuf>)>,
@@ -71,26 +76,6 @@ pub(crate) struct Writer {
     /// A thread of the program waits for what is being done.
     pub(crate) is_awaited: bool,
     pub(crate) _lock: RunLock,
-}
-
-/// A seal under way on a thread of its own.
-pub(crate) struct SealJob {
-    thread: JoinHandle<SealOutcome>,
-    is_done: Arc<AtomicBool>,
-}
-
-impl SealJob {
-    fn is_done(&self) -> bool {
-        // A thread that panicked says nothing.
-        self.is_done.load(Ordering::Acquire) || self.thread.is_finished()
-    }
-}
-
-struct SealOutcome {
-    sealer: Sealer,
-    input: SealInput,
-    durable_files: Vec<PathBuf>,
-    result: Result<(), String>,
 }
 
 impl Writer {
@@ -114,6 +99,7 @@ impl Writer {
         }
     }
 
+    /// What there is to do each time it wakes. It waits for no flush and for no seal.
     pub(crate) fn tick(&mut self) {
         self.target.journal.grow_ahead();
         self.state_losses();
@@ -122,10 +108,12 @@ impl Writer {
         let is_behind = self.job.is_some() && self.is_seal_due();
         let drained = (!is_behind).then(|| self.drain_some(self.target.journal.clock.ticks()));
         self.sync_if_due();
-        if self.job.as_ref().is_some_and(SealJob::is_done) {
+        if self.job.as_ref().is_some_and(SealJob::is_finished) {
             self.end_seal();
         }
-        if self.job.is_none() && (self.is_seal_due() || self.is_retry_due()) {
+        // On a full disk trying again at once would only cost the program its processor.
+        let is_due = if self.failed.is_some() { self.is_retry_due() } else { self.is_seal_due() };
+        if self.job.is_none() && is_due {
             self.begin_seal(OpenSpans::Carry, RunStatus::Recording);
         }
         if drained.is_some_and(|drained| !drained.is_all) && !self.is_seal_due() {
@@ -182,11 +170,8 @@ impl Writer {
             self.dispatcher.fan_out(&told, fold);
         }
         self.progress.drained_below.store(fold.next_seq().0, Ordering::Release);
-        if let Some(durable) = &mut self.durable
-            && let Err(error) = durable.write(journal.clock.now_unix_ns())
-        {
-            // The watermark does not advance; the next seal covers what is missing here.
-            self.last_error = Some(format!("write journal: {error}"));
+        if let Some(durable) = &mut self.durable {
+            durable.write();
         }
         drained
     }
@@ -234,47 +219,35 @@ impl Writer {
             || self.fold.held_bytes() >= HELD_BYTES_MAX;
         let is_old =
             self.last_seal.elapsed() >= Duration::from_secs(self.settings.seal_secs.max(1));
-        has_much || (self.events_since_seal > 0 && is_old)
+        // Until then nothing more is acknowledged.
+        let is_only_way =
+            self.durable.as_ref().is_some_and(DurableJournal::has_failed) && self.is_retry_due();
+        has_much || (self.events_since_seal > 0 && (is_old || is_only_way))
     }
 
     fn is_retry_due(&self) -> bool {
-        self.failed.is_some() && self.last_seal.elapsed() >= RETRY
+        self.last_seal.elapsed() >= RETRY
     }
 
     /// Starts a seal of everything drained, or of the one that failed.
     fn begin_seal(&mut self, open_spans: OpenSpans, status: RunStatus) {
-        let Some(mut sealer) = self.sealer.take() else { return };
+        let Some(sealer) = self.sealer.take() else { return };
         self.last_seal = Instant::now();
-        let (mut input, durable_files) = match self.failed.take() {
+        let (input, durable_files) = match self.failed.take() {
             Some(failed) => failed,
             None => (self.seal_input(open_spans, status), self.cut_durable()),
         };
-        let is_done = Arc::new(AtomicBool::new(false));
-        let (says_done, target) = (Arc::clone(&is_done), Arc::clone(&self.target));
         // At idle priority sealing never takes a core from the program; once it falls behind it
         // competes for one, for a full journal would cost the program more. So it does when a
         // thread of the program waits for it: a busy program would hold itself up.
         let journal = &self.target.journal;
         let is_idle = self.settings.seal_idle && !self.is_awaited && journal.is_half_empty();
-        let work = move || {
-            if is_idle {
-                priority::make_thread_idle();
-            }
-            let result = sealer.seal(&input).map_err(|error| error.to_string());
-            if result.is_ok() {
-                // Here rather than on the writer thread, which others wait for.
-                input.rows.clear();
-            }
-            // What waits for this seal need not wait for the next tick as well.
-            says_done.store(true, Ordering::Release);
-            target.journal.wake();
-            SealOutcome { sealer, input, durable_files, result }
-        };
-        let thread = std::thread::Builder::new().name("retake-seal".to_owned()).spawn(work);
-        match thread {
-            Ok(thread) => self.job = Some(SealJob { thread, is_done }),
+        let target = Arc::clone(&self.target);
+        let work = SealWork { sealer, input, durable_files, is_idle, target };
+        match self.background.seal(work) {
+            Ok(job) => self.job = Some(job),
             Err(error) => {
-                // Sealer and rows went with the closure; the journal has everything, and the
+                // Sealer and rows went with the thread; the journal has everything, and the
                 // next command that opens the store recovers it.
                 self.last_error = Some(format!("start the sealing thread: {error}"));
             }
@@ -308,7 +281,7 @@ impl Writer {
     /// Waits for the seal under way and takes its outcome in.
     pub(crate) fn end_seal(&mut self) {
         let Some(job) = self.job.take() else { return };
-        let Ok(outcome) = job.thread.join() else {
+        let Some(outcome) = job.outcome() else {
             self.last_error = Some("the sealing thread panicked".to_owned());
             return;
         };
@@ -320,13 +293,21 @@ impl Writer {
                 self.fold.recycle(input.rows);
                 for path in durable_files {
                     // Left behind it holds nothing that the manifest does not say is sealed.
-                    let _ = std::fs::remove_file(path);
+                    let _ = self.disk.remove(&path);
                 }
             }
             Err(reason) => {
                 self.last_error = Some(reason);
                 self.failed = Some((input, durable_files));
             }
+        }
+    }
+
+    /// Seals once more what could not be sealed, and waits for it.
+    fn retry_failed(&mut self) {
+        if self.failed.is_some() {
+            self.begin_seal(OpenSpans::Carry, RunStatus::Recording);
+            self.end_seal();
         }
     }
 
@@ -341,10 +322,7 @@ impl Writer {
     fn seal_now(&mut self, open_spans: OpenSpans) -> Result<EventSeq, String> {
         self.end_seal();
         self.state_losses();
-        if self.failed.is_some() {
-            self.begin_seal(open_spans, RunStatus::Recording);
-            self.end_seal();
-        }
+        self.retry_failed();
         let now = self.now();
         loop {
             let drained = self.drain_some(now);
@@ -364,20 +342,20 @@ impl Writer {
 
     /// Makes everything recorded until now survive a power cut: by the durable journal where
     /// there is one, else by sealing it.
-    fn flush(&mut self) -> Result<EventSeq, String> {
+    pub(crate) fn flush(&mut self) -> Result<EventSeq, String> {
         if self.durable.is_none() {
             return self.seal_now(OpenSpans::Carry);
         }
         self.state_losses();
         self.drain_all();
-        let file = match (&self.last_error, &self.durable) {
-            (None, Some(durable)) => durable.sync_handle(),
-            _ => return self.seal_now(OpenSpans::Carry),
-        };
-        let synced = file.and_then(|file| file.map_or(Ok(()), |file| file.sync_data()));
-        // After a failed flush the kernel may have dropped the pages; another flush of the same
-        // file would lie. The rows go into segments instead.
-        if synced.is_err() || self.job.is_some() {
+        // After a failed flush the rows go into segments instead.
+        let is_flushed = self.is_journal_enough()
+            && self
+                .durable
+                .as_ref()
+                .and_then(DurableJournal::current)
+                .is_none_or(|file| file.sync().is_ok());
+        if !is_flushed {
             return self.seal_now(OpenSpans::Carry);
         }
         let drained = self.fold.next_seq();
@@ -385,8 +363,14 @@ impl Writer {
         Ok(drained)
     }
 
+    /// Whether everything drained that is not sealed stands in the durable journal's present file.
+    /// While a seal is under way, or after one has failed, part of it stands in earlier files.
+    fn is_journal_enough(&self) -> bool {
+        let is_sealed_before = self.sealer.is_some() && self.failed.is_none();
+        is_sealed_before && self.durable.as_ref().is_some_and(|durable| !durable.has_failed())
+    }
+
     fn sync_if_due(&mut self) {
-        let Some(durable) = &self.durable else { return };
         let is_due = match self.settings.sync {
             SyncPolicy::Never => false,
             SyncPolicy::Batch => true,
@@ -396,22 +380,20 @@ impl Writer {
         };
         let drained = self.fold.next_seq().0;
         let is_ahead = drained > self.progress.durable_below.load(Ordering::Acquire);
-        // While a seal is under way part of what was drained stands in files that it covers.
-        if !is_due || !is_ahead || self.job.is_some() || self.last_error.is_some() {
+        if !is_due || !is_ahead || !self.is_journal_enough() {
             return;
         }
         self.last_sync = Instant::now();
-        if let Ok(Some(file)) = durable.sync_handle() {
-            self.syncer.sync(file, drained);
-        }
-        if self.syncer.has_failed() {
-            self.last_error = Some("flush the journal to the disk".to_owned());
-            self.events_since_seal = self.settings.seal_events;
+        if let Some(file) = self.durable.as_ref().and_then(DurableJournal::current) {
+            self.background.flush(file, drained);
         }
     }
 
+    /// Ends the run.
     pub(crate) fn finish(mut self, status: RunStatus) -> RunSummary {
         self.dispatcher.emit(&EventBody::RunFinished(RunFinished { status }));
+        // While lanes still take records: should the last seal fail, the journal has them.
+        self.state_losses();
         self.target.close();
         // Threads that were in the middle of a record when the journal closed are done by now.
         std::thread::yield_now();
@@ -424,18 +406,17 @@ impl Writer {
         self.drain_all();
         let losses = self.state_losses_closed();
         let handlers = self.dispatcher.finish_handlers();
-        if self.failed.is_some() {
-            self.begin_seal(OpenSpans::Carry, RunStatus::Recording);
-            self.end_seal();
-        }
+        self.retry_failed();
         if self.failed.is_none() {
             self.begin_seal(OpenSpans::Finish, status);
             self.end_seal();
+            // There is no later try: a disk that failed for a moment gets a second one now.
+            self.retry_failed();
         }
         let unsealed = match (&self.failed, &self.sealer) {
             (None, Some(_)) => {
                 self.target.journal.remove_files();
-                let _ = std::fs::remove_dir_all(self.folder.join(JOURNAL_DIR));
+                let _ = self.disk.remove_dir(&self.folder.join(JOURNAL_DIR));
                 None
             }
             _ => Some(self.last_error.clone().unwrap_or_else(|| "sealing failed".to_owned())),
@@ -473,46 +454,6 @@ impl Writer {
             }
         }
         losses
-    }
-}
-
-/// Flushes files to the disk on a thread of its own, one at a time.
-#[derive(Debug)]
-pub(crate) struct Syncer {
-    jobs: Sender<(std::fs::File, u64)>,
-    has_failed: Arc<AtomicBool>,
-}
-
-impl Syncer {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// The system has no more threads.
-    pub(crate) fn start(progress: Arc<Progress>) -> std::io::Result<Self> {
-        let (jobs, inbox) = crossbeam_channel::bounded::<(std::fs::File, u64)>(1);
-        let has_failed = Arc::new(AtomicBool::new(false));
-        let failed = Arc::clone(&has_failed);
-        std::thread::Builder::new().name("retake-sync".to_owned()).spawn(move || {
-            for (file, drained) in inbox {
-                match file.sync_data() {
-                    Ok(()) => {
-                        progress.durable_below.fetch_max(drained, Ordering::AcqRel);
-                    }
-                    Err(_) => failed.store(true, Ordering::Release),
-                }
-            }
-        })?;
-        Ok(Self { jobs, has_failed })
-    }
-
-    /// Flushes the file, unless the last flush is still under way.
-    fn sync(&self, file: std::fs::File, drained: u64) {
-        let _ = self.jobs.try_send((file, drained));
-    }
-
-    /// Whether a flush failed since the last call.
-    fn has_failed(&self) -> bool {
-        self.has_failed.swap(false, Ordering::AcqRel)
     }
 }
 

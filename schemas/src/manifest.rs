@@ -96,7 +96,7 @@ impl Accounting {
     /// All events lost.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
-        self.dropped.values().sum()
+        self.dropped.values().copied().fold(0, u64::saturating_add)
     }
 }
 
@@ -123,6 +123,7 @@ impl Manifest {
     /// Rows of a table over all segments.
     #[must_use]
     pub fn rows(&self, table: TableName) -> u64 {
-        self.segments.iter().filter(|s| s.table == table).map(|s| s.rows).sum()
+        let of_table = self.segments.iter().filter(|segment| segment.table == table);
+        of_table.map(|segment| segment.rows).fold(0, u64::saturating_add)
     }
 }

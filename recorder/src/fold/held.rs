@@ -124,7 +124,8 @@ impl Family {
 
     /// How much of `start..end` the children cover, ns.
     pub(super) fn covered_ns(&self, start: i64, end: i64) -> i64 {
-        self.covered.iter().map(|(s, e)| ((*e).min(end) - (*s).max(start)).max(0)).sum()
+        let covered = |(s, e): &(i64, i64)| (*e).min(end).saturating_sub((*s).max(start)).max(0);
+        self.covered.iter().map(covered).fold(0, i64::saturating_add)
     }
 
     /// Adds tokens counted below.
@@ -184,9 +185,7 @@ impl HeldSpan {
     /// How long it was entered, ns.
     pub(super) fn busy_ns(&self) -> Option<i64> {
         match self.busy {
-            Busy::Throughout => {
-                Some(self.end_unix_ns?.max(self.start_unix_ns) - self.start_unix_ns)
-            }
+            Busy::Throughout => Some(self.end_unix_ns?.saturating_sub(self.start_unix_ns).max(0)),
             Busy::Unknown => None,
             Busy::Polled { sum_ns, .. } => Some(sum_ns),
         }
@@ -215,7 +214,7 @@ impl HeldSpan {
 
     fn bump_entered(&mut self, by: u32) {
         if let Busy::Polled { entered, .. } = &mut self.busy {
-            *entered += by;
+            *entered = entered.saturating_add(by);
         }
     }
 
@@ -272,7 +271,7 @@ impl HeldSpan {
         let rare = self.rare();
         rare.first_token_unix_ns.get_or_insert(time);
         rare.last_token_unix_ns = Some(time);
-        rare.tokens += u64::from(count);
+        rare.tokens = rare.tokens.saturating_add(u64::from(count));
         rare.is_stream_extended |= is_late;
     }
 

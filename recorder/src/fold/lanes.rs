@@ -49,7 +49,7 @@ impl Fold {
         let time = self.timeline.unix_ns(record.ticks);
         let seq = self.next_seq;
         if record.kind.is_event() {
-            self.next_seq = EventSeq(seq.0 + 1);
+            self.next_seq = EventSeq(seq.0.saturating_add(1));
             if record.kind != Kind::Body {
                 self.last_unix_ns = self.last_unix_ns.max(time);
             }
@@ -117,14 +117,14 @@ impl Fold {
         let &[local, parent, callsite, ..] = record.rest else { return None };
         let number = callsite as u32;
         let callsite = self.callsites.get(number as usize)?.clone_cheap()?;
-        self.spans_opened += 1;
+        self.spans_opened = self.spans_opened.saturating_add(1);
         let span_id = self.ids.span_id(place);
         let parent_slot = (parent != 0).then(|| self.local.get(&parent).copied()).flatten();
         let parent_span = parent_slot.and_then(|slot| self.slots.get(slot));
         let (trace_id, parent_id) = match parent_span {
             Some(parent) => (parent.trace_id, Some(parent.span_id)),
             None => {
-                self.local_traces += 1;
+                self.local_traces = self.local_traces.saturating_add(1);
                 (self.ids.trace_id(span_id), None)
             }
         };
@@ -212,7 +212,7 @@ impl Fold {
     }
 
     fn end_unseen(&mut self, slot: u32, time: i64) {
-        self.spans_closed += 1;
+        self.spans_closed = self.spans_closed.saturating_add(1);
         self.closed_in_order = false;
         if let Some(span) = self.slots.get_mut(slot) {
             span.abandon(time);
@@ -497,5 +497,5 @@ fn general(record: &Record<'_>) -> Option<(i64, EventBody)> {
     Some((time.cast_signed(), decode_body(bytes).ok()?))
 }
 
-/// More callsites than any program has; a damaged number must not cost memory.
-const CALLSITES_MAX: usize = 1 << 20;
+/// More callsites than any program has; a damaged number must not cost memory (25 MB with these).
+const CALLSITES_MAX: usize = 1 << 18;

@@ -141,7 +141,7 @@ impl Fold {
         self.apply_body(event.time_unix_ns, &event.body);
     }
 
-    fn apply_body(&mut self, time: i64, body: &EventBody) {
+    pub(crate) fn apply_body(&mut self, time: i64, body: &EventBody) {
         self.last_unix_ns = self.last_unix_ns.max(time);
         match body {
             EventBody::SpanOpened(opened) => self.open_explicit(time, opened),
@@ -244,15 +244,15 @@ impl Fold {
 
     /// Traces seen so far.
     pub(crate) fn traces(&self) -> u64 {
-        self.local_traces + self.explicit_traces.len() as u64
+        self.local_traces.saturating_add(self.explicit_traces.len() as u64)
     }
 
     fn open_explicit(&mut self, time: i64, opened: &SpanOpened) {
-        self.spans_opened += 1;
         self.explicit_traces.insert(opened.span.trace_id);
         if self.explicit.contains_key(&opened.span) {
             return;
         }
+        self.spans_opened = self.spans_opened.saturating_add(1);
         let mut span = HeldSpan::explicit(time, opened, Arc::make_mut(&mut self.symbols));
         let trace_id = opened.span.trace_id;
         let parent = opened.parent.map(|span_id| SpanKey { trace_id, span_id });
@@ -298,7 +298,7 @@ impl Fold {
 
     fn close_slot(&mut self, slot: u32, time: i64, status: retake_schemas::event::Status) {
         let Some(span) = self.slots.get_mut(slot) else { return };
-        self.spans_closed += 1;
+        self.spans_closed = self.spans_closed.saturating_add(1);
         let (start, end) = (span.attributes.0 as usize, span.attributes.1 as usize);
         let own = OwnAttributes {
             bytes: self.arena.get(start..end).unwrap_or_default(),
@@ -406,9 +406,10 @@ impl Fold {
     }
 
     fn gap(&mut self, time: i64, gap: &Gap) {
-        *self.stated_drops.entry(gap.cause).or_default() += gap.dropped;
-        self.spans_opened += gap.spans;
-        self.spans_dropped += gap.spans;
+        let stated = self.stated_drops.entry(gap.cause).or_default();
+        *stated = stated.saturating_add(gap.dropped);
+        self.spans_opened = self.spans_opened.saturating_add(gap.spans);
+        self.spans_dropped = self.spans_dropped.saturating_add(gap.spans);
         self.rows.measures.push(MeasureRow {
             run_id: self.run_id.clone(),
             time_unix_ns: time,

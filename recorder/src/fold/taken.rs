@@ -109,7 +109,10 @@ impl FoldedRows {
             start_unix_ns: start,
             end_unix_ns: end,
             busy_ns: span.busy_ns(),
-            self_ns: (end - start - span.family.covered_ns(start, end)).max(0),
+            self_ns: end
+                .saturating_sub(start)
+                .saturating_sub(span.family.covered_ns(start, end))
+                .max(0),
             status: span.status,
             is_error_origin: span.verdict.is_error_origin,
             tokens_counted: span.verdict.is_counted,

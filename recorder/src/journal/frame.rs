@@ -4,6 +4,8 @@ use retake_schemas::event::EventBody;
 use retake_schemas::version::{FormatVersion, UnreadableVersion};
 use retake_schemas::{EventSeq, WriterId};
 
+use crate::clock::Anchor;
+
 /// First bytes of a journal file.
 pub(crate) const MAGIC: [u8; 8] = *b"RETAKEJ\0";
 /// Bytes of a journal's header.
@@ -44,7 +46,7 @@ pub enum FrameError {
 }
 
 /// Facts about a journal file as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct JournalHeader {
     /// Format of the file.
     pub version: FormatVersion,
@@ -54,6 +56,9 @@ pub struct JournalHeader {
     pub first_seq: EventSeq,
     /// When it was made, ns since the Unix epoch.
     pub created_unix_ns: i64,
+    /// The clock when the run started, and the ticks in a nanosecond, as far as they are stated:
+    /// what gives the records their times where the lanes are gone.
+    pub clock: Option<(Anchor, f64)>,
 }
 
 impl JournalHeader {
@@ -68,6 +73,11 @@ impl JournalHeader {
         put.all(&self.writer_id.0.to_le_bytes());
         put.all(&self.first_seq.0.to_le_bytes());
         put.all(&self.created_unix_ns.to_le_bytes());
+        if let Some((start, ticks_per_ns)) = &self.clock {
+            put.all(&start.ticks.to_le_bytes());
+            put.all(&start.unix_ns.to_le_bytes());
+            put.all(&ticks_per_ns.to_le_bytes());
+        }
         let (covered, checksum) = bytes.split_at_mut(HEADER_BYTES - 4);
         checksum.copy_from_slice(&crc32c::crc32c(covered).to_le_bytes());
         bytes
@@ -94,11 +104,19 @@ impl JournalHeader {
             minor: u16::from_le_bytes(at(header, 10)),
         };
         version.check_readable_by(FormatVersion::JOURNAL, "journal")?;
+        let ticks_per_ns = f64::from_le_bytes(at(header, 48));
         Ok(Self {
             version,
             writer_id: WriterId(u32::from_le_bytes(at(header, 12))),
             first_seq: EventSeq(u64::from_le_bytes(at(header, 16))),
             created_unix_ns: i64::from_le_bytes(at(header, 24)),
+            clock: (ticks_per_ns.is_finite() && ticks_per_ns > 0.0).then_some((
+                Anchor {
+                    ticks: u64::from_le_bytes(at(header, 32)),
+                    unix_ns: i64::from_le_bytes(at(header, 40)),
+                },
+                ticks_per_ns,
+            )),
         })
     }
 }
@@ -252,8 +270,11 @@ mod tests {
             writer_id: WriterId(7),
             first_seq: EventSeq(u64::MAX),
             created_unix_ns: -3,
+            clock: Some((Anchor { ticks: 7, unix_ns: -9 }, 2.5)),
         };
         assert_eq!(JournalHeader::decode(&header.encode()), Ok(header));
+        let without = JournalHeader { clock: None, ..header };
+        assert_eq!(JournalHeader::decode(&without.encode()), Ok(without));
         assert!(JournalHeader::decode(&header.encode()[..63]).is_err());
     }
 

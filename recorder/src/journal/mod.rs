@@ -15,6 +15,7 @@ mod drain;
 pub(crate) mod durable;
 mod frame;
 mod lane;
+mod mend;
 mod pool;
 mod read;
 pub(crate) mod record;
@@ -40,7 +41,9 @@ pub use frame::{Frame, FrameError, JournalHeader};
 pub(crate) use frame::{encode_body, write_frame};
 pub(crate) use lane::{Body, Cursor, Lane, Place, Refused};
 use pool::Pool;
-pub(crate) use read::{journal_files, read_journal};
+pub(crate) use read::{DeadJournal, journal_files, read_journal};
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use ring::{ChunkHeader, RING_HEADER_BYTES, RingHeader};
 
 /// Limits of a journal.
 #[derive(Debug, Clone, Copy)]

@@ -55,7 +55,7 @@ impl ChunkHeader {
         record::seed(self.lane, self.epoch)
     }
 
-    fn words(&self) -> [u64; 4] {
+    pub(crate) fn words(&self) -> [u64; 4] {
         let body = [u64::from(self.lane), self.first_seq, self.first_open];
         let seed = CHUNK_MAGIC ^ u64::from(self.epoch);
         let check = record::header(seed, record::Kind::Thread, 0, &body) >> 32;
@@ -187,7 +187,7 @@ pub(crate) struct RingHeader {
 }
 
 impl RingHeader {
-    fn encode(&self) -> [u8; 64] {
+    pub(crate) fn encode(&self) -> [u8; 64] {
         let mut bytes = [0; 64];
         let parts: [&[u8]; 8] = [
             &RING_MAGIC,
@@ -367,6 +367,9 @@ impl Memory {
             let _ = std::fs::remove_file(path);
         })?;
         map[..64].copy_from_slice(&header.encode());
+        // Populated pages of a shared map can only be read: the first write to each would fault,
+        // and that on the instrumented thread.
+        map.iter_mut().step_by(PAGE_BYTES).skip(1).for_each(|byte| *byte = 0);
         let base = map.as_mut_ptr();
         let chunk_words = header.chunk_bytes as usize / 8;
         let chunks = (0..header.chunks as usize)
@@ -404,6 +407,8 @@ fn part<const N: usize>(bytes: &[u8; 64], at: usize) -> [u8; N] {
     part
 }
 
+/// Smallest page of any machine.
+const PAGE_BYTES: usize = 4096;
 /// First bytes of a ring file.
 const RING_MAGIC: [u8; 8] = *b"RETAKER\0";
 /// Bytes before the first chunk: a page, so that chunks are page-aligned.

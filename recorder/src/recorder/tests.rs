@@ -151,7 +151,7 @@ fn what_was_flushed_survives_without_the_mapped_lanes() {
     copy(folder.path(), copied.path());
     let copied = Store::open(copied.path()).unwrap();
     let journal = copied.run_dir(&run_id).join("journal");
-    for path in crate::journal::journal_files(&journal).unwrap() {
+    for path in crate::journal::journal_files(&*crate::disk::real(), &journal).unwrap() {
         if path.extension().is_some_and(|extension| extension == "lanes") {
             std::fs::remove_file(path).unwrap();
         }
@@ -181,13 +181,16 @@ fn a_torn_tail_is_damage_only_if_the_lanes_do_not_have_it() {
         let copied = tempfile::tempdir().unwrap();
         copy(folder.path(), copied.path());
         let copied = Store::open(copied.path()).unwrap();
-        let files = crate::journal::journal_files(&copied.run_dir(&run_id).join("journal"));
+        let files = crate::journal::journal_files(
+            &crate::disk::RealDisk,
+            &copied.run_dir(&run_id).join("journal"),
+        );
         for path in files.unwrap() {
             let is_durable = path.extension().is_some_and(|extension| extension == "journal");
             if is_durable {
                 let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
                 // Frames start at even places, so this is in the middle of one.
-                file.set_len(file.metadata().unwrap().len() / 2 | 1).unwrap();
+                file.set_len((file.metadata().unwrap().len() / 2) | 1).unwrap();
             } else if !has_lanes {
                 std::fs::remove_file(path).unwrap();
             }
@@ -283,7 +286,7 @@ fn damage_is_reported() {
     copy(folder.path(), image.path());
     let dead = Store::open(image.path()).unwrap();
     let journal = dead.run_dir(&run_id).join(JOURNAL_DIR);
-    let path = crate::journal::journal_files(&journal).unwrap().remove(0);
+    let path = crate::journal::journal_files(&*crate::disk::real(), &journal).unwrap().remove(0);
     let mut bytes = std::fs::read(&path).unwrap();
     let at = bytes.windows(4).rposition(|w| w == b"note").unwrap();
     bytes[at] ^= 1;

@@ -3,16 +3,18 @@
 
 use std::path::Path;
 
-use retake_schemas::EventSeq;
 use retake_schemas::manifest::FileEntry;
+use retake_schemas::{Digest, EventSeq};
 
+use crate::disk::{Disk, write_whole};
 use crate::fold::Carried;
 use crate::journal::{Frame, write_frame};
-use crate::store::{StoreError, digest_file, write_file_synced};
+use crate::store::StoreError;
 
 const MAGIC: &[u8; 8] = b"RETAKEC\0";
 
 pub(super) fn write(
+    disk: &dyn Disk,
     folder: &Path,
     number: u64,
     items: &[Carried],
@@ -28,16 +30,18 @@ pub(super) fn write(
     }
     let file = format!("carry-{number:06}.bin");
     let path = folder.join(&file);
-    write_file_synced(&path, &bytes).map_err(StoreError::io("write open spans", &path))?;
-    let (blake3, bytes) = digest_file(&path).map_err(StoreError::io("read back", &path))?;
-    Ok(FileEntry { file, bytes, blake3 })
+    write_whole(disk, &path, &bytes).map_err(StoreError::io("write open spans", &path))?;
+    Ok(FileEntry { file, bytes: bytes.len() as u64, blake3: Digest::of(&bytes) })
 }
 
 /// Reads the carry file back. `Err` says what is wrong with it.
-pub(crate) fn read_carry(folder: &Path, entry: &FileEntry) -> Result<Vec<Carried>, String> {
-    let path = folder.join(&entry.file);
-    let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", entry.file))?;
-    let found = retake_schemas::Digest::of(&bytes);
+pub(crate) fn read_carry(
+    disk: &dyn Disk,
+    folder: &Path,
+    entry: &FileEntry,
+) -> Result<Vec<Carried>, String> {
+    let bytes = disk.read(&folder.join(&entry.file)).map_err(|e| format!("{}: {e}", entry.file))?;
+    let found = Digest::of(&bytes);
     if found != entry.blake3 {
         return Err(format!("{}: digest is {found}, manifest says {}", entry.file, entry.blake3));
     }

@@ -13,6 +13,7 @@ mod spans;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use retake_schemas::EventSeq;
 use retake_schemas::event::{DropCause, RunStatus};
@@ -22,15 +23,20 @@ use retake_schemas::tables::TableName;
 pub(crate) use carry::read_carry;
 
 use crate::columns::SpanColumns;
+use crate::disk::Disk;
 use crate::fold::{Carried, FoldedRows, SpanCounts};
 use crate::journal::LanePositions;
-use crate::store::{StoreError, sync_dir, write_manifest};
+use crate::store::{StoreError, write_manifest_on};
 
 /// Writes the segments of one run and keeps its manifest.
 #[derive(Debug)]
 pub(crate) struct Sealer {
+    disk: Arc<dyn Disk>,
     folder: PathBuf,
     manifest: Manifest,
+    /// Files of a seal whose manifest could not be written, or only perhaps: they may go once a
+    /// later one is in place.
+    abandoned: Vec<String>,
     /// Number of the next seal, so that file names never repeat.
     next: u64,
     /// Threads that encode spans.
@@ -40,17 +46,21 @@ pub(crate) struct Sealer {
 }
 
 impl Sealer {
-    pub(crate) fn new(folder: &Path, manifest: Manifest) -> Self {
+    pub(crate) fn new(disk: &Arc<dyn Disk>, folder: &Path, manifest: Manifest) -> Self {
         let used = manifest
             .segments
             .iter()
             .map(|s| s.file.as_str())
             .chain(manifest.carry.as_ref().map(|c| c.file.as_str()))
             .filter_map(|file| file.rsplit_once('-')?.1.split('.').next()?.parse::<u64>().ok())
+            // A number that no seal can have come to is a stranger's; ours do not collide with it.
+            .filter(|number| *number < NUMBER_MAX)
             .max();
         Self {
+            disk: Arc::clone(disk),
             folder: folder.to_owned(),
             manifest,
+            abandoned: Vec::new(),
             next: used.map_or(1, |n| n + 1),
             threads: 1,
             columns: None,
@@ -70,6 +80,32 @@ impl Sealer {
         let number = self.next;
         self.next += 1;
         let mut next = self.manifest.clone();
+        next.carry = None;
+        if let Err(error) = self.write_files(input, number, &mut next) {
+            // No manifest ever named them, and on a full disk their room is needed.
+            self.remove(&new_files(&next, &self.manifest));
+            return Err(error);
+        }
+        account(&mut next, input);
+        if let Err(error) = write_manifest_on(&*self.disk, &self.folder, &next) {
+            // It may have its name already, and then a crash would bring it back.
+            self.abandoned.extend(new_files(&next, &self.manifest));
+            return Err(error);
+        }
+        let previous = std::mem::replace(&mut self.manifest, next);
+        let mut gone = std::mem::take(&mut self.abandoned);
+        gone.extend(previous.carry.map(|carry| carry.file));
+        self.remove(&gone);
+        Ok(())
+    }
+
+    /// Makes everything that `next` is to name, under final names that survive a power cut.
+    fn write_files(
+        &mut self,
+        input: &SealInput,
+        number: u64,
+        next: &mut Manifest,
+    ) -> Result<(), StoreError> {
         for table in TableName::SEALED {
             let segment = match table {
                 TableName::Spans => self.spans(&input.rows, number)?,
@@ -77,20 +113,25 @@ impl Sealer {
             };
             next.segments.extend(segment);
         }
-        let previous_carry = next.carry.take();
         if !input.carried.is_empty() {
-            next.carry = Some(carry::write(&self.folder, number, &input.carried)?);
+            let carry = carry::write(&*self.disk, &self.folder, number, &input.carried)?;
+            next.carry = Some(carry);
         }
-        sync_dir(&self.folder).map_err(StoreError::io("sync run", &self.folder))?;
-        account(&mut next, input);
-        write_manifest(&self.folder, &next)?;
-        self.manifest = next;
-        if let Some(previous) = previous_carry {
-            // Left behind it is only clutter: the manifest no longer names it.
-            let _ = std::fs::remove_file(self.folder.join(previous.file));
-        }
-        Ok(())
+        self.disk.sync_dir(&self.folder).map_err(StoreError::io("sync run", &self.folder))
     }
+
+    /// Removes files that no manifest names: left behind they are only clutter.
+    fn remove(&self, files: &[String]) {
+        for file in files {
+            let _ = self.disk.remove(&self.folder.join(file));
+        }
+    }
+}
+
+/// The files that `next` names and `before` does not.
+fn new_files(next: &Manifest, before: &Manifest) -> Vec<String> {
+    let segments = next.segments.iter().skip(before.segments.len()).map(|s| s.file.clone());
+    segments.chain(next.carry.iter().map(|carry| carry.file.clone())).collect()
 }
 
 impl Sealer {
@@ -105,7 +146,7 @@ impl Sealer {
             }
             none => none.insert(rows.span_columns()),
         };
-        segment::write_spans(&self.folder, number, columns, self.threads).map(Some)
+        segment::write_spans(&*self.disk, &self.folder, number, columns, self.threads).map(Some)
     }
 
     fn table(
@@ -118,7 +159,7 @@ impl Sealer {
         if batch.num_rows() == 0 {
             return Ok(None);
         }
-        segment::write(&self.folder, table, number, &batch).map(Some)
+        segment::write(&*self.disk, &self.folder, table, number, &batch).map(Some)
     }
 }
 
@@ -143,7 +184,7 @@ pub(crate) struct SealInput {
 
 fn account(manifest: &mut Manifest, input: &SealInput) {
     manifest.status = input.status;
-    manifest.revision += 1;
+    manifest.revision = manifest.revision.wrapping_add(1);
     manifest.sealed_below = input.next_seq.0;
     manifest.lanes.clone_from(&input.positions);
     if let Some(last) = input.last_unix_ns {
@@ -157,7 +198,11 @@ fn account(manifest: &mut Manifest, input: &SealInput) {
     accounting.accepted = input.next_seq.0;
     accounting.damaged_frames = accounting.damaged_frames.max(input.records_lost);
     for (cause, dropped) in &input.drops {
-        *accounting.dropped.entry(cause.as_str().to_owned()).or_default() += dropped;
+        let total = accounting.dropped.entry(cause.as_str().to_owned()).or_default();
+        *total = total.saturating_add(*dropped);
     }
-    accounting.offered = accounting.accepted + accounting.dropped_total();
+    accounting.offered = accounting.accepted.saturating_add(accounting.dropped_total());
 }
+
+/// More seals than a run can have.
+const NUMBER_MAX: u64 = 1 << 48;

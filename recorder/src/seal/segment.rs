@@ -3,9 +3,6 @@
 //! A segment is encoded in memory, digested there, and only then written: reading a file back to
 //! digest it costs more than the few megabytes.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use arrow::array::{Array, Int64Array, RecordBatch};
@@ -23,10 +20,12 @@ use retake_schemas::version::FormatVersion;
 
 use super::spans;
 use crate::columns::{SpanColumns, View};
+use crate::disk::{Disk, write_whole};
 use crate::store::StoreError;
 
 /// Writes `batch` as segment `number` of `table`: temporary name, flush, rename.
 pub(super) fn write(
+    disk: &dyn Disk,
     folder: &Path,
     table: TableName,
     number: u64,
@@ -38,11 +37,12 @@ pub(super) fn write(
         .and_then(|column| column.as_any().downcast_ref::<Int64Array>());
     let times_unix_ns = times.map(|times| range(times.iter().flatten()));
     let file = File { table, number, rows: batch.num_rows(), times_unix_ns };
-    file.write(folder, encode(table, batch))
+    file.write(disk, folder, encode(table, batch))
 }
 
 /// Writes spans as segment `number`, on `threads` threads, of which the caller's is one.
 pub(crate) fn write_spans(
+    disk: &dyn Disk,
     folder: &Path,
     number: u64,
     columns: &SpanColumns,
@@ -53,7 +53,7 @@ pub(crate) fn write_spans(
         _ => None,
     };
     let file = File { table: TableName::Spans, number, rows: columns.len(), times_unix_ns };
-    file.write(folder, spans::encode(columns, threads))
+    file.write(disk, folder, spans::encode(columns, threads))
 }
 
 /// What a segment is apart from its bytes.
@@ -69,6 +69,7 @@ impl File {
     /// Puts the encoded segment under its name: whole or not at all.
     fn write(
         self,
+        disk: &dyn Disk,
         folder: &Path,
         encoded: Result<Vec<u8>, ParquetError>,
     ) -> Result<Segment, StoreError> {
@@ -78,9 +79,7 @@ impl File {
             .map_err(std::io::Error::other)
             .map_err(StoreError::io("encode segment", &path))?;
         let blake3 = Digest::of(&bytes);
-        let temporary = folder.join(format!("{file}.tmp"));
-        write_synced(&temporary, &bytes).map_err(StoreError::io("write segment", &path))?;
-        std::fs::rename(&temporary, &path).map_err(StoreError::io("rename segment", &path))?;
+        write_whole(disk, &path, &bytes).map_err(StoreError::io("write segment", &path))?;
         let (min_unix_ns, max_unix_ns) = self.times_unix_ns.unwrap_or_default();
         Ok(Segment {
             table: self.table,
@@ -92,13 +91,6 @@ impl File {
             max_unix_ns,
         })
     }
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 fn encode(table: TableName, batch: &RecordBatch) -> Result<Vec<u8>, ParquetError> {

@@ -1,41 +1,29 @@
-//! File operations whose order matters for what survives a power cut.
+//! File operations of the machine's own disk, for what does not go through [`crate::disk`]: copies
+//! of finished runs, and reading segments that may be large.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use retake_schemas::Digest;
 
+use crate::disk::{self, Disk, RealDisk};
+
 /// Makes a folder (and its parents) that only its owner may enter: prompts are sensitive.
+#[cfg(feature = "remote")]
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    RealDisk.create_dir(path)
 }
 
 /// Writes a file whole or not at all: temporary name, flush, rename, flush of the folder.
 pub(crate) fn write_file_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(NO_LINKS)
-        .open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    path.parent().map_or(Ok(()), sync_dir)
-}
-
-/// Makes a file that was not there.
-pub(crate) fn create_new_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    disk::write_synced(&RealDisk, path, bytes)
 }
 
 /// Flushes a folder, so that a rename in it survives a power cut.
 pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    RealDisk.sync_dir(path)
 }
 
 /// The digest and size of a file.
@@ -55,6 +43,6 @@ pub(crate) fn digest_file(path: &Path) -> io::Result<(Digest, u64)> {
 }
 
 /// A link in a run's folder may lead anywhere, so opening one is an error.
-pub(super) const NO_LINKS: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+pub(crate) const NO_LINKS: i32 = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
 /// Large enough that BLAKE3 uses its widest vectors.
 const READ_BYTES: usize = 256 << 10;

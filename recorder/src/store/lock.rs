@@ -39,6 +39,13 @@ impl RunLock {
         }
     }
 
+    /// A lock of nothing, for disks that exist in memory only.
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> io::Result<Self> {
+        crate::fork::watch();
+        Ok(Self { file: File::open("/dev/null")? })
+    }
+
     /// Takes the lock; `None` when another process (or another recorder) has it.
     pub(crate) fn try_take(folder: &Path) -> io::Result<Option<Self>> {
         let file = OpenOptions::new()

@@ -10,7 +10,8 @@ use retake_schemas::version::{FormatVersion, UnreadableVersion};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{StoreError, plain, write_file_synced};
+use super::{StoreError, plain};
+use crate::disk::{Disk, RealDisk, write_synced};
 
 /// Why a manifest cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -65,12 +66,17 @@ struct Format {
 /// # Errors
 /// See [`ManifestError`].
 pub fn read_manifest(folder: &Path) -> Result<Manifest, ManifestError> {
+    read_manifest_on(&RealDisk, folder)
+}
+
+/// The same on any disk.
+pub(crate) fn read_manifest_on(disk: &dyn Disk, folder: &Path) -> Result<Manifest, ManifestError> {
     let path = folder.join(MANIFEST_FILE);
     let io = |source| ManifestError::Io { path: path.clone(), source };
-    if let Some(stranger) = plain::first_stranger(folder).map_err(io)? {
+    if let Some(stranger) = plain::first_stranger(disk, folder).map_err(io)? {
         return Err(ManifestError::NotPlain { path: stranger });
     }
-    let bytes = std::fs::read(&path).map_err(io)?;
+    let bytes = disk.read(&path).map_err(io)?;
     parse_manifest(&path, &bytes)
 }
 
@@ -96,11 +102,20 @@ pub(crate) fn parse_manifest(path: &Path, bytes: &[u8]) -> Result<Manifest, Mani
 
 /// Replaces a run's manifest.
 pub(crate) fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+    write_manifest_on(&RealDisk, folder, manifest)
+}
+
+/// The same on any disk.
+pub(crate) fn write_manifest_on(
+    disk: &dyn Disk,
+    folder: &Path,
+    manifest: &Manifest,
+) -> Result<(), StoreError> {
     let path = folder.join(MANIFEST_FILE);
     let write = || -> io::Result<()> {
         let body = RawValue::from_string(serde_json::to_string_pretty(manifest)?)?;
         let file = File { blake3: Digest::of(body.get().as_bytes()), manifest: body };
-        write_file_synced(&path, &serde_json::to_vec(&file)?)
+        write_synced(disk, &path, &serde_json::to_vec(&file)?)
     };
     write().map_err(StoreError::io("write manifest", &path))
 }

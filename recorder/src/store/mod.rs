@@ -17,18 +17,25 @@ mod select;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use retake_schemas::RunId;
 use retake_schemas::manifest::Manifest;
 use retake_schemas::version::UnreadableVersion;
 
-pub(crate) use files::{create_dir, create_new_file, digest_file, sync_dir, write_file_synced};
-pub(crate) use lock::RunLock;
-pub(crate) use manifest_file::write_manifest;
 #[cfg(feature = "remote")]
-pub(crate) use manifest_file::{MANIFEST_FILE, parse_manifest};
+pub(crate) use files::create_dir;
+pub(crate) use files::{NO_LINKS, digest_file, sync_dir, write_file_synced};
+pub(crate) use lock::RunLock;
+#[cfg(feature = "remote")]
+pub(crate) use manifest_file::MANIFEST_FILE;
+#[cfg(any(test, feature = "remote", feature = "fuzzing"))]
+pub(crate) use manifest_file::parse_manifest;
 pub use manifest_file::{ManifestError, read_manifest};
+pub(crate) use manifest_file::{read_manifest_on, write_manifest, write_manifest_on};
 pub use select::{SelectError, Selector, select_among};
+
+use crate::disk::{self, Disk};
 
 /// Begins the name of a folder in which a run is being made. Not the start of any run id.
 pub(crate) const NEW_PREFIX: &str = ".new-";
@@ -90,6 +97,7 @@ pub struct RunEntry {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    disk: Arc<dyn Disk>,
 }
 
 impl Store {
@@ -98,9 +106,26 @@ impl Store {
     /// # Errors
     /// The folders cannot be made.
     pub fn create(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: root.to_owned() };
-        create_dir(&store.runs_dir()).map_err(StoreError::io("create store", root))?;
+        Self::create_on(disk::real(), root)
+    }
+
+    /// The same on any disk.
+    pub(crate) fn create_on(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, StoreError> {
+        let store = Self { root: root.to_owned(), disk };
+        disk::create_dir_synced(&*store.disk, &store.runs_dir())
+            .map_err(StoreError::io("create store", root))?;
         Ok(store)
+    }
+
+    /// A store that was made before, or is to be found so.
+    #[cfg(test)]
+    pub(crate) fn on(disk: Arc<dyn Disk>, root: &Path) -> Self {
+        Self { root: root.to_owned(), disk }
+    }
+
+    /// What the store is on.
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
     }
 
     /// Opens a store that is there.
@@ -108,7 +133,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NoStore`].
     pub fn open(root: &Path) -> Result<Self, StoreError> {
-        let store = Self { root: root.to_owned() };
+        let store = Self { root: root.to_owned(), disk: disk::real() };
         if store.runs_dir().is_dir() {
             Ok(store)
         } else {
@@ -181,10 +206,10 @@ impl Store {
     /// There is no such run, or its manifest is damaged.
     pub fn manifest(&self, run_id: &RunId) -> Result<Manifest, StoreError> {
         let folder = self.run_dir(run_id);
-        if !plain::is_folder(&folder) {
+        if self.disk.kind(&folder) != Some(disk::Kind::Folder) {
             return Err(StoreError::NoRun(run_id.clone()));
         }
-        Ok(read_manifest(&folder)?)
+        Ok(read_manifest_on(&*self.disk, &folder)?)
     }
 
     /// Whether a process is recording the run now.

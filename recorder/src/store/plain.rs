@@ -7,12 +7,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::disk::{Disk, Kind};
 use crate::reader::JOURNAL_DIR;
-
-/// Whether this is a folder, and not a link to one.
-pub(super) fn is_folder(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
-}
 
 /// Whether a manifest may name this: a file right inside the run's folder.
 pub(super) fn is_file_name(name: &str) -> bool {
@@ -20,29 +16,21 @@ pub(super) fn is_file_name(name: &str) -> bool {
 }
 
 /// The first entry of a run's folder, or of its journal, that is neither file nor folder.
-pub(super) fn first_stranger(folder: &Path) -> io::Result<Option<PathBuf>> {
-    if let Some(stranger) = first_stranger_in(folder)? {
+pub(super) fn first_stranger(disk: &dyn Disk, folder: &Path) -> io::Result<Option<PathBuf>> {
+    if let Some(stranger) = first_stranger_in(disk, folder)? {
         return Ok(Some(stranger));
     }
-    match first_stranger_in(&folder.join(JOURNAL_DIR)) {
+    match first_stranger_in(disk, &folder.join(JOURNAL_DIR)) {
         // A finished run has none, and a live writer may remove it while we look.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         other => other,
     }
 }
 
-fn first_stranger_in(folder: &Path) -> io::Result<Option<PathBuf>> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let kind = match entry.file_type() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other?,
-        };
-        if !kind.is_file() && !kind.is_dir() {
-            return Ok(Some(entry.path()));
-        }
-    }
-    Ok(None)
+fn first_stranger_in(disk: &dyn Disk, folder: &Path) -> io::Result<Option<PathBuf>> {
+    let entries = disk.list(folder)?;
+    let stranger = entries.into_iter().find(|entry| entry.kind == Kind::Other);
+    Ok(stranger.map(|entry| folder.join(entry.name)))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::dispatcher::Dispatcher;
 use crate::journal::{JournalLimits, Losses};
 use crate::recorder::{Prepared, RecorderBuilder, RunSummary};
 use crate::store::Store;
-use crate::writer::Writer;
+use crate::writer::{Background, Writer};
 
 pub(super) struct ByHand {
     pub(super) dispatcher: Dispatcher,
@@ -28,7 +28,7 @@ impl ByHand {
             .record_settings(RecordSettings { seal_secs: u64::MAX, ..settings })
             .journal_limits(limits);
         let Prepared { dispatcher, writer, .. } =
-            builder.prepare(store, Clock::simulated(now)).unwrap();
+            builder.prepare(store, Clock::simulated(now), Background::threads).unwrap();
         Self { dispatcher, writer, now }
     }
 

@@ -73,7 +73,7 @@ fn links_in_a_run_are_not_followed() {
     let names: Vec<String> = std::fs::read_dir(Bench::new().run())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .chain(["manifest.tmp", "spans-000099.parquet", "carry-000009.bin"].map(str::to_owned))
+        .chain(["manifest.json.tmp", "spans-000099.parquet", "carry-000009.bin"].map(str::to_owned))
         .collect();
     assert!(names.iter().any(|name| name == "manifest.json"), "{names:?}");
     for name in names {
@@ -122,7 +122,7 @@ fn nothing_is_created_through_a_dangling_link() {
     let absent = bench.folder.path().join("outside/absent");
     replace_by_link(&bench.run().join("writer.lock"), &absent);
     assert!(RunLock::take(&bench.run(), &bench.run_id).is_err());
-    replace_by_link(&bench.run().join("manifest.tmp"), &absent);
+    replace_by_link(&bench.run().join("manifest.json.tmp"), &absent);
     let facts = retake_schemas::event::RunFacts::default();
     let manifest = retake_schemas::manifest::Manifest::new(bench.run_id.clone(), facts);
     assert!(write_manifest(&bench.run(), &manifest).is_err());
