@@ -355,15 +355,6 @@ impl ThreadState {
         (scrubbed, is_cut)
     }
 
-    /// Does `work` while calls from inside it use another lane.
-    #[inline]
-    pub(crate) fn while_busy<R>(&self, work: impl FnOnce() -> R) -> R {
-        let was_busy = self.busy.replace(true);
-        let result = work();
-        self.busy.set(was_busy);
-        result
-    }
-
     /// See [`ThreadState::free`].
     #[inline(always)]
     pub(crate) fn is_busy(&self) -> bool {
@@ -390,26 +381,31 @@ impl ThreadState {
         nested.free()
     }
 
-    /// Writes with the cursor. Nobody else may be using it: see [`ThreadState::free`].
+    /// Writes with the cursor. Nobody else may be using it: see [`ThreadState::free`]. Whatever
+    /// is called meanwhile and records (an allocator of the program's own) uses another lane.
     #[inline(always)]
     pub(crate) fn write<R>(&self, work: impl FnOnce(&mut Cursor, &Journal) -> R) -> R {
-        assert!(!self.busy.get(), "the lane is in use further up the stack");
-        // SAFETY: the state belongs to this thread, and every way to the cursor goes through
-        // here. `work` is code of this crate that calls nothing of the program's own.
-        work(unsafe { &mut *self.cursor.get() }, &self.target.journal)
+        assert!(!self.busy.replace(true), "the lane is in use further up the stack");
+        // SAFETY: the state belongs to this thread, every way to the cursor goes through here,
+        // and `busy` keeps a second one out.
+        let written = work(unsafe { &mut *self.cursor.get() }, &self.target.journal);
+        self.busy.set(false);
+        written
     }
 
-    /// Begins a record, to be ended with [`ThreadState::commit`]. Code of the program's own that
-    /// runs in between (`Debug`) must run in [`ThreadState::while_busy`], so that it cannot begin
-    /// another one in the same place.
+    /// Begins a record, to be ended with [`ThreadState::commit`]. Until then the lane is in use:
+    /// what code of the program's own (`Debug`) records in between goes into another one.
     #[inline(always)]
     pub(crate) fn begin(&self, kind: Kind) -> Result<Body, Refused> {
-        self.write(|cursor, journal| cursor.begin(journal, kind))
+        let begun = self.write(|cursor, journal| cursor.begin(journal, kind));
+        self.busy.set(begun.is_ok());
+        begun
     }
 
     /// Appends the record that was begun last.
     #[inline(always)]
     pub(crate) fn commit(&self, kind: Kind, body: &Body) -> Result<(), Refused> {
+        self.busy.set(false);
         self.write(|cursor, _| cursor.commit(kind, body))
     }
 

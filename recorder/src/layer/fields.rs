@@ -195,7 +195,7 @@ struct FieldWriter<'a, const IS_UPDATE: bool> {
     callsite: &'a Callsite,
     /// Where the types of the fields stand, and what they are; of no meaning in updates.
     place: Place,
-    types: [u64; TYPE_WORDS_MAX],
+    types: [u64; field::TYPE_WORDS_MAX],
 }
 
 impl<'a, const IS_UPDATE: bool> FieldWriter<'a, IS_UPDATE> {
@@ -207,7 +207,7 @@ impl<'a, const IS_UPDATE: bool> FieldWriter<'a, IS_UPDATE> {
                 body.push(0);
             }
         }
-        let mut types = [0; TYPE_WORDS_MAX];
+        let mut types = [0; field::TYPE_WORDS_MAX];
         types[0] = u64::from(callsite.number);
         Self { body, next: 0, state, callsite, place, types }
     }
@@ -285,9 +285,8 @@ impl<'a, const IS_UPDATE: bool> FieldWriter<'a, IS_UPDATE> {
 
     #[cold]
     fn content(&mut self, index: usize, text: &str) {
-        // The payload is a record of its own and must not go into the middle of this one.
-        let reference = self.state.while_busy(|| keep_content(self.state, text));
-        if let Some(reference) = reference {
+        // The payload is a record of its own; the lane being in use, it goes into another one.
+        if let Some(reference) = keep_content(self.state, text) {
             self.unknown_text(index, &reference, self.bytes_max());
         }
     }
@@ -354,12 +353,12 @@ impl<const IS_UPDATE: bool> Visit for FieldWriter<'_, IS_UPDATE> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if is_content(self.callsite, field) {
-            let text = self.state.while_busy(|| formatted(value));
+            let text = formatted(value);
             self.content(field.index(), &text);
             return;
         }
         if is_secret(self.callsite, field) {
-            let text = self.state.while_busy(|| formatted(value));
+            let text = formatted(value);
             self.secret(field, &text);
             return;
         }
@@ -370,7 +369,7 @@ impl<const IS_UPDATE: bool> Visit for FieldWriter<'_, IS_UPDATE> {
         let mut text = self.body.text(bytes_max);
         // A Debug of the program's own may record spans itself, and it may panic; that must not
         // take the program down here, where without us it would never have been called.
-        let outcome = self.state.while_busy(|| catch_quietly(|| write!(text, "{value:?}").is_ok()));
+        let outcome = catch_quietly(|| write!(text, "{value:?}").is_ok());
         if outcome.is_none() {
             text.replace(FAILED);
         } else if !self.state.knows_clean(text.as_str())
@@ -572,7 +571,5 @@ fn keep_content(state: &ThreadState, text: &str) -> Option<String> {
 }
 
 const FAILED: &str = "<its Debug failed>";
-/// Words of field types: for as many fields as `tracing` allows.
-const TYPE_WORDS_MAX: usize = 1 + field::more_words(32);
 /// Words from which on a record of fields needs a length word of its own.
 const HEADER_WORDS_MAX: usize = 0xFFFF;
