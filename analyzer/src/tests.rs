@@ -289,35 +289,24 @@ async fn columns_an_older_file_lacks_are_null() {
     assert_eq!(cell(&analyzer, "SELECT stage_source FROM spans WHERE stage = 'old'").await, "");
 }
 
-/// Scenario: an ingest of 100,000 spans in one trace, and 20,000 questions. Prints times:
-/// `cargo test -p retake-analyzer -- --ignored --nocapture a_large_run`.
+/// Scenario: an ingest of 20,000 spans in one trace that overlap two by two.
+/// Guarantees: nothing of a large trace is left out, and its wall time is not counted twice.
 #[tokio::test]
-#[ignore = "prints times; seconds long"]
-async fn a_large_run_is_analyzed_in_seconds() {
+async fn a_trace_of_many_thousand_spans_is_broken_down_whole() {
     let fixture = Fixture::new();
     let run_id = fixture.run("large", |recorder| {
-        let root = spec(255, 1, None, "ingest").at(0, 50_000_000_000);
+        let root = spec(255, 1, None, "ingest").at(0, 10_000_000_000);
         root.open(recorder);
-        for n in 0..100_000_u64 {
+        for n in 0..20_000_u64 {
             let start = (n / 2 * 1_000_000) as i64;
             spec(255, n + 2, Some(1), "chunk").at(start, 900_000).record(recorder);
         }
         root.close(recorder);
-        for n in 0..20_000_i64 {
-            let trace = (n % 250) as u8;
-            question(recorder, trace, n * 1_000_000, 10_000);
-        }
     });
     let analyzer = Analyzer::open(&fixture.store, Scope::All).unwrap();
-    for _ in 0..2 {
-        let begin = std::time::Instant::now();
-        let found = crate::breakdown(&analyzer, &run_id, &[]).await.unwrap();
-        println!("breakdown of {} spans: {:?}", found.spans, begin.elapsed());
-        let begin = std::time::Instant::now();
-        table(&analyzer, "SELECT * FROM stage_latency").await;
-        println!("stage_latency: {:?}", begin.elapsed());
-    }
-    let begin = std::time::Instant::now();
-    drop(Analyzer::open(&fixture.store, Scope::All).unwrap());
-    println!("open: {:?}", begin.elapsed());
+    let found = crate::breakdown(&analyzer, &run_id, &[]).await.unwrap();
+    assert_eq!(found.spans, 20_001);
+    // 10,000 stretches of 0.9 ms are covered; the rest of the ten seconds is the root's own.
+    let own = "SELECT self_ns FROM spans WHERE name = 'ingest'";
+    assert_eq!(cell(&analyzer, own).await, "1000000000");
 }

@@ -324,26 +324,4 @@ mod tests {
         assert!(Chunker::new(&ChunkSettings { size: 0, overlap: 0 }).is_err());
         assert!(Chunker::new(&ChunkSettings { size: 8, overlap: 8 }).is_err());
     }
-
-    /// Scenario: 5 KB documents of prose; run with `--ignored --nocapture` to see the rate.
-    #[test]
-    #[ignore = "a measurement, not a test"]
-    fn rate_of_documents() {
-        let sentence =
-            "The recorder keeps every event of a request in a journal before it is sealed. ";
-        let prose: String = (0..64)
-            .map(|n| format!("{}{}", sentence, if n % 4 == 3 { "\n\n" } else { "" }))
-            .collect();
-        let chunker = Chunker::new(&ChunkSettings::default()).expect("valid settings");
-        for format in [Format::Text, Format::Markdown] {
-            let document = document(&prose, format);
-            let start = std::time::Instant::now();
-            let mut chunks = 0;
-            for _ in 0..200 {
-                chunks += chunker.chunk(&document).expect("chunks").len();
-            }
-            let secs = start.elapsed().as_secs_f64();
-            println!("{format:?}: {:.0} docs/s, {chunks} chunks, {} B", 200.0 / secs, prose.len());
-        }
-    }
 }

@@ -165,7 +165,7 @@ impl Dispatcher {
     /// order, at most 32; more than it has fields are left out.
     #[inline(always)]
     pub fn open_span<V: FieldValues>(&self, site: &'static SpanSite, values: V) -> SpanGuard<'_> {
-        const { assert!(V::LEN <= FIELDS_MAX, "a span has at most 32 fields") };
+        const { assert!(V::LEN <= field::FIELDS_MAX, "a span has at most 32 fields") };
         let door = self.door();
         let key = door
             .with(
@@ -252,7 +252,7 @@ fn write<V: FieldValues>(
     for _ in 0..1 + field::more_words(V::LEN) {
         body.push(0);
     }
-    let mut types = [0_u64; TYPE_WORDS_MAX];
+    let mut types = [0_u64; field::TYPE_WORDS_MAX];
     types[0] = u64::from(callsite.number);
     let mut writer = SpanWriter { state, callsite, body, types };
     values.write(&mut writer);
@@ -267,7 +267,7 @@ pub struct SpanWriter<'a> {
     state: &'a ThreadState,
     callsite: &'a Callsite,
     body: Body,
-    types: [u64; TYPE_WORDS_MAX],
+    types: [u64; field::TYPE_WORDS_MAX],
 }
 
 impl SpanWriter<'_> {
@@ -345,8 +345,3 @@ fn definition(site: &SpanSite) -> CallsiteDef {
         fields: site.fields.iter().map(|name| (*name).to_owned()).collect(),
     }
 }
-
-/// Fields of a span, as many as `tracing` allows.
-const FIELDS_MAX: usize = 32;
-/// Words of field types for so many.
-const TYPE_WORDS_MAX: usize = 1 + field::more_words(FIELDS_MAX);

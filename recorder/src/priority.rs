@@ -6,13 +6,15 @@
 /// come. Without this a wake-up may put it in place of the very thread that recorded (measured:
 /// samples of 2.5 to 4 times the usual time, half of them). Needs no privileges.
 pub(crate) fn make_thread_patient() {
-    set_policy(SCHED_BATCH);
+    #[cfg(target_os = "linux")]
+    set_policy(libc::SCHED_BATCH);
 }
 
 /// Lets the calling thread run only when no other thread wants its core. Cannot be taken back
 /// without privileges, so threads that must keep up are not made idle in the first place.
 pub(crate) fn make_thread_idle() {
-    set_policy(SCHED_IDLE);
+    #[cfg(target_os = "linux")]
+    set_policy(libc::SCHED_IDLE);
 }
 
 #[cfg(target_os = "linux")]
@@ -22,13 +24,3 @@ fn set_policy(policy: libc::c_int) {
     // system refuses, the thread keeps its priority, which is no error.
     unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) };
 }
-
-#[cfg(not(target_os = "linux"))]
-fn set_policy(_: i32) {}
-
-#[cfg(target_os = "linux")]
-use libc::{SCHED_BATCH, SCHED_IDLE};
-#[cfg(not(target_os = "linux"))]
-const SCHED_BATCH: i32 = 0;
-#[cfg(not(target_os = "linux"))]
-const SCHED_IDLE: i32 = 0;

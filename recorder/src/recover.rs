@@ -187,12 +187,7 @@ impl Dead<'_> {
 
     /// Files that no manifest names: a seal was cut short. Their events are still in the journal.
     fn quarantine_unnamed(&self, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
-        let named: HashSet<&str> = manifest
-            .segments
-            .iter()
-            .map(|segment| segment.file.as_str())
-            .chain(manifest.carry.as_ref().map(|carry| carry.file.as_str()))
-            .collect();
+        let named: HashSet<&str> = manifest.files().collect();
         let unnamed = unnamed_files(&**self.disk, self.folder, &named)
             .map_err(StoreError::io("list run", self.folder))?;
         self.quarantine(&unnamed)

@@ -127,12 +127,7 @@ impl Store {
             };
             report.notes.push(who.to_owned());
         }
-        let named: HashSet<&str> = manifest
-            .segments
-            .iter()
-            .map(|segment| segment.file.as_str())
-            .chain(manifest.carry.as_ref().map(|carry| carry.file.as_str()))
-            .collect();
+        let named: HashSet<&str> = manifest.files().collect();
         if !self.is_live(run_id) {
             for path in unnamed_files(&**self.disk(), &folder, &named).unwrap_or_default() {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -120,6 +120,12 @@ impl Manifest {
         }
     }
 
+    /// Names of all files the run has in its folder: segments, then the carry file.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        let carry = self.carry.as_ref().map(|carry| carry.file.as_str());
+        self.segments.iter().map(|segment| segment.file.as_str()).chain(carry)
+    }
+
     /// Rows of a table over all segments.
     #[must_use]
     pub fn rows(&self, table: TableName) -> u64 {

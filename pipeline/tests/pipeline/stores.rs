@@ -282,12 +282,15 @@ async fn many_writers_do_not_disturb_each_other() {
 /// Guarantees: the file opens, and every document in it is whole.
 #[tokio::test]
 async fn a_killed_writer_leaves_whole_documents() {
+    if let Some(path) = std::env::var_os(CHILD_STORE) {
+        return commit_until_killed(std::path::Path::new(&path)).await;
+    }
     let backend = Backend::sqlite();
     let spec = spec("killed", 2);
     for kill in 0..10_u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["stores::child_that_commits", "--exact", "--ignored", "--nocapture"])
-            .env("RETAKE_TEST_CHILD_STORE", backend.sqlite_file())
+            .args(["stores::a_killed_writer_leaves_whole_documents", "--exact", "--nocapture"])
+            .env(CHILD_STORE, backend.sqlite_file())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -304,11 +307,11 @@ async fn a_killed_writer_leaves_whole_documents() {
     assert!(store.stats().await.unwrap().documents > 0, "no child came to commit anything");
 }
 
-#[tokio::test]
-#[ignore = "the child process of a_killed_writer_leaves_whole_documents"]
-async fn child_that_commits() {
-    let Some(path) = std::env::var_os("RETAKE_TEST_CHILD_STORE") else { return };
-    let store = SqliteStore::new(std::path::Path::new(&path)).unwrap();
+/// Where the child of that test commits; set only for it.
+const CHILD_STORE: &str = "RETAKE_TEST_CHILD_STORE";
+
+async fn commit_until_killed(path: &std::path::Path) {
+    let store = SqliteStore::new(path).unwrap();
     store.open_collection(&spec("killed", 2)).await.unwrap();
     let chunks: Vec<(&str, &[f32])> = vec![("text", &[1.0, 0.0]); 50];
     for number in 0..1_000_000 {

@@ -177,10 +177,9 @@ impl Fold {
         rows
     }
 
-    /// Gives memory back that [`Fold::take`] gave away.
-    pub(crate) fn recycle(&mut self, mut rows: FoldedRows) {
-        rows.clear();
-        self.spare = rows;
+    /// Gives memory back that [`Fold::take`] gave away, of rows that were cleared.
+    pub(crate) fn recycle(&mut self, cleared: FoldedRows) {
+        self.spare = cleared;
     }
 
     /// Moves the spans that are open out of the rows, with their attributes.

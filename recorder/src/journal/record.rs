@@ -287,6 +287,11 @@ pub(crate) mod field {
         if len == 0 { 0 } else { at(0) | at(len / 2) | at(len - 1) }
     }
 
+    /// Fields a record in place may have, as many as `tracing` allows.
+    pub(crate) const FIELDS_MAX: usize = 32;
+    /// Descriptor words for so many, with the one that shares its place with the callsite.
+    pub(crate) const TYPE_WORDS_MAX: usize = 1 + more_words(FIELDS_MAX);
+
     /// Words a text takes.
     pub(crate) const fn str_words(bytes: usize) -> usize {
         (4 + bytes).div_ceil(8)
@@ -474,6 +479,19 @@ mod tests {
                 assert!(expected.starts_with(&found), "bit {bit}");
             }
         }
+    }
+
+    /// Guarantees: J5 - both ways to a header give the same one.
+    #[test]
+    fn words_in_registers_have_the_header_of_words_in_memory() {
+        let words: [u64; 4] = std::array::from_fn(|i| (i as u64 + 3).wrapping_mul(START_A));
+        let of = |kind, words: &[u64]| header(7, kind, FLAG_THROUGHOUT, words);
+        let [ticks, a, b, c] = words;
+        let flagged = |kind| (kind, FLAG_THROUGHOUT);
+        assert_eq!(header_of(7, flagged(Kind::Close), ticks, &[a]), of(Kind::Close, &words[..2]));
+        let token = header_of(7, flagged(Kind::Token), ticks, &[a, b]);
+        assert_eq!(token, of(Kind::Token, &words[..3]));
+        assert_eq!(header_of(7, flagged(Kind::Open), ticks, &[a, b, c]), of(Kind::Open, &words));
     }
 
     #[test]

@@ -48,10 +48,7 @@ pub(crate) struct Sealer {
 impl Sealer {
     pub(crate) fn new(disk: &Arc<dyn Disk>, folder: &Path, manifest: Manifest) -> Self {
         let used = manifest
-            .segments
-            .iter()
-            .map(|s| s.file.as_str())
-            .chain(manifest.carry.as_ref().map(|c| c.file.as_str()))
+            .files()
             .filter_map(|file| file.rsplit_once('-')?.1.split('.').next()?.parse::<u64>().ok())
             // A number that no seal can have come to is a stranger's; ours do not collide with it.
             .filter(|number| *number < NUMBER_MAX)
