@@ -307,6 +307,6 @@ async fn a_trace_of_many_thousand_spans_is_broken_down_whole() {
     let found = crate::breakdown(&analyzer, &run_id, &[]).await.unwrap();
     assert_eq!(found.spans, 20_001);
     // 10,000 stretches of 0.9 ms are covered; the rest of the ten seconds is the root's own.
-    let own = "SELECT self_ns FROM spans WHERE name = 'ingest'";
+    let own = "SELECT self_ns FROM spans WHERE stage = 'ingest'";
     assert_eq!(cell(&analyzer, own).await, "1000000000");
 }
