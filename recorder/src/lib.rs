@@ -34,6 +34,7 @@ pub(crate) mod hex;
 pub mod host;
 pub mod journal;
 pub mod layer;
+pub mod otlp;
 pub(crate) mod priority;
 pub mod reader;
 pub mod recorder;

@@ -65,6 +65,10 @@ pub const OPERATION: &str = "input.value";
 /// Span field on a root: the kind of operation a replay would repeat (`ingest`, `query`).
 pub const OPERATION_KIND: &str = "retake.operation";
 
+/// Span field: what a receiver found odd about the span, comma-separated; goes into the column
+/// `flags`.
+pub const FLAGS: &str = "retake.flags";
+
 /// Span field: overrides the span's name (tracing-opentelemetry's convention).
 pub const OTEL_NAME: &str = "otel.name";
 /// Span field: `internal`, `server`, `client`, `producer`, `consumer`.

@@ -4,7 +4,7 @@
 //! attribute that no entry claims, or whose value cannot be read the way the entry says, stays in
 //! the column `attributes`: nothing is lost to the mapping.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -63,7 +63,19 @@ pub enum Read {
 #[serde(deny_unknown_fields)]
 struct File {
     version: u32,
+    #[serde(default)]
+    content: Content,
     map: Vec<Entry>,
+}
+
+/// Contents without a column of their own.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    #[serde(default)]
+    names: HashSet<String>,
+    #[serde(default)]
+    prefixes: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,6 +107,7 @@ pub struct Place<'a> {
 #[derive(Debug)]
 pub struct Mapping {
     version: u32,
+    content: Content,
     entries: Vec<Entry>,
     /// Attribute name to its places: (entry, precedence inside it). One name may feed several
     /// columns, as `gen_ai.operation.name` does.
@@ -117,7 +130,7 @@ impl Mapping {
                 by_name.entry(name.clone()).or_default().push((index, precedence));
             }
         }
-        Ok(Self { version: file.version, entries: file.map, by_name })
+        Ok(Self { version: file.version, content: file.content, entries: file.map, by_name })
     }
 
     /// Version of the table, kept with what was mapped by it.
@@ -129,9 +142,66 @@ impl Mapping {
     /// Whether the attribute holds content (a prompt, an answer) that the capture policy governs.
     #[must_use]
     pub fn is_content(&self, name: &str) -> bool {
-        self.by_name.get(name).is_some_and(|places| {
+        let has_column = self.by_name.get(name).is_some_and(|places| {
             places.iter().any(|(entry, _)| self.entries[*entry].read == Read::Content)
-        })
+        });
+        has_column
+            || self.content.names.contains(name)
+            || (!self.by_name.contains_key(name)
+                && self.content.prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())))
+    }
+
+    /// Whether the text is a kind of span in some convention (`LLM`, `chat`, `workflow`).
+    #[must_use]
+    pub fn is_kind(&self, text: &str) -> bool {
+        self.kind_word(text).is_some()
+    }
+
+    /// The kind that attributes give their span, in the words of the column `kind`.
+    #[must_use]
+    pub fn kind_of(&self, attributes: &Attributes) -> Option<&str> {
+        self.best(attributes, "kind", |value| self.kind_word(&value.to_text()))
+    }
+
+    /// Whether attributes state a count of input or output tokens.
+    #[must_use]
+    pub fn has_tokens(&self, attributes: &Attributes) -> bool {
+        ["input_tokens", "output_tokens"]
+            .iter()
+            .any(|column| self.best(attributes, column, Value::as_count).is_some())
+    }
+
+    /// The model that answered a call, or that it asked for.
+    #[must_use]
+    pub fn model_of(&self, attributes: &Attributes) -> Option<String> {
+        ["model_response", "model_request"]
+            .iter()
+            .find_map(|column| self.best(attributes, column, |value| Some(value.to_text())))
+    }
+
+    fn kind_word(&self, text: &str) -> Option<&str> {
+        let entry = self.entries.iter().find(|entry| entry.column == "kind")?;
+        entry.words.get(&text.to_ascii_lowercase()).map(String::as_str)
+    }
+
+    /// What the attribute of highest precedence says about a column.
+    fn best<'v, T>(
+        &self,
+        attributes: &'v Attributes,
+        column: &str,
+        read: impl Fn(&'v Value) -> Option<T>,
+    ) -> Option<T> {
+        let mut best: Option<(usize, T)> = None;
+        for (name, value) in attributes {
+            for place in self.places(name).filter(|place| place.column == column) {
+                if best.as_ref().is_none_or(|(held, _)| place.precedence <= *held)
+                    && let Some(found) = read(value)
+                {
+                    best = Some((place.precedence, found));
+                }
+            }
+        }
+        best.map(|(_, found)| found)
     }
 
     /// Where attributes of this name go, in the order of the mapping; nowhere if it has no entry.
@@ -319,7 +389,7 @@ mod tests {
 
     #[test]
     fn the_built_in_mapping_parses() {
-        assert_eq!(BUILT_IN.version(), 1);
+        assert_eq!(BUILT_IN.version(), 2);
     }
 
     #[test]

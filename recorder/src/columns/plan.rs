@@ -14,8 +14,8 @@ use crate::attrs::{self, ValueRef};
 use crate::symbols::{Sym, Symbols};
 
 /// Attributes that only steer the fold and have their column elsewhere.
-pub(super) const STEERING: [&str; 3] =
-    [convention::OTEL_NAME, convention::OTEL_STATUS_CODE, "retake.cancelled"];
+pub(super) const STEERING: [&str; 4] =
+    [convention::OTEL_NAME, convention::OTEL_STATUS_CODE, convention::FLAGS, "retake.cancelled"];
 
 /// The plans of all keys met so far.
 #[derive(Debug)]

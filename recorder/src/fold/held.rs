@@ -321,7 +321,7 @@ impl HeldSpan {
     }
 
     /// What is odd about the span, joined by commas.
-    pub(super) fn flags(&self) -> String {
+    pub(super) fn flags(&self, attributes: &[u8], symbols: &Symbols) -> String {
         let ended_before_start = self.end_unix_ns.is_some_and(|end| end < self.start_unix_ns);
         let end = self.end();
         let is_extended = self.rare.as_ref().is_some_and(|rare| {
@@ -336,6 +336,9 @@ impl HeldSpan {
             (self.verdict.tokens_disagree, "tokens_disagree"),
         ];
         let mut text = String::new();
+        if self.roles & KeyRole::FLAGS != 0 {
+            text.extend(last(attributes, symbols, convention::FLAGS).iter().map(Value::to_text));
+        }
         for (_, flag) in flags.into_iter().filter(|(is_set, _)| *is_set) {
             if !text.is_empty() {
                 text.push(',');
@@ -356,9 +359,13 @@ pub(super) struct OwnAttributes<'a> {
 impl OwnAttributes<'_> {
     /// The latest value of a key.
     fn last(&self, name: &str) -> Option<Value> {
-        attrs::iter(self.bytes)
-            .filter(|(key, _)| self.symbols.text(*key) == name)
-            .last()
-            .map(|(_, value)| value.to_value())
+        last(self.bytes, self.symbols, name)
     }
+}
+
+fn last(attributes: &[u8], symbols: &Symbols, name: &str) -> Option<Value> {
+    attrs::iter(attributes)
+        .filter(|(key, _)| symbols.text(*key) == name)
+        .last()
+        .map(|(_, value)| value.to_value())
 }

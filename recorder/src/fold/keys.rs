@@ -16,6 +16,8 @@ impl KeyRole {
     pub(super) const STATUS: u8 = 2;
     /// Replaces the span's name.
     pub(super) const NAME: u8 = 4;
+    /// States what its sender found odd about the span.
+    pub(super) const FLAGS: u8 = 8;
 }
 
 /// Roles by [`Sym::index`].
@@ -56,6 +58,7 @@ impl Keys {
         known.roles |= match name {
             convention::OTEL_STATUS_CODE | "retake.cancelled" => KeyRole::STATUS,
             convention::OTEL_NAME => KeyRole::NAME,
+            convention::FLAGS => KeyRole::FLAGS,
             _ => 0,
         };
         if self.known.len() <= key.index() {

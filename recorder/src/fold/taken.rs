@@ -95,7 +95,8 @@ impl FoldedRows {
         let range = span.attributes.0 as usize..span.attributes.1 as usize;
         let (start, end) = (span.start_unix_ns, span.end());
         let rare = span.rare.as_deref();
-        let flags = span.flags();
+        let attributes = self.arena.get(range).unwrap_or_default();
+        let flags = span.flags(attributes, &self.symbols);
         let facts = SpanFacts {
             trace_id: span.trace_id,
             span_id: span.span_id,
@@ -122,7 +123,7 @@ impl FoldedRows {
             first_token_unix_ns: rare.and_then(|rare| rare.first_token_unix_ns),
             usage: rare.and_then(|rare| rare.usage.as_ref()),
             documents: rare.and_then(|rare| rare.documents),
-            attributes: self.arena.get(range).unwrap_or_default(),
+            attributes,
         };
         columns.push(&facts, &self.symbols);
     }

@@ -160,7 +160,9 @@ table! {
         /// Digest of the output; joins `payloads.digest`.
         output_ref: Option<String>,
         /// What is odd about the row, comma-separated: `orphan`, `duplicate`, `clock_skew`,
-        /// `end_before_start`, `unfinished`, `truncated`, `stream_extended`, `tokens_disagree`.
+        /// `end_before_start`, `unfinished`, `truncated`, `stream_extended`, `tokens_disagree`,
+        /// `bad_time` (a time was missing or impossible and is replaced), `bad_tokens` (a count
+        /// was negative or no number and is left out).
         flags: Option<String>,
         /// Source file of the instrumentation. Source: `tracing` metadata, `code.file.path`.
         source_file: Option<String>,
