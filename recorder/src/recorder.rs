@@ -185,8 +185,11 @@ impl RecorderBuilder {
         let timeline = Timeline::new(journal.clock.start_anchor(), journal.clock.ticks_per_ns());
         let durable = (self.settings.sync != SyncPolicy::Never)
             .then(|| DurableJournal::new(&disk, &folder.join(JOURNAL_DIR), journal.clock));
+        let mut fold = Fold::new(dispatcher.run_id(), &self.facts.service, EventSeq(0), timeline);
+        let wait_ns = self.settings.trace_wait_ms.saturating_mul(1_000_000);
+        fold.wait_for_traces(i64::try_from(wait_ns).unwrap_or(i64::MAX));
         Writer {
-            fold: Fold::new(dispatcher.run_id(), &self.facts.service, EventSeq(0), timeline),
+            fold,
             drainer: Drainer::default(),
             cursor: journal.adopt_lane(),
             sealer: Some(Sealer::new(&disk, &folder, manifest)),

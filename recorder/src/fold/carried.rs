@@ -62,6 +62,9 @@ pub(crate) struct CarriedSpan {
     attributes: Attributes,
     family: Family,
     rare: Option<Box<Rare>>,
+    /// End and status of a span that is closed and waits for the rest of its trace.
+    #[serde(default)]
+    ended: Option<(i64, Status)>,
 }
 
 impl Fold {
@@ -91,7 +94,8 @@ impl Fold {
         let mut threads: Vec<_> = self.threads.iter().collect();
         threads.sort_unstable_by_key(|(lane, _)| **lane);
         carried.extend(threads.into_iter().map(|(lane, name)| Carried::Thread(*lane, text(*name))));
-        let open = self.slots.iter().filter(|span| span.end_unix_ns.is_none());
+        let waits = self.waiting.is_on();
+        let open = self.slots.iter().filter(|span| waits || span.end_unix_ns.is_none());
         carried.extend(open.map(|span| Carried::Span(Box::new(self.carry(span)))));
         carried
     }
@@ -130,6 +134,7 @@ impl Fold {
             attributes: attrs::to_attributes(bytes, &self.symbols),
             family: span.family.clone(),
             rare: span.rare.clone(),
+            ended: span.end_unix_ns.map(|end| (end, span.status)),
         }
     }
 
@@ -197,7 +202,7 @@ impl Fold {
             source_line: carried.source_line,
             name: symbols.intern(&carried.name),
             start_unix_ns: carried.start_unix_ns,
-            end_unix_ns: None,
+            end_unix_ns: carried.ended.map(|(end, _)| end),
             busy: match carried.busy {
                 Some((sum_ns, entered, since_unix_ns)) => {
                     Busy::Polled { sum_ns, entered, since_unix_ns }
@@ -205,7 +210,7 @@ impl Fold {
                 None if carried.is_throughout => Busy::Throughout,
                 None => Busy::Unknown,
             },
-            status: Status::Unfinished,
+            status: carried.ended.map_or(Status::Unfinished, |(_, status)| status),
             is_truncated: carried.is_truncated,
             attributes: (0, 0),
             roles: 0,
@@ -215,7 +220,12 @@ impl Fold {
         };
         let key = span.key();
         let slot = self.slots.insert(span);
+        if carried.ended.is_some() {
+            self.closed.push(slot);
+            self.closed_in_order = false;
+        }
         if carried.local == 0 {
+            self.waiting.touch(key.trace_id, self.last_unix_ns);
             self.explicit.insert(key, slot);
             self.explicit_traces.insert(key.trace_id);
         } else {

@@ -84,6 +84,8 @@ pub(super) struct Verdict {
     pub(super) is_error_origin: bool,
     pub(super) is_counted: bool,
     pub(super) tokens_disagree: bool,
+    /// It began before its parent.
+    pub(super) is_skewed: bool,
 }
 
 /// What a span must remember of its children, wherever those are by now.
@@ -305,6 +307,14 @@ impl HeldSpan {
         }
     }
 
+    /// Whether the tokens it states were counted by a tokenizer or guessed, not by the provider.
+    pub(super) fn is_estimate(&self) -> bool {
+        let usage = self.rare.as_ref().and_then(|rare| rare.usage.as_ref());
+        usage.is_some_and(|usage| {
+            matches!(usage.source, TokensSource::Tokenizer | TokensSource::Estimate)
+        })
+    }
+
     /// Tokens the span itself states, by event or by attribute: input, output.
     pub(super) fn stated_tokens(&self, own: &OwnAttributes<'_>) -> Option<(i64, i64)> {
         let usage = self.rare.as_ref().and_then(|rare| rare.usage.as_ref());
@@ -329,6 +339,7 @@ impl HeldSpan {
         });
         let flags = [
             (self.parent == Parent::Unknown, "orphan"),
+            (self.verdict.is_skewed, "clock_skew"),
             (ended_before_start, "end_before_start"),
             (self.status == Status::Unfinished, "unfinished"),
             (self.is_truncated, "truncated"),

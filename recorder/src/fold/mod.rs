@@ -16,6 +16,7 @@ mod lanes;
 mod settle;
 mod slots;
 mod taken;
+mod waiting;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use keys::{KeyRole, Keys};
 use lanes::CallsiteFacts;
 use slots::Slots;
 pub(crate) use taken::{FoldedRows, TokenFact};
+use waiting::Waiting;
 
 /// What became of open spans when rows are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +77,7 @@ pub(crate) struct Fold {
     /// Callsites whose spans turned out to be entered more than once.
     polled: Vec<u32>,
     explicit_traces: HashSet<TraceId>,
+    waiting: Waiting,
     local_traces: u64,
     next_seq: EventSeq,
     last_unix_ns: i64,
@@ -112,6 +115,7 @@ impl Fold {
             spare: FoldedRows::default(),
             polled: Vec::new(),
             explicit_traces: HashSet::new(),
+            waiting: Waiting::default(),
             local_traces: 0,
             next_seq,
             last_unix_ns: i64::MIN,
@@ -120,6 +124,12 @@ impl Fold {
             spans_dropped: 0,
             stated_drops: HashMap::new(),
         }
+    }
+
+    /// Keeps spans that came with ids back until nothing more was heard of their trace for
+    /// `wait_ns`, so that a parent that comes after its children still finds them.
+    pub(crate) fn wait_for_traces(&mut self, wait_ns: i64) {
+        self.waiting = Waiting::new(wait_ns);
     }
 
     /// Takes over the counts and the latest time of the last seal.
@@ -249,6 +259,7 @@ impl Fold {
 
     fn open_explicit(&mut self, time: i64, opened: &SpanOpened) {
         self.explicit_traces.insert(opened.span.trace_id);
+        self.waiting.touch(opened.span.trace_id, self.last_unix_ns);
         if self.explicit.contains_key(&opened.span) {
             return;
         }
@@ -256,8 +267,12 @@ impl Fold {
         let mut span = HeldSpan::explicit(time, opened, Arc::make_mut(&mut self.symbols));
         let trace_id = opened.span.trace_id;
         let parent = opened.parent.map(|span_id| SpanKey { trace_id, span_id });
-        if let Some(slot) = parent.and_then(|parent| self.explicit.get(&parent)) {
-            span.parent = Parent::Slot(*slot);
+        if let Some(parent) = parent {
+            match self.explicit.get(&parent) {
+                Some(slot) => span.parent = Parent::Slot(*slot),
+                None if self.waiting.is_sealed(&parent) => span.parent = Parent::Sealed,
+                None => {}
+            }
         }
         let end = u32::try_from(self.arena.len()).unwrap_or(u32::MAX);
         span.attributes = (end, end);

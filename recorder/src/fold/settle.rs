@@ -9,6 +9,7 @@
 use retake_schemas::event::Status;
 
 use super::held::{OwnAttributes, Parent};
+use super::waiting::is_skewed;
 use super::{Fold, Slots};
 
 impl Fold {
@@ -41,21 +42,30 @@ impl Fold {
         let failed = span.status == Status::Error;
         span.verdict.is_error_origin = failed && !span.family.has_failed_child;
         let stated = span.stated_tokens(&own);
-        let counted = match (stated, span.family.counted_below) {
+        let is_estimate = span.is_estimate();
+        let below = span.family.counted_below;
+        let counted = match (stated, below) {
             (Some(_), None) => {
                 span.verdict.is_counted = true;
                 stated
             }
+            // Estimates of one text differ by what each level saw of it.
+            (Some(_), below @ Some(_)) if is_estimate => below,
             // A parent that states the sum of its descendants is a roll-up; one that states more
             // is flagged, not guessed at.
             (Some((input, output)), Some((below_in, below_out))) => {
                 span.verdict.tokens_disagree = input > below_in || output > below_out;
-                span.family.counted_below
+                below
             }
             (None, below) => below,
         };
         let (start, end) = (span.start_unix_ns, span.end());
-        let Parent::Slot(parent) = span.parent else { return };
+        let above = span.parent;
+        let is_skewed = is_skewed(&self.slots, above, start);
+        if let Some(span) = self.slots.get_mut(slot) {
+            span.verdict.is_skewed = is_skewed;
+        }
+        let Parent::Slot(parent) = above else { return };
         if parent == slot {
             return;
         }

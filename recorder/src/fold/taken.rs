@@ -1,6 +1,6 @@
 //! Rows taken out of a fold, on their way into segments or to a reader.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -164,6 +164,10 @@ impl Fold {
             self.abandon_open();
         }
         self.find_late_parents();
+        let held = match open_spans {
+            OpenSpans::Carry => self.hold_back(),
+            OpenSpans::Finish => Vec::new(),
+        };
         self.settle();
         let mut next = std::mem::take(&mut self.spare);
         next.run_id.clone_from(&self.run_id);
@@ -173,8 +177,8 @@ impl Fold {
         rows.order = std::mem::replace(&mut self.closed, std::mem::take(&mut self.rows.order));
         rows.arena = std::mem::replace(&mut self.arena, std::mem::take(&mut self.rows.arena));
         rows.symbols = Arc::clone(&self.symbols);
-        self.closed_in_order = true;
-        self.keep_open(&mut rows);
+        self.closed_in_order = held.is_empty();
+        self.keep_open(&mut rows, &held);
         rows
     }
 
@@ -183,10 +187,14 @@ impl Fold {
         self.spare = cleared;
     }
 
-    /// Moves the spans that are open out of the rows, with their attributes.
-    fn keep_open(&mut self, rows: &mut FoldedRows) {
-        let is_open = |slot: &u32| rows.spans.get(*slot).is_some_and(|s| s.end_unix_ns.is_none());
-        self.explicit.retain(|_, slot| is_open(slot));
+    /// Moves the spans that are open, and those that are held back, out of the rows, with their
+    /// attributes.
+    fn keep_open(&mut self, rows: &mut FoldedRows, held: &[u32]) {
+        let held: HashSet<u32, FxBuildHasher> = held.iter().copied().collect();
+        let stays = |slot: &u32| {
+            rows.spans.get(*slot).is_some_and(|s| s.end_unix_ns.is_none()) || held.contains(slot)
+        };
+        self.explicit.retain(|_, slot| stays(slot));
         let mut open: Vec<u32> =
             self.local.values().chain(self.explicit.values()).copied().collect();
         open.sort_unstable();
@@ -197,7 +205,11 @@ impl Fold {
             let start = u32::try_from(self.arena.len()).unwrap_or(u32::MAX);
             self.arena.extend_from_slice(rows.arena.get(range).unwrap_or_default());
             span.attributes = (start, u32::try_from(self.arena.len()).unwrap_or(u32::MAX));
-            moved.insert(slot, self.slots.insert(span));
+            let new = self.slots.insert(span);
+            moved.insert(slot, new);
+            if held.contains(&slot) {
+                self.closed.push(new);
+            }
         }
         for slot in self.local.values_mut().chain(self.explicit.values_mut()) {
             *slot = moved.get(slot).copied().unwrap_or(*slot);

@@ -270,3 +270,50 @@ proptest! {
         }
     }
 }
+
+/// Scenario: a trace comes in pieces, children first, with seals between them.
+/// Guarantees: what the family decides is as if all had come at once; a trace that was quiet long
+/// enough is sealed, and a span that comes later still knows its parent.
+#[test]
+fn a_trace_that_is_still_arriving_is_not_torn_apart_by_a_seal() {
+    const SECOND: i64 = 1_000_000_000;
+    let waiting = || {
+        let mut fold = fold();
+        fold.wait_for_traces(10 * SECOND);
+        fold
+    };
+    let span =
+        |fold: &mut Fold, id: u64, parent: Option<u64>, times: (i64, i64), status: Status| {
+            fold.apply_body(times.0 * SECOND, &open(id, parent, "s", Vec::new()));
+            fold.apply_body(times.1 * SECOND, &close(id, status));
+        };
+    let tick = |fold: &mut Fold, time: i64| {
+        let (name, unit) = ("m".to_owned(), "1".to_owned());
+        let measured = Measured { name, unit, value: 0.0, attributes: Vec::new() };
+        fold.apply_body(time * SECOND, &EventBody::Measured(measured));
+    };
+    let taken = |fold: &mut Fold| {
+        SpanRow::from_batch(&fold.take(OpenSpans::Carry).batch(TableName::Spans)).unwrap()
+    };
+    let mut first = waiting();
+    span(&mut first, 2, Some(1), (1, 3), Status::Error);
+    assert!(taken(&mut first).is_empty(), "its trace is still arriving");
+
+    // A process that takes over what was carried goes on from there.
+    let mut fold = waiting();
+    fold.take_over(first.carried());
+    assert_eq!(fold.open_count(), 0);
+    span(&mut fold, 1, None, (0, 4), Status::Error);
+    assert!(taken(&mut fold).is_empty(), "it was touched just now");
+    tick(&mut fold, 30);
+    let rows = taken(&mut fold);
+    let facts: Vec<_> =
+        rows.iter().map(|row| (row.self_ns, row.is_error_origin, row.flags.as_deref())).collect();
+    let expected = [(Some(2 * SECOND), false, None), (Some(2 * SECOND), true, None)];
+    assert_eq!(facts, expected, "parent, child");
+
+    span(&mut fold, 3, Some(1), (5, 6), Status::Ok);
+    tick(&mut fold, 60);
+    let late = taken(&mut fold);
+    assert_eq!((late.len(), late[0].flags.as_deref()), (1, None), "its parent is known");
+}

@@ -27,6 +27,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use window::Window;
+
 pub use intake::{Intake, IntakeCounts, IntakeSettings, Taken};
 
 /// Which of OTLP's services a body is for.

@@ -209,6 +209,8 @@ fn odd_bodies_get_the_answers_they_are_due() {
         ("not_gzip.pb.gz", Encoding::Json),
         ("truncated.json", Encoding::Json),
         ("deep_nesting_60.pb", Encoding::Protobuf),
+        // Its last byte is missing.
+        ("invalid_utf8_name.pb", Encoding::Protobuf),
     ] {
         let (answer, found) = take(name, encoding);
         assert!(answer.is_err(), "{name}: {answer:?}");
@@ -239,7 +241,6 @@ fn odd_bodies_get_the_answers_they_are_due() {
     assert_eq!(token_sum(&spans("token_counts_wrong_types.pb")), [12, 3]);
     let parent = spans("child_outlives_parent.pb").into_iter().find(|s| s.parent_span_id.is_none());
     assert_eq!(parent.unwrap().self_ns, Some(5_000_000));
-    assert!(spans("invalid_utf8_name.pb")[0].name.contains('\u{fffd}'));
     assert_eq!(spans("end_before_start.pb")[0].duration_ns, 0);
 }
 

@@ -4,19 +4,19 @@ use std::collections::{HashSet, VecDeque};
 
 /// The last so many things taken, by a key of 128 bits or more.
 #[derive(Debug)]
-pub(super) struct Window<K> {
+pub(crate) struct Window<K> {
     known: HashSet<K>,
     order: VecDeque<K>,
     max: usize,
 }
 
 impl<K: Copy + Eq + std::hash::Hash> Window<K> {
-    pub(super) fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self { known: HashSet::new(), order: VecDeque::new(), max: max.max(1) }
     }
 
     /// Remembers a key; `false` when it was known.
-    pub(super) fn insert(&mut self, key: K) -> bool {
+    pub(crate) fn insert(&mut self, key: K) -> bool {
         if !self.known.insert(key) {
             return false;
         }
@@ -29,8 +29,13 @@ impl<K: Copy + Eq + std::hash::Hash> Window<K> {
         true
     }
 
+    /// Whether a key is among the last.
+    pub(crate) fn contains(&self, key: &K) -> bool {
+        self.known.contains(key)
+    }
+
     /// Forgets a key that was not recorded after all.
-    pub(super) fn remove(&mut self, key: &K) {
+    pub(crate) fn remove(&mut self, key: &K) {
         if self.known.remove(key) {
             // It was among the last, if it was there at all.
             if let Some(at) = self.order.iter().rposition(|known| known == key) {

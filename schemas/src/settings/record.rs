@@ -1,5 +1,7 @@
 //! `[record]`: what is recorded, and how it is kept.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{BudgetSettings, OutOfRange};
@@ -38,6 +40,12 @@ pub struct RecordSettings {
     pub seal_idle: bool,
     /// Sample processor, memory, files and GPU this often, ms; 0 takes no samples.
     pub sample_ms: u64,
+    /// How long a trace whose spans come from other processes must have been quiet before it is
+    /// sealed, ms: its spans come children first and in several batches. 0 seals them as they come.
+    pub trace_wait_ms: u64,
+    /// Attribute names of an application's own, and the names of the attribute mapping they stand
+    /// for: `"app.prompt_tokens" = "gen_ai.usage.input_tokens"`. For spans that come by OTLP.
+    pub alias: BTreeMap<String, String>,
     /// Limits on the tokens of a run; without it there are none.
     pub budget: Option<BudgetSettings>,
     /// Where finished runs are copied to, such as `s3://bucket/prefix`; without it they stay here.
@@ -61,6 +69,8 @@ impl Default for RecordSettings {
             block_ms_max: 10_000,
             seal_idle: true,
             sample_ms: 1000,
+            trace_wait_ms: 0,
+            alias: BTreeMap::new(),
             budget: None,
             upload: None,
         }
