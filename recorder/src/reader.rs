@@ -3,12 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use parquet::arrow::ProjectionMask;
 use retake_schemas::event::RunStatus;
 use retake_schemas::manifest::{Manifest, Segment};
 use retake_schemas::tables::{Row, RunRow, TableName};
 use retake_schemas::version::UnreadableVersion;
-use retake_schemas::{EventSeq, RunId};
+use retake_schemas::{EventSeq, RunId, SpanKey};
 
 use crate::clock::{Clock, Timeline};
 use crate::disk::Disk;
@@ -183,6 +184,31 @@ impl RunReader {
         Ok(rows)
     }
 
+    /// The ids of its last sealed spans, at most `max`.
+    ///
+    /// # Errors
+    /// A segment is damaged, or cannot be read.
+    pub(crate) fn span_keys(&self, max: usize) -> Result<Vec<SpanKey>, ReadError> {
+        let mut keys = Vec::new();
+        let mut files = self.checked_files(TableName::Spans)?;
+        while keys.len() < max
+            && let Some(file) = files.pop()
+        {
+            for batch in read_columns(&file, Some(&["trace_id", "span_id"]))? {
+                let column = |name| batch.column_by_name(name)?.as_string_opt::<i32>();
+                let ids = column("trace_id").zip(column("span_id"));
+                for (trace_id, span_id) in ids.into_iter().flat_map(|(t, s)| t.iter().zip(s)) {
+                    keys.extend(trace_id.zip(span_id).and_then(|(trace_id, span_id)| {
+                        let (trace_id, span_id) = (trace_id.parse().ok()?, span_id.parse().ok()?);
+                        Some(SpanKey { trace_id, span_id })
+                    }));
+                }
+            }
+        }
+        keys.truncate(max);
+        Ok(keys)
+    }
+
     /// The run's row of the table `runs`.
     #[must_use]
     pub fn run_row(&self) -> RunRow {
@@ -241,11 +267,26 @@ pub fn run_row(manifest: &Manifest) -> RunRow {
 /// # Errors
 /// It cannot be decoded.
 pub fn read_parquet(path: &Path) -> Result<Vec<RecordBatch>, ReadError> {
+    read_columns(path, None)
+}
+
+/// The same for some columns only.
+fn read_columns(path: &Path, names: Option<&[&str]>) -> Result<Vec<RecordBatch>, ReadError> {
     let name = path.display().to_string();
     let parquet = |source| ReadError::Parquet { file: name.clone(), source };
     let file = std::fs::File::open(path).map_err(StoreError::io("open", path))?;
     let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file)
-        .and_then(|builder| builder.with_batch_size(READ_BATCH_ROWS).build())
+        .and_then(|builder| {
+            let builder = match names {
+                Some(names) => {
+                    let schema = builder.parquet_schema();
+                    let mask = ProjectionMask::columns(schema, names.iter().copied());
+                    builder.with_projection(mask)
+                }
+                None => builder,
+            };
+            builder.with_batch_size(READ_BATCH_ROWS).build()
+        })
         .map_err(parquet)?;
     reader
         .collect::<Result<_, _>>()

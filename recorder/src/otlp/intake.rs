@@ -68,7 +68,7 @@ pub struct Taken {
 }
 
 impl Taken {
-    fn add(&mut self, other: &Self) {
+    pub(super) fn add(&mut self, other: &Self) {
         self.accepted += other.accepted;
         self.repeated += other.repeated;
         self.rejected += other.rejected;
@@ -90,6 +90,16 @@ pub struct IntakeCounts {
     pub logs: u64,
     /// Metric points.
     pub points: u64,
+}
+
+impl IntakeCounts {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.spans += other.spans;
+        self.repeated += other.repeated;
+        self.rejected += other.rejected;
+        self.logs += other.logs;
+        self.points += other.points;
+    }
 }
 
 /// Takes OTLP bodies into one run. Any number of threads may use it; bodies of a run are taken one
@@ -151,26 +161,36 @@ impl Intake {
         encoding: Encoding,
         body: &[u8],
     ) -> Result<Taken, DecodeError> {
-        let budget = Budget::new(self.settings.decoded_bytes_max);
-        let taken = match (signal, encoding) {
-            (Signal::Traces, Encoding::Protobuf) => self.spans(&proto::request(body, &budget)?),
-            (Signal::Traces, Encoding::Json) => self.spans(&json::request(body, &budget)?),
-            (Signal::Logs, Encoding::Protobuf) => self.logs(&proto::request(body, &budget)?),
-            (Signal::Logs, Encoding::Json) => self.logs(&json::request(body, &budget)?),
-            (Signal::Metrics, Encoding::Protobuf) => self.metrics(&proto::request(body, &budget)?),
-            (Signal::Metrics, Encoding::Json) => self.metrics(&json::request(body, &budget)?),
-        };
+        let decoded = Decoded::new(signal, encoding, body, &self.settings)?;
+        let mut taken = Taken::default();
+        for index in 0..decoded.len() {
+            taken.add(&self.take_group(&decoded, index));
+        }
+        Ok(taken)
+    }
+
+    /// Takes what one resource of a body sent.
+    pub(super) fn take_group(&self, decoded: &Decoded<'_>, index: usize) -> Taken {
         let [spans, repeated, rejected, logs, points] = &self.counts;
-        match signal {
-            Signal::Traces => {
+        match decoded {
+            Decoded::Spans(groups) => {
+                let taken = self.spans(groups.get(index));
                 spans.fetch_add(taken.accepted, Ordering::Relaxed);
                 repeated.fetch_add(taken.repeated, Ordering::Relaxed);
                 rejected.fetch_add(taken.rejected, Ordering::Relaxed);
+                taken
             }
-            Signal::Logs => drop(logs.fetch_add(taken.accepted, Ordering::Relaxed)),
-            Signal::Metrics => drop(points.fetch_add(taken.accepted, Ordering::Relaxed)),
+            Decoded::Logs(groups) => {
+                let taken = self.logs(groups.get(index));
+                logs.fetch_add(taken.accepted, Ordering::Relaxed);
+                taken
+            }
+            Decoded::Metrics(groups) => {
+                let taken = self.metrics(groups.get(index));
+                points.fetch_add(taken.accepted, Ordering::Relaxed);
+                taken
+            }
         }
-        Ok(taken)
     }
 
     /// Totals so far.
@@ -198,10 +218,10 @@ impl Intake {
         &self.dispatcher
     }
 
-    fn spans(&self, groups: &[Group<'_, Span<'_>>]) -> Taken {
+    fn spans(&self, group: Option<&Group<'_, Span<'_>>>) -> Taken {
         let mut taken = Taken::default();
         let mut state = self.state.lock();
-        for group in groups {
+        if let Some(group) = group {
             let service = self.meet(&mut state, &group.resource);
             for Scoped { scope, items } in &group.scopes {
                 let around = Surroundings {
@@ -246,9 +266,7 @@ impl Intake {
 
     /// The service of a resource; what else it says is kept once a run.
     fn meet<'a>(&self, state: &mut State, resource: &'a KeyValues<'_>) -> Option<&'a str> {
-        let service = resource.iter().find(|(key, _)| key == "service.name");
-        let service =
-            service.and_then(|(_, value)| value.as_text()).filter(|name| !name.is_empty());
+        let service = resource_text(resource, "service.name");
         if resource.is_empty() {
             return service;
         }
@@ -306,11 +324,11 @@ impl Intake {
         }
     }
 
-    fn logs(&self, groups: &[Group<'_, LogRecord<'_>>]) -> Taken {
+    fn logs(&self, group: Option<&Group<'_, LogRecord<'_>>>) -> Taken {
         let mut taken = Taken::default();
         let mut state = self.state.lock();
         let now = self.dispatcher.now_unix_ns();
-        for group in groups {
+        if let Some(group) = group {
             self.meet(&mut state, &group.resource);
             for Scoped { scope, items } in &group.scopes {
                 for record in items {
@@ -341,11 +359,11 @@ impl Intake {
         taken
     }
 
-    fn metrics(&self, groups: &[Group<'_, Metric<'_>>]) -> Taken {
+    fn metrics(&self, group: Option<&Group<'_, Metric<'_>>>) -> Taken {
         let mut taken = Taken::default();
         let mut state = self.state.lock();
         let now = self.dispatcher.now_unix_ns();
-        for group in groups {
+        if let Some(group) = group {
             self.meet(&mut state, &group.resource);
             for metric in group.scopes.iter().flat_map(|scoped| &scoped.items) {
                 for point in &metric.points {
@@ -364,6 +382,58 @@ impl Intake {
         }
         taken
     }
+}
+
+/// A body that was read whole.
+pub(super) enum Decoded<'a> {
+    Spans(Vec<Group<'a, Span<'a>>>),
+    Logs(Vec<Group<'a, LogRecord<'a>>>),
+    Metrics(Vec<Group<'a, Metric<'a>>>),
+}
+
+impl<'a> Decoded<'a> {
+    pub(super) fn new(
+        signal: Signal,
+        encoding: Encoding,
+        body: &'a [u8],
+        settings: &IntakeSettings,
+    ) -> Result<Self, DecodeError> {
+        let budget = Budget::new(settings.decoded_bytes_max);
+        Ok(match (signal, encoding) {
+            (Signal::Traces, Encoding::Protobuf) => Self::Spans(proto::request(body, &budget)?),
+            (Signal::Traces, Encoding::Json) => Self::Spans(json::request(body, &budget)?),
+            (Signal::Logs, Encoding::Protobuf) => Self::Logs(proto::request(body, &budget)?),
+            (Signal::Logs, Encoding::Json) => Self::Logs(json::request(body, &budget)?),
+            (Signal::Metrics, Encoding::Protobuf) => Self::Metrics(proto::request(body, &budget)?),
+            (Signal::Metrics, Encoding::Json) => Self::Metrics(json::request(body, &budget)?),
+        })
+    }
+
+    /// Resources in the body.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Spans(groups) => groups.len(),
+            Self::Logs(groups) => groups.len(),
+            Self::Metrics(groups) => groups.len(),
+        }
+    }
+
+    /// What a resource says of itself.
+    pub(super) fn resource(&self, index: usize) -> &KeyValues<'a> {
+        const NONE: &KeyValues<'static> = &Vec::new();
+        let found = match self {
+            Self::Spans(groups) => groups.get(index).map(|group| &group.resource),
+            Self::Logs(groups) => groups.get(index).map(|group| &group.resource),
+            Self::Metrics(groups) => groups.get(index).map(|group| &group.resource),
+        };
+        found.unwrap_or(NONE)
+    }
+}
+
+/// An attribute of a resource that is a text and not empty.
+pub(super) fn resource_text<'a>(resource: &'a KeyValues<'_>, name: &str) -> Option<&'a str> {
+    let (_, value) = resource.iter().find(|(key, _)| key == name)?;
+    value.as_text().filter(|text| !text.is_empty())
 }
 
 impl State {

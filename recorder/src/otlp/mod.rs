@@ -8,6 +8,7 @@
 //! An exporter that got no answer sends its batch again. Within the last
 //! [`IntakeSettings::window`] spans of a run, one that was taken already changes nothing.
 
+mod collector;
 mod contents;
 mod documents;
 mod intake;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 pub(crate) use window::Window;
 
+pub use collector::{CollectError, Collector, CollectorSettings, OpenRun};
 pub use intake::{Intake, IntakeCounts, IntakeSettings, Taken};
 
 /// Which of OTLP's services a body is for.
