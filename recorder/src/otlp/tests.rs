@@ -264,3 +264,245 @@ fn instrumentations_of_one_app_agree() {
     eprintln!("{seen:?}");
     assert!(seen.windows(2).all(|pair| pair[0] == pair[1]), "{seen:#?}");
 }
+
+/// A span as OTLP/JSON.
+fn json_span(id: u8, parent: Option<u8>, attributes: &str) -> String {
+    let parent = parent
+        .map_or_else(String::new, |id| format!(r#""parentSpanId":"00000000000000{id:02x}","#));
+    format!(
+        r#"{{"traceId":"0102030405060708090a0b0c0d0e0f10","spanId":"00000000000000{id:02x}",{parent}
+        "name":"span {id}","startTimeUnixNano":"1790000000000000000","endTimeUnixNano":1790000000500000000,
+        "attributes":[{attributes}]}}"#
+    )
+}
+
+fn json_body(service: &str, spans: &[String]) -> String {
+    format!(
+        r#"{{"resourceSpans":[{{"resource":{{"attributes":[
+            {{"key":"service.name","value":{{"stringValue":"{service}"}}}}]}},
+        "scopeSpans":[{{"scope":{{"name":"app"}},"spans":[{}]}}]}}]}}"#,
+        spans.join(",")
+    )
+}
+
+fn text(key: &str, value: &str) -> String {
+    let value = serde_json::Value::from(value);
+    format!(r#"{{"key":"{key}","value":{{"stringValue":{value}}}}}"#)
+}
+
+fn spans_of(body: &str) -> Vec<SpanRow> {
+    let (answers, found) = record(&[(Signal::Traces, Encoding::Json, body.as_bytes())]);
+    assert!(answers[0].is_ok(), "{answers:?}");
+    found.spans
+}
+
+/// Scenario: flattened messages, documents and embeddings of OpenInference.
+/// Guarantees: each is put together again: one prompt, one row per document, one count of vectors.
+#[test]
+fn flattened_attributes_become_what_they_were() {
+    let attributes = [
+        text("openinference.span.kind", "RETRIEVER"),
+        text("retrieval.documents.1.document.id", "b"),
+        text("retrieval.documents.0.document.id", "a"),
+        text("retrieval.documents.0.document.content", "first text"),
+        text("retrieval.documents.0.document.metadata", r#"{"file_path":"a.md"}"#),
+        r#"{"key":"retrieval.documents.0.document.score","value":{"doubleValue":0.5}}"#.to_owned(),
+        text("llm.input_messages.0.message.role", "user"),
+        text("llm.input_messages.0.message.content", "why?"),
+        text("embedding.embeddings.0.embedding.text", "why?"),
+        r#"{"key":"embedding.embeddings.0.embedding.vector","value":{"arrayValue":{"values":[{"doubleValue":1},{"doubleValue":2}]}}}"#.to_owned(),
+    ];
+    let body = json_body("test", &[json_span(1, None, &attributes.join(","))]);
+    let (_, found) = record(&[(Signal::Traces, Encoding::Json, body.as_bytes())]);
+    let span = &found.spans[0];
+    assert_eq!((span.kind.as_str(), span.document_count), ("retriever", Some(2)));
+    assert_eq!((span.embedding_count, span.embedding_dim), (Some(1), Some(2)));
+    let prompt = r#"[{"message":{"role":"user","content":"why?"}}]"#;
+    assert_eq!(span.input_ref, Some(retake_schemas::Digest::of(prompt.as_bytes()).to_string()));
+    let documents: Vec<_> = found
+        .documents
+        .iter()
+        .map(|row| (row.rank, row.document_id.as_str(), row.score, row.source.as_deref()))
+        .collect();
+    assert_eq!(documents, [(0, "a", Some(0.5), Some("a.md")), (1, "b", None, None)]);
+}
+
+/// Scenario: a receiver is killed after it answered, or before, and started again; the sender
+/// repeats its batch.
+/// Guarantees: O2 - the repeated spans are known, new ones are not.
+#[test]
+fn what_a_crash_cut_short_is_known_after_a_restart() {
+    use super::{Collector, CollectorSettings};
+
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::create(folder.path()).unwrap();
+    let body = json_body("shop", &[json_span(1, None, ""), json_span(2, Some(1), "")]);
+    let settings = || CollectorSettings {
+        record: RecordSettings { sample_ms: 0, ..RecordSettings::default() },
+        ..CollectorSettings::default()
+    };
+    let take = |collector: &Collector, body: &str| {
+        let taken = collector.take(Signal::Traces, Encoding::Json, body.as_bytes()).unwrap();
+        (taken.accepted, taken.repeated)
+    };
+    let first = Collector::new(&store, settings());
+    assert_eq!(take(&first, &body), (2, 0));
+    // As after a kill: nobody ends the run. Its copy in another place is what recovery finds.
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(folder.path(), copy.path());
+    let _ = first.finish();
+    let store = Store::open(copy.path()).unwrap();
+    assert_eq!(store.recover().unwrap().repaired.len(), 1);
+    let second = Collector::new(&store, settings());
+    assert_eq!(take(&second, &body), (0, 2));
+    assert_eq!(take(&second, &json_body("shop", &[json_span(3, Some(1), "")])), (1, 0));
+    let _ = second.finish();
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir_all(&target).unwrap();
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Scenario: three services send to one receiver, one of them under the name of an experiment.
+/// Guarantees: a run each, by service and `retake.run`; a silent one ends.
+#[test]
+fn services_get_runs_of_their_own() {
+    use super::{Collector, CollectorSettings};
+
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::create(folder.path()).unwrap();
+    let settings = CollectorSettings {
+        idle_max: std::time::Duration::ZERO,
+        runs_max: 2,
+        ..CollectorSettings::default()
+    };
+    let collector = Collector::new(&store, settings);
+    for (service, id) in [("a", 1), ("b", 2), ("c", 3), ("a", 4)] {
+        let body = json_body(service, &[json_span(id, None, "")]);
+        collector.take(Signal::Traces, Encoding::Json, body.as_bytes()).unwrap();
+    }
+    let names: Vec<_> =
+        collector.runs().into_iter().map(|run| (run.name, run.counts.spans)).collect();
+    let expected = [("a".to_owned(), 2), ("b".to_owned(), 1), ("other".to_owned(), 1)];
+    assert_eq!(names, [expected[0].clone(), expected[1].clone(), expected[2].clone()]);
+    assert_eq!(collector.end_idle().len(), 3);
+    assert_eq!((collector.runs().len(), collector.counts().spans), (0, 4));
+}
+
+/// Scenario: an instrumentation states no tokens, but the texts; the application has names of its
+/// own for what it counts.
+/// Guarantees: a tokenizer counts, said as the source; names of `[record.alias]` are understood.
+#[test]
+fn tokens_come_from_a_tokenizer_or_by_an_alias() {
+    let settings = IntakeSettings {
+        count_tokens: Some(std::sync::Arc::new(|_, text| text.split_whitespace().count() as u64)),
+        aliases: super::Aliases::new(
+            [("app.in".to_owned(), "gen_ai.usage.input_tokens".to_owned())].into(),
+        ),
+        ..IntakeSettings::default()
+    };
+    let counted = [
+        text("openinference.span.kind", "LLM"),
+        text("llm.prompts", "one two three"),
+        text("output.value", "four"),
+    ];
+    let named = [
+        text("openinference.span.kind", "LLM"),
+        r#"{"key":"app.in","value":{"intValue":"7"}}"#.to_owned(),
+    ];
+    let body = json_body(
+        "test",
+        &[json_span(1, None, &counted.join(",")), json_span(2, None, &named.join(","))],
+    );
+    let (_, found) = record_with(settings, &[(Signal::Traces, Encoding::Json, body.as_bytes())]);
+    let seen: Vec<_> = found
+        .spans
+        .iter()
+        .map(|span| (span.input_tokens, span.output_tokens, span.tokens_source.as_str()))
+        .collect();
+    assert_eq!(seen, [(Some(3), Some(1), "tokenizer"), (Some(7), None, "provider")]);
+}
+
+/// Scenario: statuses, exceptions and times that contradict each other.
+/// Guarantees: an exception that was handled is no failure, `error.type` is one; impossible times
+/// are replaced and flagged.
+#[test]
+fn failures_and_times_are_read_as_they_are_meant() {
+    let exception = r#","events":[{"name":"exception","timeUnixNano":"1790000000100000000","attributes":[{"key":"exception.type","value":{"stringValue":"Timeout"}}]}]}"#;
+    let handled = json_span(1, None, "").trim_end_matches('}').to_owned() + exception;
+    let failed = json_span(2, None, "").trim_end_matches('}').to_owned()
+        + r#","status":{"code":2,"message":"no"}"#
+        + exception;
+    let typed = json_span(3, None, &text("error.type", "RateLimit"));
+    let late = json_span(4, None, "").replace("1790000000500000000", "18446744073709551615");
+    let rows = spans_of(&json_body("test", &[handled, failed, typed, late]));
+    let seen: Vec<_> = rows
+        .iter()
+        .map(|row| (row.status.as_str(), row.error_type.as_deref(), row.flags.as_deref()))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            ("ok", None, None),
+            ("error", Some("Timeout"), None),
+            ("error", Some("RateLimit"), None),
+            ("ok", None, Some("bad_time")),
+        ]
+    );
+    assert_eq!(rows[3].duration_ns, 0);
+}
+
+/// Scenario: bodies made to become large in memory.
+/// Guarantees: O1 - refused before they do, whatever the encoding.
+#[test]
+fn small_bodies_that_would_become_large_are_refused() {
+    let take = |encoding, body: &[u8]| record(&[(Signal::Traces, encoding, body)]).0.remove(0);
+    // A million empty attributes: 2 MB of protobuf.
+    let varint = |mut n: usize| {
+        let mut bytes = Vec::new();
+        while n >= 0x80 {
+            bytes.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        bytes.push(n as u8);
+        bytes
+    };
+    let field = |number: u8, content: &[u8]| {
+        let mut bytes = vec![number << 3 | 2];
+        bytes.extend(varint(content.len()));
+        bytes.extend_from_slice(content);
+        bytes
+    };
+    let attributes = [9 << 3 | 2, 0].repeat(1_000_000);
+    let body = field(1, &field(2, &field(2, &attributes)));
+    assert_eq!(take(Encoding::Protobuf, &body), Err(DecodeError::TooLarge));
+    let spans = format!(
+        r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{}{{}}]}}]}}]}}"#,
+        "{},".repeat(1_000_000)
+    );
+    assert_eq!(take(Encoding::Json, spans.as_bytes()), Err(DecodeError::TooLarge));
+    let deep = format!(
+        r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"a","value":{}{}}}]}}}}]}}"#,
+        r#"{"arrayValue":{"values":["#.repeat(10_000),
+        "]}}".repeat(10_000)
+    );
+    assert!(matches!(
+        take(Encoding::Json, deep.as_bytes()),
+        Err(DecodeError::TooDeep | DecodeError::Malformed(_))
+    ));
+    let mut nested = Vec::new();
+    for _ in 0..10_000 {
+        nested = field(5, &field(1, &nested));
+    }
+    let body = field(1, &field(1, &field(1, &field(2, &nested))));
+    assert_eq!(take(Encoding::Protobuf, &body), Err(DecodeError::TooDeep));
+}
