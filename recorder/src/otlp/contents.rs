@@ -12,12 +12,17 @@ use serde_json::Value as Json;
 
 use super::model::{AnyValue, Text, is_vector};
 
+/// Rest of the key and value of each attribute of one item.
+type Pieces<'a> = Vec<(&'a str, &'a AnyValue<'a>)>;
+
 /// Contents found on a span so far.
 #[derive(Debug, Default)]
 pub(super) struct Collected<'a> {
     whole: Vec<(Cow<'a, str>, &'a AnyValue<'a>)>,
+    /// Media types that are stated, by the content they are of.
+    media_types: Vec<(&'static str, &'a str)>,
     /// By name of the list, by index, the rest of the key and its value.
-    lists: BTreeMap<&'static str, BTreeMap<usize, Vec<(&'a str, &'a AnyValue<'a>)>>>,
+    lists: BTreeMap<&'static str, BTreeMap<usize, Pieces<'a>>>,
 }
 
 /// What a document's attributes say.
@@ -31,8 +36,7 @@ pub(super) struct Piece<'a> {
 
 impl<'a> Collected<'a> {
     /// Takes an attribute that is a piece of a list; `false` when it is not.
-    pub(super) fn take(&mut self, name: &Cow<'a, str>, value: &'a AnyValue<'a>) -> bool {
-        let Cow::Borrowed(name) = name else { return false };
+    pub(super) fn take(&mut self, name: &'a str, value: &'a AnyValue<'a>) -> bool {
         let Some((list, rest)) = LISTS.iter().find_map(|list| {
             let rest = name.strip_prefix(list)?.strip_prefix('.')?;
             Some((*list, rest))
@@ -42,6 +46,17 @@ impl<'a> Collected<'a> {
         let (index, rest) = rest.split_once('.').unwrap_or((rest, ""));
         let Ok(index) = index.parse::<usize>() else { return false };
         self.lists.entry(list).or_default().entry(index).or_default().push((rest, value));
+        true
+    }
+
+    /// Takes an attribute that states the media type of a content; `false` when it is not one.
+    pub(super) fn media_type(&mut self, name: &str, value: &'a AnyValue<'a>) -> bool {
+        let of = match name {
+            "input.mime_type" => "input.value",
+            "output.mime_type" => "output.value",
+            _ => return false,
+        };
+        self.media_types.extend(value.as_text().map(|media_type| (of, media_type)));
         true
     }
 
@@ -100,12 +115,17 @@ impl<'a> Collected<'a> {
     }
 
     /// Every content: name, media type, text.
-    pub(super) fn contents(&self) -> Vec<(Cow<'a, str>, &'static str, Cow<'a, str>)> {
+    pub(super) fn contents(&self) -> Vec<(Cow<'a, str>, &'a str, Cow<'a, str>)> {
         let mut contents: Vec<_> = self
             .whole
             .iter()
             .map(|(name, value)| {
-                let media_type = if value.as_text().is_some() { "text/plain" } else { JSON };
+                let stated = self.media_types.iter().find(|(of, _)| of == name);
+                let media_type = match stated {
+                    Some((_, media_type)) => media_type,
+                    None if value.as_text().is_some() => "text/plain",
+                    None => JSON,
+                };
                 (name.clone(), media_type, value.to_content())
             })
             .collect();
@@ -135,7 +155,7 @@ impl<'a> Collected<'a> {
             .or_else(|| self.messages("gen_ai.prompt"))
             .or_else(|| self.content("gen_ai.input.messages").map(|text| parts(&text)))
             .or_else(|| self.content("gen_ai.prompt").map(Cow::into_owned))
-            .or_else(|| self.content("input.value").map(Cow::into_owned))
+            .or_else(|| self.content("input.value").map(|text| words(&text)))
     }
 
     /// The words it answered with, for counting.
@@ -144,7 +164,7 @@ impl<'a> Collected<'a> {
             .or_else(|| self.messages("gen_ai.completion"))
             .or_else(|| self.content("gen_ai.output.messages").map(|text| parts(&text)))
             .or_else(|| self.content("gen_ai.completion").map(Cow::into_owned))
-            .or_else(|| self.content("output.value").map(Cow::into_owned))
+            .or_else(|| self.content("output.value").map(|text| words(&text)))
     }
 
     fn prompts(&self) -> Option<String> {
@@ -173,6 +193,29 @@ impl<'a> Collected<'a> {
     }
 }
 
+/// A text, or those in a JSON object that stands for the arguments of a call (`{"text": "why?"}`):
+/// names and punctuation were not given to any model.
+fn words(text: &str) -> String {
+    let object = Some(text.trim_start()).filter(|text| text.starts_with('{'));
+    let Some(Ok(json)) = object.map(serde_json::from_str::<Json>) else { return text.to_owned() };
+    let mut texts = Vec::new();
+    strings(&json, 0, &mut texts);
+    texts.join("\n")
+}
+
+fn strings<'j>(value: &'j Json, depth: usize, texts: &mut Vec<&'j str>) {
+    match value {
+        Json::String(text) => texts.push(text),
+        Json::Array(items) if depth < JSON_DEPTH_MAX => {
+            items.iter().for_each(|item| strings(item, depth + 1, texts));
+        }
+        Json::Object(entries) if depth < JSON_DEPTH_MAX => {
+            entries.values().for_each(|item| strings(item, depth + 1, texts));
+        }
+        _ => {}
+    }
+}
+
 /// The text parts of messages as OpenTelemetry's GenAI conventions write them.
 fn parts(messages: &str) -> String {
     let mut texts = Vec::new();
@@ -183,7 +226,7 @@ fn parts(messages: &str) -> String {
 }
 
 fn collect_texts(value: &Json, depth: usize, texts: &mut Vec<String>) {
-    if depth > 8 {
+    if depth > JSON_DEPTH_MAX {
         return;
     }
     match value {
@@ -228,6 +271,8 @@ fn nested(pieces: &[(&str, &AnyValue<'_>)]) -> Json {
 
 const JSON: &str = "application/json";
 const EMBEDDINGS: &str = "embedding.embeddings";
+/// Messages in messages; deeper texts are not what was said.
+const JSON_DEPTH_MAX: usize = 8;
 const KEY_PARTS_MAX: usize = 16;
 /// Lists of documents, and what the documents are in them.
 const DOCUMENT_LISTS: [(&str, DocumentRole); 3] = [

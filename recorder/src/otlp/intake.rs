@@ -453,7 +453,9 @@ impl State {
 }
 
 fn is_mapped(name: &str) -> bool {
-    name.starts_with("retake.")
+    // Its parameters are taken out of it.
+    name == "llm.invocation_parameters"
+        || name.starts_with("retake.")
         || name.starts_with("otel.")
         || BUILT_IN.places(name).next().is_some()
         || BUILT_IN.is_content(name)

@@ -11,6 +11,7 @@
 mod collector;
 mod contents;
 mod documents;
+mod import;
 mod intake;
 mod json;
 mod logs;
@@ -28,9 +29,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use retake_schemas::event::TokensSource;
+
 pub(crate) use window::Window;
 
 pub use collector::{CollectError, Collector, CollectorSettings, OpenRun};
+pub use import::{ImportError, ImportLimits, Imported, import};
 pub use intake::{Intake, IntakeCounts, IntakeSettings, Taken};
 
 /// Which of OTLP's services a body is for.
@@ -68,8 +72,10 @@ pub enum DecodeError {
     TooDeep,
 }
 
-/// Counts the tokens of a text for a model; for calls whose instrumentation states none.
-pub type CountTokens = Arc<dyn Fn(&str, &str) -> u64 + Send + Sync>;
+/// Counts the tokens of a text for a model (`model`, `text`), and says whether that is the model's
+/// own count ([`TokensSource::Tokenizer`]) or an [estimate](TokensSource::Estimate). For calls whose
+/// instrumentation states none.
+pub type CountTokens = Arc<dyn Fn(&str, &str) -> (u64, TokensSource) + Send + Sync>;
 
 /// Attribute names of an application's own, and the known names they stand for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

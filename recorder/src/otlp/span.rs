@@ -131,7 +131,13 @@ impl<'a> Made<'a, '_> {
         if matches!(value, AnyValue::Empty) {
             return;
         }
-        if self.pieces.take(&name, value) {
+        if self.pieces.media_type(&name, value) {
+            return;
+        }
+        // What an alias stands for is one attribute, not a piece of a list.
+        if let Cow::Borrowed(name) = name
+            && self.pieces.take(name, value)
+        {
             return;
         }
         if BUILT_IN.is_content(&name) {
@@ -318,7 +324,12 @@ impl<'a> Made<'a, '_> {
             return None;
         }
         let model = BUILT_IN.model_of(&self.attributes).unwrap_or_default();
-        let tokens = |text: &str| i64::try_from(count(&model, text)).unwrap_or(i64::MAX);
+        let source = std::cell::Cell::new(TokensSource::Tokenizer);
+        let tokens = |text: &str| {
+            let (count, counted_by) = count(&model, text);
+            source.set(counted_by);
+            i64::try_from(count).unwrap_or(i64::MAX)
+        };
         let (input, output) = if kind == "embedding" {
             let embedded = (!texts.embedded.is_empty())
                 .then(|| texts.embedded.iter().map(|text| tokens(text)).sum());
@@ -328,7 +339,7 @@ impl<'a> Made<'a, '_> {
         };
         (input.is_some() || output.is_some()).then_some(Usage {
             span: self.key,
-            source: TokensSource::Tokenizer,
+            source: source.get(),
             input,
             output,
             cache_read: None,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use retake_schemas::event::{Capture, RunStatus};
+use retake_schemas::event::{Capture, RunStatus, TokensSource};
 use retake_schemas::settings::RecordSettings;
 use retake_schemas::tables::{DocumentRow, EventRow, MeasureRow, SpanRow, TokenRow};
 
@@ -404,7 +404,9 @@ fn services_get_runs_of_their_own() {
 #[test]
 fn tokens_come_from_a_tokenizer_or_by_an_alias() {
     let settings = IntakeSettings {
-        count_tokens: Some(std::sync::Arc::new(|_, text| text.split_whitespace().count() as u64)),
+        count_tokens: Some(std::sync::Arc::new(|_, text| {
+            (text.split_whitespace().count() as u64, TokensSource::Tokenizer)
+        })),
         aliases: super::Aliases::new(
             [("app.in".to_owned(), "gen_ai.usage.input_tokens".to_owned())].into(),
         ),
