@@ -1,0 +1,10 @@
+//! The OTLP receiver: requests in, whole bodies out, answers back.
+
+mod failure;
+mod grpc;
+mod http;
+mod inflate;
+mod metrics;
+mod receiver;
+pub(crate) mod server;
+mod wire;
