@@ -7,8 +7,10 @@ use retake_schemas::event::Capture;
 
 use crate::failure::EXIT_CODES;
 
+mod receive;
 mod upkeep;
 
+pub(crate) use receive::{Import, Received, Record, Serve, SignalArg};
 pub(crate) use upkeep::{Compact, Gc, Pull, Push, Recover, Verify};
 
 /// Flight recorder and replay bench for RAG and LLM pipelines.
@@ -70,6 +72,15 @@ pub(crate) enum Verb {
     /// The built-in RAG pipeline, always recorded as a run
     #[command(subcommand)]
     Rag(Rag),
+    /// Run a program in any language and record what its OpenTelemetry instrumentation sends
+    #[command(after_help = "Example: retake record -- python app.py")]
+    Record(Record),
+    /// Receive OpenTelemetry from many programs and record it, run after run
+    #[command(after_help = "Example: retake serve --capture full")]
+    Serve(Serve),
+    /// Read OTLP files into a run
+    #[command(after_help = "Example: retake import traces.jsonl --run yesterday")]
+    Import(Import),
     /// The run history
     Runs(Runs),
     /// Where the time, tokens, money and errors of a run went
@@ -153,7 +164,7 @@ pub(crate) struct RagArgs {
     pub(crate) capture: Option<Capture>,
 }
 
-fn parse_capture(text: &str) -> Result<Capture, String> {
+pub(crate) fn parse_capture(text: &str) -> Result<Capture, String> {
     Capture::ALL
         .into_iter()
         .find(|capture| capture.as_str() == text)

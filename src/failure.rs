@@ -10,6 +10,7 @@ use retake_recorder::store::{SelectError, StoreError};
 use retake_recorder::upkeep::compact::CompactError;
 use retake_replay::workload::WorkloadError;
 use retake_schemas::settings::{OutOfRange, SetError};
+use retake_server::ServeError;
 
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,30 @@ impl From<Code> for ExitCode {
     }
 }
 
+/// How the process ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// By a code of ours.
+    Ours(Code),
+    /// As the program that was recorded did.
+    Program(u8),
+}
+
+impl From<Code> for Exit {
+    fn from(code: Code) -> Self {
+        Self::Ours(code)
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Ours(code) => code.into(),
+            Exit::Program(code) => Self::from(code),
+        }
+    }
+}
+
 /// The list of exit codes for `--help`.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
   0 ok                        10 regression (diff --fail-on-regression)
@@ -54,7 +79,8 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   3 not found                 30 not replayable from this capture
   4 environment (server, file or permission)
   5 data damaged              31 replay not valid (fidelity)
-                             130 ended by Ctrl-C; everything recorded so far is kept";
+                             130 ended by Ctrl-C; everything recorded so far is kept
+  record ends as the recorded program did (128 + the signal that ended it)";
 
 /// What a command failed with.
 #[derive(Debug)]
@@ -188,6 +214,19 @@ impl From<WorkloadError> for Failure {
         match error {
             WorkloadError::Read(error) => error.into(),
             error => Self::new(Code::NotReplayable, error.to_string()),
+        }
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        match &error {
+            ServeError::Exposed { .. } => Self::new(Code::Usage, error.to_string())
+                .help("set RETAKE_TOKEN or --token-file, or listen on 127.0.0.1"),
+            ServeError::Bind { .. } => Self::new(Code::Environment, error.to_string()).help(
+                "another program may be listening there; --listen and --grpc take other addresses",
+            ),
+            _ => Self::new(Code::Usage, error.to_string()),
         }
     }
 }

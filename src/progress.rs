@@ -48,7 +48,7 @@ impl Progress {
     /// For work whose size is not known.
     pub(crate) fn spinner(quiet: bool, what: &'static str) -> Self {
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
-        Self::start(bar, what, "{prefix:>10} {spinner} {elapsed}".to_owned())
+        Self::start(bar, what, "{prefix:>10} {spinner} {elapsed}  {msg}".to_owned())
     }
 
     fn start(bar: ProgressBar, what: &'static str, template: String) -> Self {
@@ -72,6 +72,11 @@ impl Progress {
             self.bar.set_style(style.progress_chars("=> ").with_key("live", line));
         }
         self
+    }
+
+    /// Says what it is at, behind the bar.
+    pub(crate) fn message(&self, message: &str) {
+        self.bar.set_message(inert(message));
     }
 
     pub(crate) fn length(&self, length: u64) {

@@ -6,13 +6,17 @@ mod compact;
 mod demo;
 mod diff;
 mod gc;
+mod import;
 mod pull;
 mod push;
 mod rag;
+mod receiving;
+mod record;
 mod recover;
 mod replay;
 mod report;
 mod runs;
+mod serve;
 mod sql;
 mod trace;
 mod verify;
@@ -24,14 +28,17 @@ use retake_schemas::event::RunStatus;
 
 use crate::cli::{Cli, Verb};
 use crate::context::Context;
-use crate::failure::{Code, Failure};
+use crate::failure::{Exit, Failure};
 
 /// Runs a verb; the code is the process's exit code.
-pub(crate) async fn run(cli: Cli) -> Result<Code, Failure> {
+pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
     let context = Context::new(&cli.global)?;
-    match cli.verb {
+    let code = match cli.verb {
+        Verb::Record(args) => return record::run(&context, args).await,
         Verb::Demo(args) => demo::run(context, args).await,
         Verb::Rag(verb) => rag::run(&context, verb).await,
+        Verb::Serve(args) => serve::run(&context, args).await,
+        Verb::Import(args) => import::run(&context, args).await,
         Verb::Runs(args) => runs::run(&context, args).await,
         Verb::Breakdown(args) => breakdown::run(&context, &args).await,
         Verb::Trace(args) => trace::run(&context, &args).await,
@@ -48,7 +55,8 @@ pub(crate) async fn run(cli: Cli) -> Result<Code, Failure> {
         Verb::Config(args) => about::config(&context, &args),
         Verb::Completions(args) => about::completions(&args),
         Verb::Man(args) => about::man(&args),
-    }
+    };
+    code.map(Exit::from)
 }
 
 /// A run with its repeats, itself first: the replays that `--repeat` made together.

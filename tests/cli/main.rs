@@ -15,6 +15,7 @@ mod demo;
 mod ingest_ask_eval;
 mod listening;
 mod outside;
+mod receive;
 mod replay;
 mod secrets;
 mod sql;

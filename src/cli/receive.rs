@@ -1,0 +1,113 @@
+//! Options of the verbs that record other programs.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use retake_schemas::event::Capture;
+use retake_schemas::settings::SyncPolicy;
+
+use super::parse_capture;
+
+/// What every verb that receives takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Received {
+    /// Label of the run; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) label: Vec<String>,
+    /// How much content the run keeps
+    #[arg(long, value_name = "POLICY", value_parser = parse_capture)]
+    pub(crate) capture: Option<Capture>,
+}
+
+/// Options of `record`.
+#[derive(Debug, Args)]
+pub(crate) struct Record {
+    /// Name of the run [default: that of the program]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run: Option<String>,
+    #[command(flatten)]
+    pub(crate) received: Received,
+    /// Wait so many seconds at most for what the program sent last
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub(crate) wait: u64,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Where OTLP over HTTP is expected
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4318")]
+    pub(crate) listen: SocketAddr,
+    /// Where OTLP over gRPC is expected
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4317")]
+    pub(crate) grpc: SocketAddr,
+    /// File with the token that clients must send as `Authorization: Bearer`; needed for an
+    /// address that other machines can reach [default: $RETAKE_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Name by which clients reach this receiver, besides `localhost`; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: Vec<String>,
+    #[command(flatten)]
+    pub(crate) received: Received,
+    /// What a power cut may cost of what was acknowledged
+    #[arg(long, value_enum, default_value_t = Sync::Batch)]
+    pub(crate) sync: Sync,
+    /// End a run when its service was silent for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) idle: u64,
+    /// End a run after so many seconds even if more comes
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub(crate) session: u64,
+}
+
+/// What an answer promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sync {
+    /// Nothing: what is answered is on the disk.
+    Batch,
+    /// What came since the last flush; the death of the process still costs nothing.
+    Never,
+}
+
+impl Sync {
+    pub(crate) fn policy(self) -> SyncPolicy {
+        match self {
+            Self::Batch => SyncPolicy::Batch,
+            Self::Never => SyncPolicy::Never,
+        }
+    }
+}
+
+/// Options of `import`.
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    /// Files: OTLP bodies (protobuf or JSON), or JSON lines as the OpenTelemetry Collector's file
+    /// exporter writes them; also with gzip or zstd. `-` is standard input
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Name of the run [default: that of the first file]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) run: Option<String>,
+    /// What protobuf files hold, which do not say it themselves
+    #[arg(long, value_enum, default_value_t = SignalArg::Traces)]
+    pub(crate) signal: SignalArg,
+    #[command(flatten)]
+    pub(crate) received: Received,
+}
+
+/// What a body holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SignalArg {
+    /// Spans.
+    Traces,
+    /// Log records.
+    Logs,
+    /// Metric points.
+    Metrics,
+}

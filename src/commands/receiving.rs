@@ -1,0 +1,100 @@
+//! What the verbs that record other programs share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use retake_analyzer::Analyzer;
+use retake_recorder::otlp::{Aliases, IntakeSettings};
+use retake_recorder::recorder::RunSummary;
+use retake_schemas::event::TokensSource;
+use retake_schemas::settings::{RecordSettings, WhenFull};
+
+use crate::cli::Received;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::inert;
+
+/// The settings in force, with what receiving needs: a full journal holds the sender up instead of
+/// dropping, and a trace that is still arriving is waited for.
+pub(crate) fn record_settings(context: &Context, args: &Received) -> RecordSettings {
+    let mut record = context.config.settings.record.clone();
+    record.capture = args.capture.unwrap_or(record.capture);
+    record.when_full = WhenFull::Block;
+    if record.trace_wait_ms == 0 {
+        record.trace_wait_ms = TRACE_WAIT_MS;
+    }
+    record
+}
+
+/// How bodies are taken.
+pub(crate) fn intake_settings(record: &RecordSettings) -> IntakeSettings {
+    IntakeSettings {
+        aliases: Aliases::new(record.alias.clone()),
+        count_tokens: Some(Arc::new(count_tokens)),
+        ..IntakeSettings::default()
+    }
+}
+
+/// Labels as given.
+pub(crate) fn labels(args: &Received) -> Result<BTreeMap<String, String>, Failure> {
+    super::rag::labels(&args.label)
+}
+
+/// Counts with cl100k: the count of OpenAI's models of that generation, an estimate for others.
+fn count_tokens(model: &str, text: &str) -> (u64, TokensSource) {
+    let is_own = CL100K_MODELS.iter().any(|known| model.starts_with(known))
+        && !OTHER_MODELS.iter().any(|other| model.starts_with(other));
+    let source = if is_own { TokensSource::Tokenizer } else { TokensSource::Estimate };
+    (retake_pipeline::tokens::count(text) as u64, source)
+}
+
+/// Warns of everything that is not in a run.
+pub(crate) fn warn_of_losses(context: &Context, summary: &RunSummary) {
+    if summary.dropped > 0 {
+        context.warn(&format!(
+            "{} of {} events were dropped; `retake sql \"select * from measures where name = 'retake.dropped'\"` says why",
+            summary.dropped, summary.offered
+        ));
+    }
+    if let Some(reason) = &summary.unsealed {
+        context.warn(&format!(
+            "run {} could not be sealed: {reason}; its events are in the journal, the next command recovers them",
+            summary.run_id
+        ));
+    }
+}
+
+/// Attributes that have no column, the most frequent named.
+pub(crate) fn unmapped_line(unmapped: &[(String, u64)]) -> String {
+    let named: Vec<_> = unmapped
+        .iter()
+        .take(UNMAPPED_NAMED_MAX)
+        .map(|(name, spans)| format!("{} ({spans})", inert(name)))
+        .collect();
+    let more = unmapped.len().saturating_sub(UNMAPPED_NAMED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "{} attributes have no column of their own and are kept in `attributes`: {}{more}",
+        unmapped.len(),
+        named.join(", ")
+    )
+}
+
+/// Spans that others name as their parent and that never came.
+pub(crate) async fn lost_spans(analyzer: &Analyzer) -> Result<u64, Failure> {
+    let result = analyzer.query(LOST_SPANS).await?;
+    let count = result.batches.iter().find(|batch| batch.num_rows() == 1).map(|batch| {
+        arrow::util::display::array_value_to_string(batch.column(0), 0).unwrap_or_default()
+    });
+    Ok(count.and_then(|count| count.parse().ok()).unwrap_or_default())
+}
+
+const LOST_SPANS: &str = "SELECT count(*) FROM (SELECT DISTINCT trace_id, parent_span_id FROM spans \
+     WHERE flags LIKE '%orphan%') AS missing";
+const UNMAPPED_NAMED_MAX: usize = 6;
+/// Exporters send every five seconds when nobody told them otherwise.
+const TRACE_WAIT_MS: u64 = 10_000;
+/// Models whose own tokenizer is cl100k, by how their names begin.
+const CL100K_MODELS: [&str; 4] = ["gpt-3.5", "gpt-4", "text-embedding-3", "text-embedding-ada-002"];
+/// Models whose names begin like those, and whose tokenizer is another.
+const OTHER_MODELS: [&str; 3] = ["gpt-4o", "gpt-4.1", "gpt-4.5"];

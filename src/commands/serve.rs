@@ -1,0 +1,102 @@
+//! `retake serve`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use retake_recorder::otlp::{Collector, CollectorSettings};
+use retake_recorder::recorder::RunSummary;
+use retake_server::{Collecting, Server, ServerSettings, Token};
+
+use super::receiving;
+use crate::cli::Serve;
+use crate::context::Context;
+use crate::failure::{Code, Failure};
+use crate::progress::Progress;
+use crate::recording::cancel_on_signal;
+
+pub(crate) async fn run(context: &Context, args: Serve) -> Result<Code, Failure> {
+    let store = context.store_for_writing()?;
+    let mut record = receiving::record_settings(context, &args.received);
+    record.sync = args.sync.policy();
+    let settings = CollectorSettings {
+        intake: receiving::intake_settings(&record),
+        record,
+        idle_max: Duration::from_secs(args.idle),
+        session_max: Duration::from_secs(args.session),
+        labels: receiving::labels(&args.received)?,
+        ..CollectorSettings::default()
+    };
+    let collector = Arc::new(Collector::new(&store, settings));
+    let settings = ServerSettings {
+        http: args.listen,
+        grpc: args.grpc,
+        token: token(&args)?,
+        hosts: args.host.clone(),
+        ..ServerSettings::default()
+    };
+    let server = Server::bind(settings, Arc::new(Collecting::new(Arc::clone(&collector))))?;
+    let (http, grpc) = (server.http_addr(), server.grpc_addr());
+    let cancel = cancel_on_signal()?;
+    context.say(&format!("receiving OTLP at http://{http} and grpc://{grpc}; Ctrl-C ends"));
+    let serving = tokio::spawn(server.run(cancel.clone().cancelled_owned()));
+    let progress = Progress::spinner(context.quiet, "receiving");
+    while !cancel.is_cancelled() {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let ending = Arc::clone(&collector);
+        let ended = tokio::task::spawn_blocking(move || ending.end_idle()).await;
+        tell(context, &ended.unwrap_or_default());
+        let counts = collector.counts();
+        progress.message(&format!(
+            "{} spans, {} log records, {} metric points; {} runs open",
+            counts.spans,
+            counts.logs,
+            counts.points,
+            collector.runs().len()
+        ));
+    }
+    let served =
+        serving.await.map_err(|error| Failure::new(Code::Internal, error.to_string()))??;
+    let ending = Arc::clone(&collector);
+    let ended = tokio::task::spawn_blocking(move || ending.finish()).await.unwrap_or_default();
+    progress.finish();
+    tell(context, &ended);
+    let counts = collector.counts();
+    context.say(&format!(
+        "{} requests answered, {} acknowledged; {} spans taken, {} repeated, {} without ids",
+        served.answered, served.acknowledged, counts.spans, counts.repeated, counts.rejected
+    ));
+    if served.cut > 0 {
+        context.warn(&format!(
+            "{} requests were told to come again because this receiver ended",
+            served.cut
+        ));
+    }
+    Ok(Code::Ok)
+}
+
+fn token(args: &Serve) -> Result<Option<Token>, Failure> {
+    let text = match &args.token_file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Failure::new(Code::Environment, format!("read token {}: {error}", path.display()))
+            })?;
+            Some(text.trim().to_owned())
+        }
+        None => std::env::var("RETAKE_TOKEN").ok().filter(|token| !token.is_empty()),
+    };
+    text.map(Token::new)
+        .transpose()
+        .map_err(|error| Failure::new(Code::Usage, format!("use the token: {error}")))
+}
+
+fn tell(context: &Context, ended: &[RunSummary]) {
+    for summary in ended {
+        context.say(&format!("run {} ended with {} spans", summary.run_id, summary.spans));
+        receiving::warn_of_losses(context, summary);
+    }
+}
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,221 @@
+//! Other programs, recorded by what they send: `record`, `serve`, `import`.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+
+use crate::support::{Bench, text};
+
+const TRACE: &str = "0102030405060708090a0b0c0d0e0f10";
+
+fn span(id: u8, parent: Option<u8>, kind: &str) -> String {
+    let parent = parent
+        .map_or_else(String::new, |id| format!(r#""parentSpanId":"00000000000000{id:02x}","#));
+    format!(
+        r#"{{"traceId":"{TRACE}","spanId":"00000000000000{id:02x}",{parent}"name":"step {id}","startTimeUnixNano":"1790000000000000000","endTimeUnixNano":"1790000000500000000","attributes":[{{"key":"openinference.span.kind","value":{{"stringValue":"{kind}"}}}},{{"key":"llm.token_count.prompt","value":{{"intValue":"12"}}}},{{"key":"app.colour","value":{{"stringValue":"red"}}}}]}}"#
+    )
+}
+
+/// A request with these spans, on one line.
+fn request(service: &str, spans: &[String]) -> String {
+    format!(
+        r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"service.name","value":{{"stringValue":"{service}"}}}}]}},"scopeSpans":[{{"scope":{{"name":"test"}},"spans":[{}]}}]}}]}}"#,
+        spans.join(",")
+    )
+}
+
+/// A program that sends one request to wherever an OpenTelemetry SDK would, and ends with 7.
+fn program(body: &str) -> String {
+    format!(
+        r#"# Every line of a request's head ends with carriage return and line feed.
+address="${{OTEL_EXPORTER_OTLP_ENDPOINT#http://}}"
+body='{body}'
+exec 3<>"/dev/tcp/${{address%:*}}/${{address#*:}}"
+printf 'POST /v1/traces HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' "${{#body}}" "$body" >&3
+read -r _ status _ <&3
+echo "hello $1, answered $status, $OTEL_SERVICE_NAME, $OTEL_RESOURCE_ATTRIBUTES"
+exit 7
+"#
+    )
+}
+
+/// Scenario: a program that was not changed is recorded; one of its spans never arrives.
+/// Guarantees: its output and exit code are its own; the run has its spans, the breakdown is shown
+/// with what is missing and what has no column.
+#[test]
+fn a_program_is_recorded_as_it_is() {
+    let bench = Bench::new();
+    let body = request("shop", &[span(1, Some(9), "CHAIN"), span(2, Some(1), "LLM")]);
+    bench.write("app.sh", program(&body));
+    let outcome = bench.retake(["record", "--label", "env=test", "--", "bash", "app.sh", "you"]);
+    let outcome = outcome.expect_code(7).expect_message(&[
+        "llm",
+        "1 spans never came",
+        "app.colour (2)",
+        "retake trace slowest",
+    ]);
+    assert_eq!(outcome.stdout, "hello you, answered 200, app, retake.run=app\n");
+    let rows = bench.rows("select name, kind, service, flags, input_tokens, tokens_counted from spans order by span_id");
+    assert_eq!(rows.len(), 2);
+    assert_eq!(
+        (text(&rows[0]["flags"]), text(&rows[0]["service"])),
+        ("orphan".into(), "shop".into())
+    );
+    assert_eq!(
+        (text(&rows[1]["kind"]), rows[1]["tokens_counted"].as_bool()),
+        ("llm".into(), Some(true))
+    );
+    let run = bench.runs().remove(0);
+    assert_eq!((text(&run["name"]), text(&run["status"])), ("app".into(), "interrupted".into()));
+}
+
+/// Scenario: programs that send nothing, that a signal ends, and that do not exist.
+/// Guarantees: the exit code is the program's, or says that there is none; the run is readable.
+#[test]
+fn a_program_ends_as_it_ends() {
+    let bench = Bench::new();
+    bench
+        .retake(["record", "--", "true"])
+        .expect_code(0)
+        .expect_message(&["no span came", "docs/otlp.md"]);
+    bench.retake(["record", "--run", "k", "--", "sh", "-c", "kill -TERM $$"]).expect_code(143);
+    let missing = bench.retake(["record", "--", "./no-such-program"]);
+    missing.expect_code(3).expect_message(&["no-such-program"]);
+    bench.retake(["record"]).expect_code(2);
+    let names: Vec<_> = bench.runs().iter().map(|run| text(&run["status"])).collect();
+    assert_eq!(names.len(), 3);
+    bench.retake(["verify"]).expect_code(0);
+}
+
+/// A receiver that runs until it is told to end.
+struct Receiver {
+    child: Child,
+    address: String,
+    errors: BufReader<std::process::ChildStderr>,
+}
+
+impl Receiver {
+    fn start(bench: &Bench, options: &[&str]) -> Self {
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
+        let mut command = bench.command([arguments.as_slice(), options].concat());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let mut errors = BufReader::new(child.stderr.take().expect("its errors"));
+        let mut line = String::new();
+        while !line.contains("receiving OTLP at") {
+            line.clear();
+            assert_ne!(errors.read_line(&mut line).expect("a line"), 0, "it ended early");
+        }
+        let (_, rest) = line.split_once("http://").expect("an address");
+        let address = rest.split_whitespace().next().expect("an address").to_owned();
+        Self { child, address, errors }
+    }
+
+    /// Sends a request; gives status line and body of the answer.
+    fn post(&self, path: &str, head: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).expect("a connection");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\n{head}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            self.address,
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("to write");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = std::process::Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.expect("kill").success());
+    }
+
+    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+        self.signal(signal);
+        let mut said = String::new();
+        self.errors.read_to_string(&mut said).expect("its errors");
+        (self.child.wait().expect("its end").code(), said)
+    }
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+
+/// Scenario: two services send to one receiver, one of them twice; it is ended by a signal.
+/// Guarantees: a run each, nothing twice, everything sealed.
+#[test]
+fn a_receiver_cuts_runs_by_service() {
+    let bench = Bench::new();
+    let receiver = Receiver::start(&bench, &["--label", "env=test"]);
+    let body = request("a", &[span(1, None, "CHAIN"), span(2, Some(1), "LLM")]);
+    for _ in 0..2 {
+        assert!(receiver.post("/v1/traces", JSON, &body).starts_with("HTTP/1.1 200"));
+    }
+    let bad = request("b", &[span(3, None, "CHAIN"), span(4, None, "LLM").replace(TRACE, "00")]);
+    let answer = receiver.post("/v1/traces", JSON, &bad);
+    assert!(
+        answer.contains(r#""rejectedSpans":"1""#) || answer.contains(r#""rejectedSpans":1"#),
+        "{answer}"
+    );
+    assert!(receiver.post("/v1/traces", JSON, "{").starts_with("HTTP/1.1 400"));
+    assert!(receiver.post("/v1/logs", JSON, "{}").starts_with("HTTP/1.1 200"));
+    let (code, said) = receiver.end("-INT");
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("3 spans taken, 2 repeated, 1 without ids"), "{said}");
+    let rows = bench.rows("select r.name, count(*) as spans from spans s join runs r on r.run_id = s.run_id group by r.name order by r.name");
+    assert_eq!((text(&rows[0]["name"]), rows[0]["spans"].as_i64()), ("a".into(), Some(2)));
+    assert_eq!((text(&rows[1]["name"]), rows[1]["spans"].as_i64()), ("b".into(), Some(1)));
+}
+
+/// Scenario: the receiver is killed right after it answered, again and again; the sender repeats
+/// its last batch to the one that is started next.
+/// Guarantees: O2 - what was acknowledged is there, once.
+#[test]
+fn what_was_acknowledged_survives_the_receiver() {
+    let bench = Bench::new();
+    for round in 0..8_u8 {
+        let receiver = Receiver::start(&bench, &[]);
+        if round > 0 {
+            let again = request("a", &[span(round, None, "LLM")]);
+            assert!(receiver.post("/v1/traces", JSON, &again).starts_with("HTTP/1.1 200"));
+        }
+        let body = request("a", &[span(round + 1, None, "LLM")]);
+        assert!(receiver.post("/v1/traces", JSON, &body).starts_with("HTTP/1.1 200"));
+        receiver.end("-KILL");
+    }
+    assert_eq!(bench.number("select count(*) as n from spans"), 8);
+    assert_eq!(bench.number("select count(distinct span_id) as n from spans"), 8);
+}
+
+/// Scenario: an address that other machines reach, without a token.
+#[test]
+fn a_receiver_is_not_open_to_strangers() {
+    let bench = Bench::new();
+    let exposed = bench.retake(["serve", "--listen", "0.0.0.0:0", "--grpc", "127.0.0.1:0"]);
+    exposed.expect_code(2).expect_message(&["token", "RETAKE_TOKEN"]);
+    let receiver = Receiver::start(&bench, &[]);
+    let foreign = format!("{JSON}Origin: http://evil.example\r\n");
+    assert!(receiver.post("/v1/traces", &foreign, "{}").starts_with("HTTP/1.1 403"));
+    assert_eq!(receiver.end("-TERM").0, Some(0));
+}
+
+/// Scenario: files of the Collector's exporter, with a broken line; files that are none.
+/// Guarantees: what is OTLP is taken, what is not is named; wrong input has its exit code.
+#[test]
+fn files_are_imported() {
+    let bench = Bench::new();
+    let lines = [
+        request("a", &[span(1, None, "CHAIN")]),
+        "no json".to_owned(),
+        request("b", &[span(2, Some(1), "LLM")]),
+    ];
+    bench.write("traces.jsonl", lines.join("\n"));
+    let imported = bench.retake(["import", "traces.jsonl"]).expect_code(0);
+    imported.expect_message(&["line 2 was left out", "2 taken"]);
+    assert_eq!(text(&bench.runs()[0]["name"]), "traces");
+    assert_eq!(bench.number("select count(*) as n from spans where flags is null"), 2);
+    bench.write("notes.txt", "nothing of the kind");
+    bench.retake(["import", "notes.txt"]).expect_code(2).expect_message(&["notes.txt", "OTLP"]);
+    bench.retake(["import", "absent.pb"]).expect_code(3).expect_message(&["absent.pb"]);
+    bench.retake(["import", "."]).expect_code(2).expect_message(&["folder"]);
+}
