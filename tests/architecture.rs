@@ -12,12 +12,13 @@ use retake_schemas::tables::TableName;
 use serde_json::Value;
 
 /// Which crate of the workspace may depend on which; what is not here is refused.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("retake-schemas", &[]),
     ("retake-recorder", &["retake-schemas"]),
     ("retake-replay", &["retake-schemas", "retake-recorder"]),
     ("retake-pipeline", &["retake-schemas", "retake-replay", "retake-recorder"]),
     ("retake-analyzer", &["retake-schemas", "retake-recorder"]),
+    ("retake-server", &["retake-schemas", "retake-recorder", "retake-analyzer"]),
     (
         "retake",
         &[
@@ -26,6 +27,7 @@ const ARROWS: [(&str, &[&str]); 6] = [
             "retake-replay",
             "retake-pipeline",
             "retake-analyzer",
+            "retake-server",
         ],
     ),
 ];
@@ -236,4 +238,4 @@ fn root() -> PathBuf {
 }
 
 /// Every crate of the workspace; the root one is the command line.
-const CRATES: [&str; 6] = [".", "schemas", "recorder", "replay", "pipeline", "analyzer"];
+const CRATES: [&str; 7] = [".", "schemas", "recorder", "replay", "pipeline", "analyzer", "server"];
