@@ -218,6 +218,14 @@ impl Mapping {
         self.by_name.keys().map(String::as_str)
     }
 
+    /// The names by which to state columns to others: of each entry its column, its first name, and
+    /// how a reader understands the value.
+    pub fn first_names(&self) -> impl Iterator<Item = (&str, &str, Read)> {
+        self.entries.iter().filter_map(|entry| {
+            Some((entry.column.as_str(), entry.from.first()?.as_str(), entry.read))
+        })
+    }
+
     /// How many entries there are; every [`Place::entry`] is below it.
     #[must_use]
     pub fn entry_count(&self) -> usize {
@@ -441,6 +449,17 @@ mod tests {
             assert!(!BUILT_IN.feeds(name, &["output_tokens"]), "{name}");
         }
         assert!(!BUILT_IN.feeds("app.tokens", &["input_tokens"]));
+    }
+
+    #[test]
+    fn a_column_is_stated_by_the_name_that_wins_when_it_is_read() {
+        let names: Vec<_> = BUILT_IN.first_names().collect();
+        assert_eq!(names.len(), BUILT_IN.entry_count());
+        assert!(names.contains(&("input_tokens", "gen_ai.usage.input_tokens", Read::Count)));
+        for (column, name, _) in names {
+            let place = BUILT_IN.places(name).find(|place| place.column == column);
+            assert_eq!(place.map(|place| place.precedence), Some(0), "{name}");
+        }
     }
 
     #[test]
