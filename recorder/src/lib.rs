@@ -24,6 +24,7 @@ pub mod direct;
 pub(crate) mod disk;
 pub mod dispatcher;
 pub(crate) mod door;
+pub mod export;
 pub(crate) mod fold;
 pub(crate) mod fork;
 #[cfg(any(test, feature = "fuzzing"))]
