@@ -10,7 +10,7 @@ use crate::failure::EXIT_CODES;
 mod receive;
 mod upkeep;
 
-pub(crate) use receive::{Import, Received, Record, Serve, SignalArg};
+pub(crate) use receive::{Export, Import, Received, Record, Serve, SignalArg};
 pub(crate) use upkeep::{Compact, Gc, Pull, Push, Recover, Verify};
 
 /// Flight recorder and replay bench for RAG and LLM pipelines.
@@ -104,6 +104,9 @@ pub(crate) enum Verb {
     /// One self-contained HTML file about a run, alone or against another
     #[command(after_help = "Example: retake report last --output report.html")]
     Report(Report),
+    /// A run as a file for Perfetto, chrome://tracing or OpenTelemetry tools
+    #[command(after_help = "Example: retake export last --to perfetto -o run.pftrace")]
+    Export(Export),
     /// Check every file of the store against its digest; nothing is changed
     #[command(after_help = "Example: retake verify last")]
     Verify(Verify),

@@ -1,4 +1,4 @@
-//! Options of the verbs that record other programs.
+//! Options of the verbs that record other programs, and of `export`, which gives runs to them.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -110,4 +110,22 @@ pub(crate) enum SignalArg {
     Logs,
     /// Metric points.
     Metrics,
+}
+
+/// Options of `export`.
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The run
+    #[arg(default_value = "last")]
+    pub(crate) run: String,
+    /// What to write: perfetto, chrome, otlp (JSON lines), otlp-json-body, otlp-proto (length-prefixed),
+    /// otlp-proto-body
+    #[arg(long, value_name = "FORMAT", default_value = "perfetto")]
+    pub(crate) to: retake_recorder::export::Format,
+    /// Where to write; `-` is standard output [default: the run's id with the format's ending]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Put prompts, answers and documents into the file, as far as the run holds them
+    #[arg(long)]
+    pub(crate) with_text: bool,
 }

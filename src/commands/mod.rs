@@ -5,6 +5,7 @@ mod breakdown;
 mod compact;
 mod demo;
 mod diff;
+mod export;
 mod gc;
 mod import;
 mod pull;
@@ -46,6 +47,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Sql(args) => sql::run(&context, args).await,
         Verb::Replay(verb) => replay::run(&context, verb).await,
         Verb::Report(args) => report::run(&context, &args).await,
+        Verb::Export(args) => export::run(&context, &args),
         Verb::Verify(args) => verify::run(&context, &args),
         Verb::Recover(args) => recover::run(&context, &args),
         Verb::Compact(args) => compact::run(&context, &args),

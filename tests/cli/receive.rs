@@ -219,3 +219,35 @@ fn files_are_imported() {
     bench.retake(["import", "absent.pb"]).expect_code(3).expect_message(&["absent.pb"]);
     bench.retake(["import", "."]).expect_code(2).expect_message(&["folder"]);
 }
+
+/// Scenario: a run goes out as OpenTelemetry's files and comes back; it goes out as timelines.
+/// Guarantees: the spans that come back are those that went; a timeline is a whole file.
+#[test]
+fn a_run_goes_out_and_comes_back() {
+    let bench = Bench::new();
+    let body = request("shop", &[span(1, Some(9), "CHAIN"), span(2, Some(1), "LLM")]);
+    bench.write("traces.jsonl", body);
+    bench.retake(["import", "traces.jsonl", "--run", "first"]).expect_code(0);
+    for (format, file) in [("otlp", "a.jsonl"), ("otlp-proto", "b.pb"), ("otlp-proto-body", "c.pb")]
+    {
+        bench.retake(["export", "first", "--to", format, "-o", file]).expect_code(0);
+        bench.retake(["import", file, "--run", format]).expect_code(0).expect_message(&["2 taken"]);
+        let columns = "select trace_id, span_id, parent_span_id, name, kind, service, start_unix_ns, duration_ns, \
+             self_ns, status, input_tokens, tokens_counted, flags, attr(attributes, 'app.colour') as colour from spans";
+        let of = |run: &str| {
+            let sql = format!(
+                "{columns} where run_id = (select run_id from runs where name = '{run}') order by span_id"
+            );
+            bench.rows(&sql)
+        };
+        assert_eq!(of(format), of("first"), "{format}");
+    }
+    bench.retake(["export", "first", "--to", "chrome", "-o", "run.json"]).expect_code(0);
+    let chrome = std::fs::read(bench.path("run.json")).expect("a file");
+    let events: serde_json::Value = serde_json::from_slice(&chrome).expect("JSON");
+    assert!(events["traceEvents"].as_array().is_some_and(|events| events.len() > 2), "{events}");
+    let perfetto = bench.retake(["export", "first", "-o", "-"]).expect_code(0);
+    assert!(perfetto.bytes().len() > 100);
+    bench.retake(["export", "first", "--to", "svg"]).expect_code(2).expect_message(&["perfetto"]);
+    bench.retake(["export", "first", "-o", "no/such/folder/x"]).expect_code(4);
+}

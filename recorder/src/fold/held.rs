@@ -347,18 +347,27 @@ impl HeldSpan {
             (self.verdict.tokens_disagree, "tokens_disagree"),
         ];
         let mut text = String::new();
-        if self.roles & KeyRole::FLAGS != 0 {
-            text.extend(last(attributes, symbols, convention::FLAGS).iter().map(Value::to_text));
-        }
-        for (_, flag) in flags.into_iter().filter(|(is_set, _)| *is_set) {
-            if !text.is_empty() {
-                text.push(',');
+        let mut add = |flag: &str| {
+            if !text.split(',').any(|known| known == flag) {
+                if !text.is_empty() {
+                    text.push(',');
+                }
+                text.push_str(flag);
             }
-            text.push_str(flag);
+        };
+        if self.roles & KeyRole::FLAGS != 0 {
+            let stated = last(attributes, symbols, convention::FLAGS).map(|value| value.to_text());
+            let stated = stated.iter().flat_map(|text| text.split(','));
+            stated.filter(|flag| STATED_FLAGS.contains(flag)).for_each(&mut add);
         }
+        flags.into_iter().filter(|(is_set, _)| *is_set).for_each(|(_, flag)| add(flag));
         text
     }
 }
+
+/// Flags that a sender may state, because only it can know. The others follow from the spans.
+const STATED_FLAGS: [&str; 6] =
+    ["bad_time", "bad_tokens", "duplicate", "end_before_start", "stream_extended", "truncated"];
 
 /// A span's attributes, with what reading them needs.
 pub(super) struct OwnAttributes<'a> {
