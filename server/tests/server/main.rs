@@ -3,6 +3,7 @@
 mod access;
 mod bombs;
 mod grpc;
+mod kills;
 mod operators;
 mod shutdown;
 mod slow;
