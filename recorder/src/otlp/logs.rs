@@ -34,7 +34,7 @@ pub(super) fn translate(
     });
     let name = event_name(record);
     let is_genai = name.starts_with("gen_ai.");
-    let mut attributes = kept(&record.attributes, keep);
+    let mut attributes = kept(name, &record.attributes, keep);
     attributes.retain(|(key, _)| key != "event.name");
     let mut message = None;
     if is_genai && !matches!(record.body, AnyValue::Empty) {

@@ -5,7 +5,8 @@ use retake_schemas::{Attributes, Value};
 
 use super::model::{AnyValue, KeyValues};
 
-/// The kind of a span that names none but talks to a database: a retriever, if it searches.
+/// The kind of a span that names none but a Haystack component, or talks to a database: a
+/// retriever, if it searches.
 ///
 /// General databases count only when the statement searches by similarity or full text; what is
 /// made for searching counts unless the operation writes.
@@ -19,6 +20,10 @@ pub(super) fn kind(attributes: &KeyValues<'_>, span_name: &str) -> Option<&'stat
             && value.as_text().is_some_and(|text| BUILT_IN.is_kind(text))
     }) {
         return None;
+    }
+    if let Some(component) = text(&["haystack.component.type"]) {
+        let found = COMPONENTS.iter().find(|(part, _)| component.contains(part));
+        return found.map(|(_, kind)| *kind);
     }
     let system = text(&["db.system.name", "db.system"])?.to_ascii_lowercase();
     let statement = text(&["db.query.text", "db.statement"]).unwrap_or_default();
@@ -46,6 +51,11 @@ pub(super) fn span_kind(number: i32) -> Option<&'static str> {
     }
 }
 
+/// A span event that only carries attributes of its span: contents, mostly.
+pub(super) fn is_detail(event: &str) -> bool {
+    DETAILS.contains(&event)
+}
+
 /// A span event that stands for one chunk of a streamed answer.
 pub(super) fn is_chunk(event: &str) -> bool {
     CHUNKS.contains(&event)
@@ -71,6 +81,20 @@ pub(super) fn is_bad_count(name: &str, value: &AnyValue<'_>) -> bool {
         && Value::as_count(&value.to_value()).is_none()
 }
 
+/// Parts of the class names of Haystack's components.
+const COMPONENTS: [(&str, &str); 6] = [
+    ("Retriever", "retriever"),
+    ("Generator", "llm"),
+    ("Embedder", "embedding"),
+    ("Ranker", "reranker"),
+    ("PromptBuilder", "prompt"),
+    ("Agent", "agent"),
+];
+const DETAILS: [&str; 3] = [
+    "gen_ai.client.inference.operation.details",
+    "gen_ai.content.prompt",
+    "gen_ai.content.completion",
+];
 const WRITES: [&str; 17] = [
     "insert", "upsert", "update", "delete", "create", "drop", "alter", "add", "put", "set",
     "write", "index", "bulk", "copy", "begin", "commit", "rollback",
@@ -160,5 +184,7 @@ mod tests {
             None
         );
         assert_eq!(kind(&[("http.route", "/")], ""), None);
+        let ranker = "haystack.components.rankers.LostInTheMiddleRanker";
+        assert_eq!(kind(&[("haystack.component.type", ranker)], ""), Some("reranker"));
     }
 }

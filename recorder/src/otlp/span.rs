@@ -61,7 +61,9 @@ pub(super) fn translate(span: &Span<'_>, around: &Surroundings<'_>) -> Option<Sp
         pieces: Collected::default(),
     };
     let (start, end) = made.times(span);
-    for (name, value) in &span.attributes {
+    let details = span.events.iter().filter(|event| rules::is_detail(&event.name));
+    let details = details.flat_map(|event| &event.attributes);
+    for (name, value) in span.attributes.iter().chain(details) {
         made.attribute(name, value);
     }
     let retrieved = made.documents();
@@ -143,8 +145,11 @@ impl<'a> Made<'a, '_> {
         if BUILT_IN.is_content(&name) {
             return self.pieces.whole(name, value);
         }
-        if name == "llm.invocation_parameters" {
-            self.parameters(value);
+        self.parts_of_json(&name, value);
+        if name == "ai.response.msToFirstChunk"
+            && let Some(ms) = value.to_value().as_float()
+        {
+            self.attributes.push((FIRST_CHUNK_SECONDS.into(), Value::Float(ms / 1e3)));
         }
         if rules::is_bad_count(&name, value) {
             self.flags.push("bad_tokens");
@@ -152,14 +157,14 @@ impl<'a> Made<'a, '_> {
         self.attributes.push((Cow::Owned(name.into_owned()), value.to_value()));
     }
 
-    /// The request's parameters out of the JSON that OpenInference keeps them in.
-    fn parameters(&mut self, value: &AnyValue<'_>) {
-        let Some(serde_json::Value::Object(found)) =
-            value.as_text().and_then(|text| serde_json::from_str(text).ok())
-        else {
-            return;
+    /// What some instrumentations state inside the JSON of one attribute.
+    fn parts_of_json(&mut self, name: &str, value: &AnyValue<'_>) {
+        let Some((_, parts)) = JSON_PARTS.iter().find(|(known, _)| *known == name) else { return };
+        let found = match value {
+            AnyValue::Text(text) => serde_json::from_str(text).unwrap_or_default(),
+            other => other.to_json(),
         };
-        for (from, to) in PARAMETERS {
+        for (from, to) in *parts {
             let value = match found.get(from) {
                 Some(serde_json::Value::Number(number)) => match number.as_i64() {
                     Some(whole) => Value::Int(whole),
@@ -168,7 +173,7 @@ impl<'a> Made<'a, '_> {
                 Some(serde_json::Value::Bool(truth)) => Value::Bool(*truth),
                 _ => continue,
             };
-            self.attributes.push((to.into(), value));
+            self.attributes.push(((*to).into(), value));
         }
     }
 
@@ -299,7 +304,10 @@ impl<'a> Made<'a, '_> {
     fn annotated(&mut self, events: &[SpanEvent<'_>], start: i64) -> Vec<(i64, Annotated)> {
         let mut annotated = Vec::new();
         for event in events {
-            if rules::is_chunk(&event.name) || rules::is_first_token(&event.name) {
+            let is_told = rules::is_chunk(&event.name)
+                || rules::is_first_token(&event.name)
+                || rules::is_detail(&event.name);
+            if is_told {
                 continue;
             }
             let line = Annotated {
@@ -308,7 +316,7 @@ impl<'a> Made<'a, '_> {
                 name: event.name.to_string(),
                 target: self.around.scope.to_owned(),
                 message: None,
-                attributes: kept(&event.attributes, self.around.keep),
+                attributes: kept(&event.name, &event.attributes, self.around.keep),
             };
             annotated.push((self.time_in(event.time_unix_ns, start), line));
         }
@@ -364,14 +372,17 @@ fn is_exception(event: &SpanEvent<'_>) -> bool {
     event.name == "exception" || event.name == "gen_ai.client.operation.exception"
 }
 
-/// Attributes of a log line, contents by reference.
+/// Attributes of a log line, contents by reference. In GenAI events, which say what was said, so
+/// are attributes with names that mean nothing by themselves.
 pub(super) fn kept(
+    event: &str,
     attributes: &KeyValues<'_>,
     keep: &dyn Fn(&str, &str) -> Option<retake_schemas::Digest>,
 ) -> Attributes {
     let mut kept = Vec::with_capacity(attributes.len());
     for (name, value) in attributes {
-        if BUILT_IN.is_content(name) {
+        let is_said = event.starts_with("gen_ai.") && SAID.contains(&name.as_ref());
+        if is_said || BUILT_IN.is_content(name) {
             if let Some(digest) = keep(TEXT, &value.to_content()) {
                 kept.push((
                     Cow::Owned(name.to_string()),
@@ -392,12 +403,35 @@ fn role_of(number: u8) -> DocumentRole {
         .unwrap_or(DocumentRole::Retrieved)
 }
 
+const FIRST_CHUNK_SECONDS: &str = "gen_ai.response.time_to_first_chunk";
+const SAID: [&str; 6] = ["content", "message", "tool_calls", "body", "event_body", "arguments"];
 const TEXT: &str = "text/plain";
 /// How far ahead of our clock a sender's may be before its times are not believed.
 const AHEAD_NS_MAX: i64 = 24 * 3600 * 1_000_000_000;
 const STATUS_OK: i32 = 1;
 const STATUS_ERROR: i32 = 2;
-/// Parameters of OpenInference's `llm.invocation_parameters`, and the attributes they are.
+/// Attributes whose JSON holds more than one fact, and the attributes those are.
+const JSON_PARTS: [(&str, &[(&str, &str)]); 3] = [
+    // OpenInference.
+    ("llm.invocation_parameters", &PARAMETERS),
+    // MLflow.
+    (
+        "mlflow.chat.tokenUsage",
+        &[
+            ("input_tokens", "gen_ai.usage.input_tokens"),
+            ("output_tokens", "gen_ai.usage.output_tokens"),
+        ],
+    ),
+    // Langfuse.
+    (
+        "langfuse.observation.usage_details",
+        &[
+            ("input", "gen_ai.usage.input_tokens"),
+            ("output", "gen_ai.usage.output_tokens"),
+            ("cache_read_input_tokens", "gen_ai.usage.cache_read.input_tokens"),
+        ],
+    ),
+];
 const PARAMETERS: [(&str, &str); 8] = [
     ("temperature", "gen_ai.request.temperature"),
     ("max_tokens", "gen_ai.request.max_tokens"),

@@ -508,3 +508,55 @@ fn small_bodies_that_would_become_large_are_refused() {
     let body = field(1, &field(1, &field(1, &field(2, &nested))));
     assert_eq!(take(Encoding::Protobuf, &body), Err(DecodeError::TooDeep));
 }
+
+/// Scenario: one call as a JavaScript SDK, MLflow and former GenAI span events state it.
+/// Guarantees: the same columns, and no text among the attributes.
+#[test]
+fn other_conventions_fill_the_same_columns() {
+    let number =
+        |key: &str, value: i64| format!(r#"{{"key":"{key}","value":{{"intValue":"{value}"}}}}"#);
+    let vercel = [
+        text("ai.operationId", "ai.streamText.doStream"),
+        text("ai.model.id", "m"),
+        text("ai.prompt.messages", "secret prompt"),
+        text("ai.response.text", "secret answer"),
+        number("ai.usage.promptTokens", 5),
+        number("ai.usage.completionTokens", 2),
+        number("ai.response.msToFirstChunk", 40),
+    ];
+    let mlflow = [
+        text("mlflow.spanType", "CHAT_MODEL"),
+        text("gen_ai.request.model", "m"),
+        text("mlflow.spanInputs", "secret prompt"),
+        text("mlflow.spanOutputs", "secret answer"),
+        text("mlflow.chat.tokenUsage", r#"{"input_tokens": 5, "output_tokens": 2}"#),
+        r#"{"key":"gen_ai.server.time_to_first_token","value":{"doubleValue":0.04}}"#.to_owned(),
+    ];
+    let former = [
+        text("gen_ai.system", "openai"),
+        text("gen_ai.operation.name", "chat"),
+        text("gen_ai.request.model", "m"),
+        number("gen_ai.usage.prompt_tokens", 5),
+        number("gen_ai.usage.completion_tokens", 2),
+        r#"{"key":"gen_ai.server.time_to_first_token","value":{"doubleValue":0.04}}"#.to_owned(),
+    ];
+    let events = r#","events":[
+        {"name":"gen_ai.content.prompt","timeUnixNano":"1790000000000000000","attributes":[{"key":"gen_ai.prompt","value":{"stringValue":"secret prompt"}}]},
+        {"name":"gen_ai.content.completion","timeUnixNano":"1790000000000000000","attributes":[{"key":"gen_ai.completion","value":{"stringValue":"secret answer"}}]},
+        {"name":"gen_ai.user.message","timeUnixNano":"1790000000000000000","attributes":[{"key":"content","value":{"stringValue":"secret prompt"}}]}]}"#;
+    let former = json_span(3, None, &former.join(",")).trim_end_matches('}').to_owned() + events;
+    let spans =
+        [json_span(1, None, &vercel.join(",")), json_span(2, None, &mlflow.join(",")), former];
+    let (_, found) =
+        record(&[(Signal::Traces, Encoding::Json, json_body("test", &spans).as_bytes())]);
+    for span in &found.spans {
+        let facts = (span.kind.as_str(), span.model_request.as_deref(), span.ttft_ns);
+        assert_eq!(facts, ("llm", Some("m"), Some(40_000_000)), "{span:?}");
+        assert_eq!((span.input_tokens, span.output_tokens), (Some(5), Some(2)), "{span:?}");
+        assert_eq!(span.input_ref, found.spans[0].input_ref);
+        assert_eq!(span.output_ref, found.spans[0].output_ref);
+        assert!(!format!("{span:?}").contains("secret"), "{span:?}");
+    }
+    assert!(!format!("{:?}", found.events).contains("secret"), "{:?}", found.events);
+    assert_eq!(found.events.len(), 1, "what only carries attributes is no log line");
+}
