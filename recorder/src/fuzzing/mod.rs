@@ -26,6 +26,7 @@ use crate::fold::{Carried, Fold, FoldedRows, OpenSpans};
 use crate::journal::{
     DeadJournal, Frame, JournalHeader, LanePositions, decode_body, encode_body, write_frame,
 };
+pub use crate::otlp::fuzzing::{json as otlp_json, protobuf as otlp_protobuf};
 use input::Input;
 pub use journal::damaged_journal;
 pub use run::run_folder;

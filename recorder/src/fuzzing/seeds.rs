@@ -20,6 +20,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "body" => one_body,
         "carry_file" => carried,
         "manifest" => manifest,
+        "otlp_json" => |_| crate::otlp::fuzzing::json_seed(),
+        "otlp_protobuf" => |_| crate::otlp::fuzzing::protobuf_seed(),
         "run_folder" => run_folder,
         "damaged_journal" | "events" | "records" | "attributes" => <[u8]>::to_vec,
         _ => return Vec::new(),

@@ -9,7 +9,7 @@ use super::*;
 type Target = fn(&[u8]);
 
 /// Every target that needs no folder.
-const TARGETS: [(&str, Target); 10] = [
+const TARGETS: [(&str, Target); 12] = [
     ("attributes", attributes),
     ("body", body),
     ("carry_file", carry_file),
@@ -18,6 +18,8 @@ const TARGETS: [(&str, Target); 10] = [
     ("events", events),
     ("frame", frame),
     ("manifest", manifest),
+    ("otlp_json", otlp_json),
+    ("otlp_protobuf", otlp_protobuf),
     ("records", records),
     ("ring_file", ring_file),
 ];

@@ -11,6 +11,8 @@
 mod collector;
 mod contents;
 mod documents;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod import;
 mod intake;
 mod json;
