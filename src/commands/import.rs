@@ -23,6 +23,8 @@ pub(crate) async fn run(context: &Context, args: Import) -> Result<Code, Failure
     let store = context.store_for_writing()?;
     let mut record = receiving::record_settings(context, &args.received);
     record.sample_ms = 0;
+    // There is no program whose cores it could take.
+    record.seal_idle = false;
     let name = args.run.clone().unwrap_or_else(|| name_of(args.files.first().map(AsRef::as_ref)));
     let intake_settings = receiving::intake_settings(&record);
     let builder = RecorderBuilder::new(&name, &name)

@@ -18,6 +18,8 @@ pub(crate) async fn run(context: &Context, args: Serve) -> Result<Code, Failure>
     let store = context.store_for_writing()?;
     let mut record = receiving::record_settings(context, &args.received);
     record.sync = args.sync.policy();
+    // This process does nothing else.
+    record.seal_idle = false;
     let settings = CollectorSettings {
         intake: receiving::intake_settings(&record),
         record,
