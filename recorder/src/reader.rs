@@ -4,10 +4,12 @@
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
+use parquet::file::metadata::ParquetMetaDataReader;
 use retake_schemas::event::RunStatus;
 use retake_schemas::manifest::{Manifest, Segment};
+use retake_schemas::tables::stored::logical;
 use retake_schemas::tables::{Row, RunRow, TableName};
-use retake_schemas::version::UnreadableVersion;
+use retake_schemas::version::{FormatVersion, UnreadableVersion};
 use retake_schemas::{EventSeq, RunId};
 
 use crate::clock::{Clock, Timeline};
@@ -55,6 +57,9 @@ pub enum ReadError {
         #[source]
         source: parquet::errors::ParquetError,
     },
+    /// A file's tables are of a version that only a newer retake may read.
+    #[error(transparent)]
+    Newer(#[from] UnreadableVersion),
 }
 
 /// One run, as of now.
@@ -142,8 +147,11 @@ impl RunReader {
 
     /// The sealed files of a table, each checked against its digest before it is handed out.
     ///
+    /// They hold spans as [`retake_schemas::tables::stored`] says, and not as the table shows them.
+    ///
     /// # Errors
-    /// [`ReadError::Damaged`] for the first file that is missing or differs.
+    /// [`ReadError::Damaged`] for the first file that is missing or differs, [`ReadError::Newer`]
+    /// for one that this retake may not read.
     pub fn checked_files(&self, table: TableName) -> Result<Vec<PathBuf>, ReadError> {
         self.segments(table)
             .map(|segment| {
@@ -153,6 +161,7 @@ impl RunReader {
                     file: segment.file.clone(),
                     reason,
                 })?;
+                check_version(&path)?;
                 Ok(path)
             })
             .collect()
@@ -236,7 +245,7 @@ pub fn run_row(manifest: &Manifest) -> RunRow {
     }
 }
 
-/// Reads a Parquet file whose digest was checked.
+/// Reads a Parquet file whose digest was checked, as the table shows it.
 ///
 /// # Errors
 /// It cannot be decoded.
@@ -248,8 +257,25 @@ pub fn read_parquet(path: &Path) -> Result<Vec<RecordBatch>, ReadError> {
         .and_then(|builder| builder.with_batch_size(READ_BATCH_ROWS).build())
         .map_err(parquet)?;
     reader
+        .map(|batch| batch.and_then(logical))
         .collect::<Result<_, _>>()
         .map_err(|source| ReadError::Parquet { file: name.clone(), source: source.into() })
+}
+
+/// Refuses a file whose tables only a newer retake knows: it would show them wrongly.
+fn check_version(path: &Path) -> Result<(), ReadError> {
+    let file = std::fs::File::open(path).map_err(StoreError::io("open", path))?;
+    let footer = ParquetMetaDataReader::new()
+        .parse_and_finish(&file)
+        .map_err(|source| ReadError::Parquet { file: path.display().to_string(), source })?;
+    let facts = footer.file_metadata().key_value_metadata().into_iter().flatten();
+    let version =
+        facts.filter(|fact| fact.key == TABLES_VERSION).find_map(|fact| fact.value.clone());
+    match version.and_then(|version| version.parse::<FormatVersion>().ok()) {
+        Some(version) => Ok(version.check_readable_by(FormatVersion::TABLES, "tables")?),
+        // Not one of ours; its columns decide.
+        None => Ok(()),
+    }
 }
 
 /// Checks a sealed file against its manifest entry; `Err` says what is wrong.
@@ -323,6 +349,8 @@ pub(crate) fn load_tail(
     Ok(LoadedTail { fold, positions, events, records_lost, newer, damage })
 }
 
+/// The fact in a segment's footer that says how its columns are to be read.
+pub(crate) const TABLES_VERSION: &str = "retake.tables";
 /// Folder of a run's journal, inside the run's folder.
 pub(crate) const JOURNAL_DIR: &str = "journal";
 /// A writer seals at most a few times a second; more collisions than this mean something else.
