@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use arrow::array::{AsArray, RecordBatch};
 use parquet::arrow::ProjectionMask;
+use parquet::file::metadata::ParquetMetaDataReader;
 use retake_schemas::event::RunStatus;
 use retake_schemas::manifest::{Manifest, Segment};
+use retake_schemas::tables::stored::logical;
 use retake_schemas::tables::{Row, RunRow, TableName};
-use retake_schemas::version::UnreadableVersion;
+use retake_schemas::version::{FormatVersion, UnreadableVersion};
 use retake_schemas::{EventSeq, RunId, SpanKey};
 
 use crate::clock::{Clock, Timeline};
@@ -56,6 +58,9 @@ pub enum ReadError {
         #[source]
         source: parquet::errors::ParquetError,
     },
+    /// A file's tables are of a version that only a newer retake may read.
+    #[error(transparent)]
+    Newer(#[from] UnreadableVersion),
 }
 
 /// One run, as of now.
@@ -143,8 +148,11 @@ impl RunReader {
 
     /// The sealed files of a table, each checked against its digest before it is handed out.
     ///
+    /// They hold spans as [`retake_schemas::tables::stored`] says, and not as the table shows them.
+    ///
     /// # Errors
-    /// [`ReadError::Damaged`] for the first file that is missing or differs.
+    /// [`ReadError::Damaged`] for the first file that is missing or differs, [`ReadError::Newer`]
+    /// for one that this retake may not read.
     pub fn checked_files(&self, table: TableName) -> Result<Vec<PathBuf>, ReadError> {
         self.segments(table)
             .map(|segment| {
@@ -154,6 +162,7 @@ impl RunReader {
                     file: segment.file.clone(),
                     reason,
                 })?;
+                check_version(&path)?;
                 Ok(path)
             })
             .collect()
@@ -262,15 +271,17 @@ pub fn run_row(manifest: &Manifest) -> RunRow {
     }
 }
 
-/// Reads a Parquet file whose digest was checked.
+/// Reads a Parquet file whose digest was checked, as the table shows it.
 ///
 /// # Errors
 /// It cannot be decoded.
 pub fn read_parquet(path: &Path) -> Result<Vec<RecordBatch>, ReadError> {
-    read_columns(path, None)
+    let batches = read_columns(path, None)?.into_iter().map(logical).collect::<Result<_, _>>();
+    let name = path.display().to_string();
+    batches.map_err(|source| ReadError::Parquet { file: name, source: source.into() })
 }
 
-/// The same for some columns only.
+/// Some columns, or all, as they are stored.
 fn read_columns(path: &Path, names: Option<&[&str]>) -> Result<Vec<RecordBatch>, ReadError> {
     let name = path.display().to_string();
     let parquet = |source| ReadError::Parquet { file: name.clone(), source };
@@ -291,6 +302,22 @@ fn read_columns(path: &Path, names: Option<&[&str]>) -> Result<Vec<RecordBatch>,
     reader
         .collect::<Result<_, _>>()
         .map_err(|source| ReadError::Parquet { file: name.clone(), source: source.into() })
+}
+
+/// Refuses a file whose tables only a newer retake knows: it would show them wrongly.
+fn check_version(path: &Path) -> Result<(), ReadError> {
+    let file = std::fs::File::open(path).map_err(StoreError::io("open", path))?;
+    let footer = ParquetMetaDataReader::new()
+        .parse_and_finish(&file)
+        .map_err(|source| ReadError::Parquet { file: path.display().to_string(), source })?;
+    let facts = footer.file_metadata().key_value_metadata().into_iter().flatten();
+    let version =
+        facts.filter(|fact| fact.key == TABLES_VERSION).find_map(|fact| fact.value.clone());
+    match version.and_then(|version| version.parse::<FormatVersion>().ok()) {
+        Some(version) => Ok(version.check_readable_by(FormatVersion::TABLES, "tables")?),
+        // Not one of ours; its columns decide.
+        None => Ok(()),
+    }
 }
 
 /// Checks a sealed file against its manifest entry; `Err` says what is wrong.
@@ -364,6 +391,8 @@ pub(crate) fn load_tail(
     Ok(LoadedTail { fold, positions, events, records_lost, newer, damage })
 }
 
+/// The fact in a segment's footer that says how its columns are to be read.
+pub(crate) const TABLES_VERSION: &str = "retake.tables";
 /// Folder of a run's journal, inside the run's folder.
 pub(crate) const JOURNAL_DIR: &str = "journal";
 /// A writer seals at most a few times a second; more collisions than this mean something else.

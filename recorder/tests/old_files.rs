@@ -1,29 +1,35 @@
 //! Files that earlier versions wrote are read as they were meant, for ever.
 //!
-//! `fixtures/` holds runs as each format's writer left them, and their rows as JSON lines. When a
-//! format that was never released changes, `UPDATE_FIXTURES=1 cargo test -p retake-recorder --test
-//! old_files` records the runs anew; those of released formats are never touched again. Mapped
-//! files are mostly zeros, so they are kept compressed.
+//! `fixtures/` holds runs as each format's writer left them, and their rows as JSON lines. For a new
+//! format, `UPDATE_FIXTURES=1 cargo test --workspace --test old_files` records the runs that are
+//! missing; those that are there are never touched again. Mapped files are mostly zeros, and many
+//! rows are alike, so they are kept compressed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
 use retake_recorder::journal::JournalLimits;
-use retake_recorder::reader::read_parquet;
+use retake_recorder::reader::{ReadError, read_parquet};
 use retake_recorder::{Recorder, RecorderBuilder, RunReader, Store};
 use retake_schemas::event::{
     DocumentRole, EventBody, HostFacts, Measured, Payload, Retrieved, RetrievedDocument, RunStatus,
     SpanClosed, SpanOpened, Status,
 };
-use retake_schemas::manifest::Manifest;
+use retake_schemas::manifest::{Manifest, Segment};
 use retake_schemas::settings::{RecordSettings, SyncPolicy};
-use retake_schemas::tables::TableName;
+use retake_schemas::tables::{SpanRow, TableName};
 use retake_schemas::version::FormatVersion;
 use retake_schemas::{Digest, RunId, SpanKey, TraceId};
 
 /// The runs of one format: store layout 1.0, journal 2.0, tables 1.0.
 const FORMAT: &str = "store-1.0";
+/// A run of the same store and journal whose segments are of tables 2.0.
+const TABLES: &str = "tables-2.0";
 
 /// Scenario: a run that was finished, in two seals.
 /// Guarantees: J10 - every row is read as it was written.
@@ -57,6 +63,31 @@ fn a_durable_journal_is_read() {
     let outcome = run.store.recover().unwrap();
     assert_eq!(outcome.repaired[0].damage, Vec::<String>::new(), "{outcome:?}");
     run.assert_rows();
+}
+
+/// Scenario: a finished run with thousands of spans, whose frequent attributes have columns in its
+/// first segment, in its second too few, and whose own times are stored where there are children.
+/// Guarantees: J10 - every row is read as it was written.
+#[test]
+fn attributes_in_columns_are_read() {
+    let run = Fixture::open("columns");
+    run.assert_rows();
+    assert!(run.store.verify(&run.run_id).unwrap().is_sound());
+}
+
+/// Scenario: a segment of tables of the next minor version, and one of the next major version.
+/// Guarantees: J10 - the first is read; the second is refused, and the message says what to do.
+#[test]
+fn segments_of_newer_tables_are_read_or_refused() {
+    let run = Fixture::open("columns");
+    run.change_tables_version("2.9");
+    run.assert_rows();
+    run.change_tables_version("3.0");
+    let reader = RunReader::open(&run.store, &run.run_id).unwrap();
+    let error = reader.checked_files(TableName::Spans).unwrap_err();
+    assert!(matches!(error, ReadError::Newer(_)), "{error}");
+    assert!(error.to_string().contains("tables of format 3.0"), "{error}");
+    assert!(reader.rows::<SpanRow>().is_err());
 }
 
 /// Scenario: a manifest of the next minor version, with facts this build does not know.
@@ -135,6 +166,20 @@ fn the_present_formats_have_fixtures() {
             assert_eq!(version, FormatVersion::JOURNAL, "{}", path.display());
         }
     }
+    assert_eq!(TABLES, format!("tables-{}", FormatVersion::TABLES), "the same for tables");
+    let run = Fixture::open("columns");
+    let segments = run.store.manifest(&run.run_id).unwrap().segments;
+    let path = |segment: &Segment| run.store.run_dir(&run.run_id).join(&segment.file);
+    let columns: Vec<bool> = segments
+        .iter()
+        .filter(|segment| segment.table == TableName::Spans)
+        .map(|segment| {
+            let file = std::fs::File::open(path(segment)).unwrap();
+            let footer = ArrowReaderMetadata::load(&file, Default::default()).unwrap();
+            footer.schema().field_with_name("attributes.tenant").is_ok()
+        })
+        .collect();
+    assert_eq!(columns, [true, false]);
 }
 
 /// A run of the fixtures in a store of its own.
@@ -147,8 +192,10 @@ struct Fixture {
 
 impl Fixture {
     fn open(case: &str) -> Self {
-        let fixture = fixtures().join(case);
-        if std::env::var_os("UPDATE_FIXTURES").is_some_and(|value| value == "1") {
+        let fixture = fixtures(case);
+        if !fixture.is_dir()
+            && std::env::var_os("UPDATE_FIXTURES").is_some_and(|value| value == "1")
+        {
             // Tests run at the same time, and several open the same fixture.
             static RECORDED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
             let mut recorded = RECORDED.lock().unwrap();
@@ -160,7 +207,10 @@ impl Fixture {
         let store = Store::create(folder.path()).unwrap();
         unpack(&fixture.join("runs"), &store.runs_dir());
         let run_id = store.run_ids().unwrap().remove(0);
-        let rows = std::fs::read_to_string(fixture.join("rows.jsonl")).unwrap();
+        let rows = match std::fs::read(fixture.join("rows.jsonl.zst")) {
+            Ok(packed) => String::from_utf8(zstd::decode_all(&packed[..]).unwrap()).unwrap(),
+            Err(_) => std::fs::read_to_string(fixture.join("rows.jsonl")).unwrap(),
+        };
         let expected = rows.lines().map(str::to_owned).collect();
         Self { _folder: folder, store, run_id, expected }
     }
@@ -169,8 +219,25 @@ impl Fixture {
         let rows = rows(&self.store, &self.run_id);
         assert_eq!(rows.len(), self.expected.len());
         for (found, expected) in rows.iter().zip(&self.expected) {
-            assert_eq!(found, expected);
+            assert_eq!(in_order(found), in_order(expected));
         }
+    }
+
+    /// States another version of the tables in the footers of all segments of spans.
+    fn change_tables_version(&self, version: &str) {
+        let folder = self.store.run_dir(&self.run_id);
+        self.change_manifest(|manifest| {
+            for segment in manifest["segments"].as_array_mut().unwrap() {
+                if segment["table"] != "spans" {
+                    continue;
+                }
+                let path = folder.join(segment["file"].as_str().unwrap());
+                let bytes = with_tables_version(&path, version);
+                std::fs::write(&path, &bytes).unwrap();
+                segment["bytes"] = bytes.len().into();
+                segment["blake3"] = Digest::of(&bytes).to_string().into();
+            }
+        });
     }
 
     /// Changes the manifest and its digest, as a newer retake would write it.
@@ -196,6 +263,35 @@ impl Fixture {
             std::fs::write(journal.join(path), bytes).unwrap();
         }
     }
+}
+
+/// The file with another version of the tables in its footer.
+fn with_tables_version(path: &Path, version: &str) -> Vec<u8> {
+    let file = std::fs::File::open(path).unwrap();
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+    let facts = vec![KeyValue::new("retake.tables".to_owned(), version.to_owned())];
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(facts)).build();
+    let mut bytes = Vec::new();
+    let mut writer =
+        ArrowWriter::try_new(&mut bytes, reader.schema().clone(), Some(properties)).unwrap();
+    for batch in reader.build().unwrap() {
+        writer.write(&batch.unwrap()).unwrap();
+    }
+    writer.close().unwrap();
+    bytes
+}
+
+/// The line with the attributes in the order of their keys: what is not sealed was shown in the
+/// order of recording before tables 2.0.
+fn in_order(line: &str) -> String {
+    let (table, row) = line.split_once(' ').unwrap();
+    let mut row: serde_json::Value = serde_json::from_str(row).unwrap();
+    if let Some(text) = row["attributes"].as_str() {
+        let attributes: BTreeMap<String, &serde_json::value::RawValue> =
+            serde_json::from_str(text).unwrap();
+        row["attributes"] = serde_json::to_string(&attributes).unwrap().into();
+    }
+    format!("{table} {row}")
 }
 
 /// All rows of a run's tables as JSON without NULLs, so that later columns change nothing.
@@ -234,8 +330,9 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(FORMAT)
+fn fixtures(case: &str) -> PathBuf {
+    let format = if case == "columns" { TABLES } else { FORMAT };
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format).join(case)
 }
 
 fn unpack(from: &Path, to: &Path) {
@@ -251,13 +348,12 @@ fn unpack(from: &Path, to: &Path) {
     }
 }
 
-// -- recording the fixtures anew
+// -- recording fixtures that are missing
 
 fn update(case: &str, fixture: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(folder.path()).unwrap();
     let run_id = record(case, folder.path(), &store);
-    let _ = std::fs::remove_dir_all(fixture);
     let run = store.run_dir(&run_id);
     for (path, bytes) in files(&run) {
         let target = fixture.join("runs").join(run_id.as_str()).join(&path);
@@ -272,7 +368,14 @@ fn update(case: &str, fixture: &Path) {
     }
     let rows = rows(&store, &run_id);
     assert!(rows.len() > 10, "{rows:#?}");
-    std::fs::write(fixture.join("rows.jsonl"), rows.join("\n") + "\n").unwrap();
+    let rows = rows.join("\n") + "\n";
+    match rows.len() {
+        0..1_000_000 => std::fs::write(fixture.join("rows.jsonl"), rows).unwrap(),
+        _ => {
+            let packed = zstd::encode_all(rows.as_bytes(), 19).unwrap();
+            std::fs::write(fixture.join("rows.jsonl.zst"), packed).unwrap();
+        }
+    }
 }
 
 /// Makes the run in `store` as its process leaves it.
@@ -282,7 +385,7 @@ fn record(case: &str, folder: &Path, store: &Store) -> RunId {
     let settings = RecordSettings {
         sync: if case == "durable" { SyncPolicy::Batch } else { SyncPolicy::Never },
         // One file, which does not grow.
-        journal_bytes_max: 512 << 10,
+        journal_bytes_max: if case == "columns" { 8 << 20 } else { 512 << 10 },
         ..RecordSettings::default()
     };
     let limits = JournalLimits { first_file_bytes: 512 << 10, ..JournalLimits::default() };
@@ -295,6 +398,9 @@ fn record(case: &str, folder: &Path, store: &Store) -> RunId {
     let living = tempfile::tempdir().unwrap();
     tracing::subscriber::with_default(recorder.subscriber(), || {
         let _outer = tracing::info_span!("outer", batch = 7u64).entered();
+        if case == "columns" {
+            (0..5_000).for_each(frequent);
+        }
         work(&recorder);
         if case != "durable" {
             recorder.seal().unwrap();
@@ -311,7 +417,7 @@ fn record(case: &str, folder: &Path, store: &Store) -> RunId {
         }
     });
     assert_eq!(recorder.finish(RunStatus::Finished).unsealed, None);
-    if case != "finished" {
+    if !["finished", "columns"].contains(&case) {
         // What the process had left, had it been killed after the flush.
         std::fs::remove_dir_all(store.run_dir(&run_id)).unwrap();
         unpack(living.path(), folder);
@@ -330,6 +436,26 @@ fn record(case: &str, folder: &Path, store: &Store) -> RunId {
         }
     }
     run_id
+}
+
+/// A span with attributes of every type, of which some have columns if there are many such spans.
+fn frequent(n: i64) {
+    let span = tracing::info_span!(
+        "frequent",
+        tenant = format!("tenant-{}", n % 7),
+        size = n * n,
+        ratio = (n % 50) as f64 / 64.0,
+        ok = n % 3 == 0,
+        "odd key \"\u{e9}\"" = n % 2,
+        list = ?[n % 4],
+        mixed = tracing::field::Empty,
+    );
+    match n % 5 {
+        0 => span.record("mixed", "text"),
+        _ => span.record("mixed", n % 11),
+    };
+    // Every tenth has a child.
+    let _child = (n % 10 == 0).then(|| span.in_scope(|| tracing::info_span!("child")));
 }
 
 /// A little of everything that has a table or a kind of record of its own.

@@ -242,7 +242,7 @@ impl Mapping {
     }
 
     /// Moves what the mapping knows from `attributes` into `row`, and the rest into
-    /// `row.attributes` as a JSON object. Inside one key the latest value wins; between keys of
+    /// `row.attributes` as a JSON object in the order of its keys' bytes. Inside one key the latest value wins; between keys of
     /// one column the precedence of the mapping decides.
     pub fn apply(&self, attributes: &Attributes, row: &mut SpanRow) {
         let mut latest: Vec<(&str, &Value)> = Vec::with_capacity(attributes.len());
@@ -253,7 +253,7 @@ impl Mapping {
             }
         }
         let mut winners: HashMap<usize, usize> = HashMap::new();
-        let mut rest = serde_json::Map::new();
+        let mut rest = BTreeMap::new();
         for (key, value) in latest {
             let mut is_stored = false;
             for &(index, precedence) in self.by_name.get(key).into_iter().flatten() {
@@ -264,10 +264,12 @@ impl Mapping {
                 }
             }
             if !is_stored {
-                rest.insert(key.to_owned(), value.to_json());
+                rest.insert(key, value.to_json());
             }
         }
-        row.attributes = (!rest.is_empty()).then(|| serde_json::Value::Object(rest).to_string());
+        // A map of texts and JSON always encodes.
+        row.attributes =
+            (!rest.is_empty()).then(|| serde_json::to_string(&rest).unwrap_or_default());
     }
 }
 

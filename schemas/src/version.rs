@@ -36,8 +36,9 @@ impl FormatVersion {
     pub const STORE: Self = Self { major: 1, minor: 0 };
     /// The journal's header and frames.
     pub const JOURNAL: Self = Self { major: 2, minor: 0 };
-    /// The columns of the tables.
-    pub const TABLES: Self = Self { major: 1, minor: 0 };
+    /// How segments hold the columns of the tables. 2: frequent attributes of spans are columns,
+    /// and NULL in `self_ns` is `duration_ns`.
+    pub const TABLES: Self = Self { major: 2, minor: 0 };
 
     /// Checks that a file of this version may be read by code that knows `supported`.
     ///
@@ -55,6 +56,22 @@ impl FormatVersion {
     }
 }
 
+/// A text that is no version, as `major.minor` of small numbers is one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("read a format version: {0:?} is not major.minor")]
+pub struct NotAVersion(String);
+
+impl std::str::FromStr for FormatVersion {
+    type Err = NotAVersion;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed = text.split_once('.').and_then(|(major, minor)| {
+            Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+        });
+        parsed.ok_or_else(|| NotAVersion(text.to_owned()))
+    }
+}
+
 impl std::fmt::Display for FormatVersion {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
@@ -64,6 +81,15 @@ impl std::fmt::Display for FormatVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_reads_back_as_it_is_written() {
+        let version = FormatVersion { major: 2, minor: 13 };
+        assert_eq!(version.to_string().parse(), Ok(version));
+        for text in ["", "2", "2.", "a.b", "2.0.1", "70000.0"] {
+            assert!(text.parse::<FormatVersion>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn newer_minor_is_readable_and_newer_major_is_not() {

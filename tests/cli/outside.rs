@@ -193,9 +193,102 @@ import duckdb, polars
 counts = {}
 for table in ["spans", "tokens", "documents", "payloads"]:
     files = sorted(glob.glob(f"{sys.argv[1]}/{table}-*.parquet"))
-    rows = duckdb.sql(f"select * from read_parquet({files!r})").fetchall()
+    rows = duckdb.sql(f"select * from read_parquet({files!r}, union_by_name = true)").fetchall()
     counts[table] = {"duckdb": len(rows), "polars": sum(polars.read_parquet(f).height for f in files)}
 print(json.dumps(counts))
+"#;
+
+/// Scenario: DuckDB and Polars sum attributes of every type in a run whose two files have different
+/// columns of them.
+/// Guarantees: they come to what `retake sql` does.
+#[test]
+fn other_readers_sum_attributes_in_columns() {
+    let Some(python) = std::env::var_os("RETAKE_TEST_PYTHON") else {
+        eprintln!(
+            "other_readers_sum_attributes_in_columns: skipped: RETAKE_TEST_PYTHON names no python \
+             with duckdb and polars"
+        );
+        return;
+    };
+    let bench = Bench::new();
+    let run_id = record_attributes(&bench);
+    let script = bench.write("sums.py", SUM_ATTRIBUTES);
+    let output = Command::new(python).arg(script).arg(bench.run_folder(&run_id)).output();
+    let output = output.expect("python starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let expected = bench.rows(
+        "select sum(cast(attr(attributes, 'size') as bigint)) as size, \
+         round(sum(cast(attr(attributes, 'ratio') as double))) as ratio, \
+         count(*) filter (where attr(attributes, 'ok') = 'true') as ok, \
+         count(distinct attr(attributes, 'tenant')) as tenants, \
+         count(attr(attributes, 'only.second')) as second, \
+         sum(self_ns) as own, count(*) as spans from spans",
+    );
+    assert_eq!(expected[0]["spans"], 2 * 2 * 5_000);
+    assert_eq!((&expected[0]["tenants"], &expected[0]["second"]), (&7.into(), &5_000.into()));
+    for reader in ["duckdb", "polars"] {
+        assert_eq!(found[reader], expected[0], "{reader}");
+    }
+}
+
+/// Records a run of two seals with attributes of every type.
+fn record_attributes(bench: &Bench) -> String {
+    let store = retake_recorder::Store::create(&bench.store()).expect("a store");
+    let recorder = retake_recorder::RecorderBuilder::new("attributes", "app").start(&store);
+    let recorder = recorder.expect("a recorder");
+    for second in [false, true] {
+        tracing::subscriber::with_default(recorder.subscriber(), || {
+            for n in 0..5_000_i64 {
+                let span = tracing::info_span!(
+                    "work",
+                    size = n * n,
+                    ratio = n as f64 / 8.0,
+                    ok = n % 3 == 0,
+                    tenant = format!("tenant-{}", n % 7),
+                    only.second = tracing::field::Empty,
+                );
+                if second {
+                    span.record("only.second", n);
+                }
+                let _step = span.in_scope(|| tracing::info_span!("step").entered());
+            }
+        });
+        recorder.seal().expect("a seal");
+    }
+    let run_id = recorder.run_id().to_string();
+    let summary = recorder.finish(retake_schemas::event::RunStatus::Finished);
+    assert_eq!(summary.dropped, 0);
+    run_id
+}
+
+/// Sums columns of attributes with both readers.
+const SUM_ATTRIBUTES: &str = r#"
+import glob, json, sys
+import duckdb, polars
+from polars import col
+files = sorted(glob.glob(f"{sys.argv[1]}/spans-*.parquet"))
+assert len(files) == 2
+names = ["size", "ratio", "ok", "tenants", "second", "own", "spans"]
+row = duckdb.sql(f"""
+    select sum("attributes.size"), round(sum("attributes.ratio")),
+           count(*) filter (where "attributes.ok"), count(distinct "attributes.tenant"),
+           count("attributes.only.second"), sum(coalesce(self_ns, duration_ns)), count(*)
+    from read_parquet({files!r}, union_by_name = true)""").fetchall()[0]
+sums = {"duckdb": dict(zip(names, map(float, row)))}
+frame = polars.concat([polars.scan_parquet(file) for file in files], how="diagonal").select(
+    col("attributes.size").sum().alias("size"),
+    col("attributes.ratio").sum().round().alias("ratio"),
+    col("attributes.ok").sum().alias("ok"),
+    col("attributes.tenant").drop_nulls().n_unique().alias("tenants"),
+    col("attributes.only.second").count().alias("second"),
+    polars.coalesce("self_ns", "duration_ns").sum().alias("own"),
+    polars.len().alias("spans"),
+).collect()
+sums["polars"] = dict(zip(names, map(float, frame.row(0))))
+for counts in sums.values():
+    counts.update({name: int(counts[name]) for name in names if name != "ratio"})
+print(json.dumps(sums))
 "#;
 
 /// Trust authentication ignores it, so it can be looked for.

@@ -9,9 +9,11 @@ use datafusion::common::cast::{as_int64_array, as_string_array};
 use datafusion::common::utils::take_function_args;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, ExpressionPlacement, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
 };
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// A function and what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +31,8 @@ pub const FUNCTIONS: &[FunctionDoc] = &[
     FunctionDoc {
         call: "attr(attributes, key)",
         doc: "Text of one attribute: the entry `key` of the JSON object `attributes`. Text comes \
-              without quotes, lists and objects as JSON, NULL when there is no such entry.",
+              without quotes, lists and objects as JSON, NULL when there is no such entry. Of \
+              `spans.attributes` only this entry is read where a segment has a column for it.",
         example: "SELECT attr(attributes, 'http.route') AS route, count(*) FROM spans GROUP BY 1",
     },
     FunctionDoc {
@@ -46,7 +49,7 @@ pub(crate) fn all() -> [ScalarUDF; 2] {
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Attr {
+pub(crate) struct Attr {
     signature: Signature,
 }
 
@@ -90,15 +93,27 @@ impl ScalarUDFImpl for Attr {
             .collect();
         Ok(ColumnarValue::Array(Arc::new(found)))
     }
+
+    fn placement(&self, arguments: &[ExpressionPlacement]) -> ExpressionPlacement {
+        match arguments {
+            // A scan reads one attribute without making the others JSON.
+            [ExpressionPlacement::Column, ExpressionPlacement::Literal] => {
+                ExpressionPlacement::MoveTowardsLeafNodes
+            }
+            _ => ExpressionPlacement::KeepInPlace,
+        }
+    }
 }
 
 /// The text of `key` in the JSON object `object`; `None` also when it is no JSON object.
 pub(crate) fn lookup(object: &str, key: &str) -> Option<String> {
     let mut json = serde_json::Deserializer::from_str(object);
-    match Entry(key).deserialize(&mut json).ok()?? {
-        serde_json::Value::Null => None,
-        serde_json::Value::String(text) => Some(text),
-        other => Some(other.to_string()),
+    let value = Entry(key).deserialize(&mut json).ok()??.get();
+    match value.as_bytes().first()? {
+        b'n' => None,
+        b'"' => serde_json::from_str(value).ok(),
+        // As it stands there: a float that is parsed and written again may differ in a digit.
+        _ => Some(value.to_owned()),
     }
 }
 
@@ -106,7 +121,7 @@ pub(crate) fn lookup(object: &str, key: &str) -> Option<String> {
 struct Entry<'k>(&'k str);
 
 impl<'de> DeserializeSeed<'de> for Entry<'_> {
-    type Value = Option<serde_json::Value>;
+    type Value = Option<&'de RawValue>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
@@ -114,7 +129,7 @@ impl<'de> DeserializeSeed<'de> for Entry<'_> {
 }
 
 impl<'de> Visitor<'de> for Entry<'_> {
-    type Value = Option<serde_json::Value>;
+    type Value = Option<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")

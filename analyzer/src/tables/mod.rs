@@ -3,6 +3,7 @@
 mod checked;
 mod prune;
 mod sealed;
+mod stored;
 
 pub(crate) use checked::RunSource;
 pub(crate) use sealed::SealedTable;

@@ -25,6 +25,7 @@ use retake_schemas::tables::TableName;
 
 use super::checked::{CheckError, CheckedFile, RunSource};
 use super::prune;
+use super::stored::StoredColumns;
 
 /// One of the tables that are sealed into segments.
 ///
@@ -77,6 +78,9 @@ impl SealedTable {
             .with_statistics(statistics)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
+            .with_expr_adapter(
+                (self.table == TableName::Spans).then(|| Arc::new(StoredColumns) as _),
+            )
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }

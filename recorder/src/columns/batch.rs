@@ -6,16 +6,28 @@ use arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
     new_null_array,
 };
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use retake_schemas::tables::{Row, SpanRow};
 
 use super::SpanColumns;
 use super::cells::{Present, View, text_of};
 
 impl SpanColumns {
-    /// The spans as a record batch of exactly [`SpanRow::schema`].
+    /// The columns of the table, and those of attributes behind them.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        let table = SpanRow::schema();
+        let typed =
+            self.cells.typed.iter().map(|typed| {
+                Arc::new(Field::new(typed.name.clone(), typed.kind().data_type(), true))
+            });
+        let fields: Vec<_> = table.fields().iter().cloned().chain(typed).collect();
+        Arc::new(arrow::datatypes::Schema::new(fields))
+    }
+
+    /// The spans as a segment holds them; [`retake_schemas::tables::stored::logical`] makes the
+    /// table of it.
     pub(crate) fn to_batch(&self) -> RecordBatch {
-        let schema = SpanRow::schema();
+        let schema = self.schema();
         let columns = schema
             .fields()
             .iter()

@@ -6,6 +6,9 @@
 
 use std::ops::{Index, IndexMut};
 
+use arrow::datatypes::DataType;
+
+use crate::attrs::ValueRef;
 use crate::symbols::{Sym, Symbols};
 
 /// Values of one column with the rows they stand in. Rows are filled in order; the last one may be
@@ -146,6 +149,10 @@ impl Words {
         self.cells.get(row).map_or("", |code| text_of(&self.dictionary, code))
     }
 
+    fn view(&self) -> View<'_> {
+        View::Words(self.cells.present(), &self.cells.values, &self.dictionary)
+    }
+
     fn learn(&mut self, sym: Sym, symbols: &Symbols) -> u32 {
         let code = self.code(symbols.text(sym));
         if self.by_symbol.len() <= sym.index() {
@@ -232,6 +239,110 @@ pub(crate) struct Cells {
     floats: [Sparse<f64>; Float::ALL.len()],
     bools: [Sparse<bool>; Bool::ALL.len()],
     pub(super) attributes: Texts,
+    /// Columns of frequent attributes, in the order of their names.
+    pub(super) typed: Vec<Typed>,
+}
+
+/// The column of one attribute, behind those of the table.
+#[derive(Debug)]
+pub(crate) struct Typed {
+    /// Name of the column.
+    pub(super) name: String,
+    pub(super) values: TypedValues,
+}
+
+/// Values of an attribute that has a column.
+#[derive(Debug)]
+pub(super) enum TypedValues {
+    Bools(Sparse<bool>),
+    Ints(Sparse<i64>),
+    Floats(Sparse<f64>),
+    Words(Box<Words>),
+}
+
+impl Typed {
+    pub(super) fn new(name: String, kind: Kind) -> Self {
+        let values = match kind {
+            Kind::Bool => TypedValues::Bools(Sparse::default()),
+            Kind::Int => TypedValues::Ints(Sparse::default()),
+            Kind::Float => TypedValues::Floats(Sparse::default()),
+            Kind::Text => TypedValues::Words(Box::default()),
+        };
+        Self { name, values }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self.values {
+            TypedValues::Bools(_) => Kind::Bool,
+            TypedValues::Ints(_) => Kind::Int,
+            TypedValues::Floats(_) => Kind::Float,
+            TypedValues::Words(_) => Kind::Text,
+        }
+    }
+
+    /// Stores the value; `false` when it has another type or could not be told from the JSON of
+    /// the column `attributes`.
+    pub(super) fn store(&mut self, value: ValueRef<'_>, row: u32) -> bool {
+        match (&mut self.values, value) {
+            (TypedValues::Bools(cells), ValueRef::Bool(v)) => cells.set(row, v),
+            (TypedValues::Ints(cells), ValueRef::Int(v)) => cells.set(row, v),
+            (TypedValues::Floats(cells), ValueRef::Float(v)) if v.is_finite() => cells.set(row, v),
+            (TypedValues::Words(words), ValueRef::Str(text)) => words.set(row, text),
+            _ => return false,
+        }
+        true
+    }
+
+    fn clear(&mut self) {
+        match &mut self.values {
+            TypedValues::Bools(cells) => cells.clear(),
+            TypedValues::Ints(cells) => cells.clear(),
+            TypedValues::Floats(cells) => cells.clear(),
+            TypedValues::Words(words) => words.clear(words.dictionary.len() <= KEPT_WORDS),
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        match &self.values {
+            TypedValues::Bools(cells) => View::Bools(cells.present(), &cells.values),
+            TypedValues::Ints(cells) => View::Ints(cells.present(), &cells.values),
+            TypedValues::Floats(cells) => View::Floats(cells.present(), &cells.values),
+            TypedValues::Words(words) => words.view(),
+        }
+    }
+}
+
+/// Types that a column of an attribute may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Bool,
+    Int,
+    Float,
+    Text,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 4] = [Self::Bool, Self::Int, Self::Float, Self::Text];
+
+    /// The type of a value; `None` for one that stays in the JSON.
+    pub(super) fn of(value: ValueRef<'_>) -> Option<Self> {
+        match value {
+            ValueRef::Bool(_) => Some(Self::Bool),
+            ValueRef::Int(_) => Some(Self::Int),
+            ValueRef::Float(v) => v.is_finite().then_some(Self::Float),
+            ValueRef::Str(_) => Some(Self::Text),
+            ValueRef::List(_) => None,
+        }
+    }
+
+    pub(super) fn data_type(self) -> DataType {
+        match self {
+            Self::Bool => DataType::Boolean,
+            Self::Int => DataType::Int64,
+            Self::Float => DataType::Float64,
+            Self::Text => DataType::Utf8,
+        }
+    }
 }
 
 impl Cells {
@@ -248,13 +359,13 @@ impl Cells {
         self.bools.iter_mut().for_each(Sparse::clear);
         self.attributes.ends.clear();
         self.attributes.bytes.clear();
+        self.typed.iter_mut().for_each(Typed::clear);
     }
 
     /// The column of that name; `None` if the table has none.
     pub(crate) fn view(&self, column: &str) -> Option<View<'_>> {
         if let Some(word) = Word::named(column) {
-            let Words { cells, dictionary, .. } = &self[word];
-            return Some(View::Words(cells.present(), &cells.values, dictionary));
+            return Some(self[word].view());
         }
         if let Some(int) = Int::named(column) {
             return Some(View::Ints(self[int].present(), &self[int].values));
@@ -269,7 +380,10 @@ impl Cells {
             return Some(View::Bools(self[bool].present(), &self[bool].values));
         }
         let Texts { ends, bytes } = &self.attributes;
-        (column == ATTRIBUTES).then(|| View::Texts(ends.present(), &ends.values, bytes))
+        if column == ATTRIBUTES {
+            return Some(View::Texts(ends.present(), &ends.values, bytes));
+        }
+        self.typed.iter().find(|typed| typed.name == column).map(Typed::view)
     }
 }
 

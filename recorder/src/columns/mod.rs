@@ -18,6 +18,7 @@ use crate::hex::hex_trace;
 use crate::symbols::{Sym, Symbols};
 use cells::{Bool, Cells, Id, Int, Word};
 pub(crate) use cells::{Present, View, text_of};
+pub(crate) use plan::Frequent;
 use plan::Plans;
 
 /// Everything the fold knows of one closed span.
@@ -82,6 +83,18 @@ impl SpanColumns {
         self.rows = 0;
         self.trace = None;
         self.cells.clear();
+    }
+
+    /// Decides which attributes get columns of their own, by the packed attributes of the spans
+    /// that will be pushed. Without it, or without attributes, none does.
+    pub(crate) fn choose<'a>(
+        &mut self,
+        packed: impl ExactSizeIterator<Item = &'a [u8]>,
+        symbols: &Symbols,
+        frequent: Frequent,
+    ) {
+        assert_eq!(self.rows, 0, "columns are chosen before they are filled");
+        self.plans.choose(packed, symbols, frequent, &mut self.cells.typed);
     }
 
     /// Appends a span. Every symbol must come from `symbols`, the same table for every span.
@@ -151,9 +164,13 @@ impl SpanColumns {
 
     fn times(&mut self, facts: &SpanFacts<'_>) {
         let (row, cells) = (self.rows, &mut self.cells);
+        let duration_ns = facts.end_unix_ns.saturating_sub(facts.start_unix_ns);
         cells[Int::Start].set(row, facts.start_unix_ns);
-        cells[Int::Duration].set(row, facts.end_unix_ns.saturating_sub(facts.start_unix_ns));
-        cells[Int::Own].set(row, facts.self_ns);
+        cells[Int::Duration].set(row, duration_ns);
+        // Most spans have no children, and the bytes of a time are not worth saying it twice.
+        if facts.self_ns != duration_ns {
+            cells[Int::Own].set(row, facts.self_ns);
+        }
         if let Some(busy) = facts.busy_ns {
             cells[Int::Busy].set(row, busy);
         }

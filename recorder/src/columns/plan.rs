@@ -2,16 +2,21 @@
 //!
 //! [`Mapping::apply`] looks every key of every span up by its text. Keys in memory are symbols, and
 //! a run has a few dozen of them, so the answer is kept by symbol: the columns the key feeds, its
-//! precedence in each, and its text as it stands in the JSON of the column `attributes`.
+//! precedence in each, the column of its own if it has one, and its text as it stands in the JSON
+//! of the column `attributes`.
 
-use std::io::Write as _;
+mod choice;
+mod json;
 
 use retake_schemas::convention;
 use retake_schemas::mapping::{Mapping, Place, Read, content_ref, seconds_to_ns};
+use retake_schemas::tables::stored::column_of_key;
 
-use super::cells::{Bool, Cells, Float, Int, Word};
+use super::cells::{Bool, Cells, Float, Int, Kind, Word};
 use crate::attrs::{self, ValueRef};
 use crate::symbols::{Sym, Symbols};
+pub(crate) use choice::Frequent;
+use json::JsonObject;
 
 /// Attributes that only steer the fold and have their column elsewhere.
 pub(super) const STEERING: [&str; 4] =
@@ -26,6 +31,8 @@ pub(super) struct Plans {
     held: Vec<(Turn, usize)>,
     /// The span at hand.
     turn: Turn,
+    /// What of the span at hand has no column.
+    rest: JsonObject,
 }
 
 /// Counts spans from 1, so that what an earlier span left behind needs no clearing.
@@ -41,6 +48,12 @@ struct Plan {
     targets: Vec<Target>,
     /// The key as a JSON string, with the colon.
     json_key: Vec<u8>,
+    /// Name of a column for it; `None` for a key that the mapping knows or that is no name.
+    column: Option<String>,
+    /// Its values by [`Kind`], as far as they were counted for the next choice.
+    counts: [u32; Kind::ALL.len()],
+    /// Which of the segment's columns of attributes is its.
+    typed: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -64,50 +77,57 @@ enum Write {
 
 impl Plans {
     pub(super) fn new(mapping: &'static Mapping) -> Self {
-        Self { mapping, by_symbol: Vec::new(), held: vec![(0, 0); mapping.entry_count()], turn: 0 }
+        Self {
+            mapping,
+            by_symbol: Vec::new(),
+            held: vec![(0, 0); mapping.entry_count()],
+            turn: 0,
+            rest: JsonObject::default(),
+        }
     }
 
     /// Moves a row's attributes into its columns, and what has none into the JSON of `attributes`.
     pub(super) fn apply(&mut self, packed: &[u8], row: u32, cells: &mut Cells, symbols: &Symbols) {
-        let mut json = JsonObject::default();
         self.turn += 1;
         if self.prepare(packed, symbols) {
             for (key, value) in latest(packed) {
-                self.apply_one((key, value), row, cells, &mut json);
+                self.apply_one((key, value), row, cells);
             }
         } else {
             for (key, value) in attrs::iter(packed) {
-                self.apply_one((key, value), row, cells, &mut json);
+                self.apply_one((key, value), row, cells);
             }
         }
-        json.close(row, cells);
+        self.rest.close(row, cells, symbols);
     }
 
     /// Makes sure every key has a plan; says whether a key comes twice.
     fn prepare(&mut self, packed: &[u8], symbols: &Symbols) -> bool {
         let mut has_duplicates = false;
+        let turn = self.turn;
         for key in attrs::keys(packed) {
-            if self.by_symbol.len() <= key.index() {
-                let len = symbols.len().max(key.index() + 1);
-                self.by_symbol.resize_with(len, Plan::default);
-            }
-            let Some(plan) = self.by_symbol.get_mut(key.index()) else { continue };
-            if !plan.is_known {
-                *plan = Plan::new(self.mapping, symbols.text(key));
-            }
-            has_duplicates |= plan.seen == self.turn;
-            plan.seen = self.turn;
+            let Some(plan) = self.plan(key, symbols) else { continue };
+            has_duplicates |= plan.seen == turn;
+            plan.seen = turn;
         }
         has_duplicates
     }
 
-    fn apply_one(
-        &mut self,
-        (key, value): (Sym, ValueRef<'_>),
-        row: u32,
-        cells: &mut Cells,
-        json: &mut JsonObject,
-    ) {
+    /// The plan of a key, made if it is new.
+    #[inline]
+    fn plan(&mut self, key: Sym, symbols: &Symbols) -> Option<&mut Plan> {
+        if self.by_symbol.len() <= key.index() {
+            let len = symbols.len().max(key.index() + 1);
+            self.by_symbol.resize_with(len, Plan::default);
+        }
+        let plan = self.by_symbol.get_mut(key.index())?;
+        if !plan.is_known {
+            *plan = Plan::new(self.mapping, symbols.text(key));
+        }
+        Some(plan)
+    }
+
+    fn apply_one(&mut self, (key, value): (Sym, ValueRef<'_>), row: u32, cells: &mut Cells) {
         let Some(plan) = self.by_symbol.get(key.index()).filter(|plan| !plan.is_steering) else {
             return;
         };
@@ -120,8 +140,11 @@ impl Plans {
                 is_stored = true;
             }
         }
+        if !is_stored && let Some(typed) = plan.typed.and_then(|typed| cells.typed.get_mut(typed)) {
+            is_stored = typed.store(value, row);
+        }
         if !is_stored {
-            json.push(&plan.json_key, value, cells.attributes.buffer());
+            self.rest.push((key, &plan.json_key), value, cells.attributes.buffer());
         }
     }
 }
@@ -130,12 +153,16 @@ impl Plan {
     fn new(mapping: &Mapping, key: &str) -> Self {
         let mut json_key = serde_json::Value::from(key).to_string().into_bytes();
         json_key.push(b':');
+        let is_steering = STEERING.contains(&key);
+        let targets: Vec<_> = mapping.places(key).filter_map(Target::new).collect();
+        let has_place = is_steering || !targets.is_empty();
         Self {
             is_known: true,
-            is_steering: STEERING.contains(&key),
-            seen: 0,
-            targets: mapping.places(key).filter_map(Target::new).collect(),
+            is_steering,
+            targets,
             json_key,
+            column: if has_place { None } else { column_of_key(key) },
+            ..Self::default()
         }
     }
 }
@@ -222,39 +249,4 @@ fn latest(packed: &[u8]) -> Vec<(Sym, ValueRef<'_>)> {
         }
     }
     latest
-}
-
-/// A JSON object under construction at the end of the column's bytes: the same text as
-/// `serde_json::Value` gives, without building one.
-#[derive(Debug, Default)]
-struct JsonObject {
-    is_open: bool,
-}
-
-impl JsonObject {
-    fn push(&mut self, json_key: &[u8], value: ValueRef<'_>, out: &mut Vec<u8>) {
-        out.push(if self.is_open { b',' } else { b'{' });
-        self.is_open = true;
-        out.extend_from_slice(json_key);
-        let written = match value {
-            ValueRef::Bool(v) => out.write_all(if v { b"true" } else { b"false" }),
-            ValueRef::Int(v) => serde_json::to_writer(&mut *out, &v).map_err(Into::into),
-            ValueRef::Float(v) if v.is_finite() => {
-                serde_json::to_writer(&mut *out, &v).map_err(Into::into)
-            }
-            ValueRef::Str(text) => serde_json::to_writer(&mut *out, text).map_err(Into::into),
-            other => write!(out, "{}", other.to_value().to_json()),
-        };
-        // Writing into memory does not fail; were it to, the object must still be one.
-        if written.is_err() {
-            out.extend_from_slice(b"null");
-        }
-    }
-
-    fn close(self, row: u32, cells: &mut Cells) {
-        if self.is_open {
-            cells.attributes.buffer().push(b'}');
-            cells.attributes.close(row);
-        }
-    }
 }

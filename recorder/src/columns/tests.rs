@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use retake_schemas::mapping::BUILT_IN;
+use retake_schemas::tables::stored::logical;
 use retake_schemas::tables::{Row, SpanRow};
 use retake_schemas::{Attributes, SpanKey, Value};
 
@@ -42,11 +43,21 @@ impl Span {
         if self.has_marks { "orphan,unfinished" } else { "" }
     }
 
-    fn push(&self, id: u64, columns: &mut SpanColumns, symbols: &mut Symbols) {
+    fn packed(&self, symbols: &mut Symbols) -> Vec<u8> {
         let mut packed = Vec::new();
         for (key, value) in &self.attributes {
             attrs::push_value(&mut packed, symbols.intern(key), value);
         }
+        packed
+    }
+
+    /// Every other one has children.
+    fn self_ns(&self) -> i64 {
+        if self.has_marks { self.duration / 2 } else { self.duration }
+    }
+
+    fn push(&self, id: u64, columns: &mut SpanColumns, symbols: &mut Symbols) {
+        let packed = self.packed(symbols);
         let name = symbols.intern(self.name);
         let [target, thread, source_file] =
             self.place.map(|text| text.map(|text| symbols.intern(text)));
@@ -63,7 +74,7 @@ impl Span {
             start_unix_ns: self.start,
             end_unix_ns: self.start + self.duration,
             busy_ns: self.busy,
-            self_ns: self.duration / 2,
+            self_ns: self.self_ns(),
             status: self.status,
             is_error_origin: self.has_marks,
             tokens_counted: !self.has_marks,
@@ -91,7 +102,7 @@ impl Span {
             start_unix_ns: self.start,
             duration_ns: self.duration,
             busy_ns: self.busy,
-            self_ns: Some(self.duration / 2),
+            self_ns: Some(self.self_ns()),
             status: self.status.as_str().to_owned(),
             is_error_origin: self.has_marks,
             tokens_counted: !self.has_marks,
@@ -152,6 +163,47 @@ pub(crate) fn columns_of(spans: &[Span], service: &str) -> SpanColumns {
     columns
 }
 
+/// The same as a segment is to hold them.
+pub(crate) fn segment_of(spans: &[Span], service: &str, frequent: Frequent) -> SpanColumns {
+    let mut columns = SpanColumns::new(RUN, service, &BUILT_IN);
+    let mut symbols = Symbols::default();
+    choose(spans, &mut columns, &mut symbols, frequent);
+    for (id, span) in spans.iter().enumerate() {
+        span.push(id as u64, &mut columns, &mut symbols);
+    }
+    columns
+}
+
+fn choose(spans: &[Span], columns: &mut SpanColumns, symbols: &mut Symbols, frequent: Frequent) {
+    let packed: Vec<Vec<u8>> = spans.iter().map(|span| span.packed(symbols)).collect();
+    columns.choose(packed.iter().map(Vec::as_slice), symbols, frequent);
+}
+
+/// A few spans are enough for columns.
+pub(crate) const FEW: Frequent = Frequent { values: 2, floats: 2 };
+
+/// A span that has nothing but attributes.
+pub(crate) fn bare_span(attributes: Attributes) -> Span {
+    Span {
+        trace: 1,
+        parent: None,
+        name: "ask",
+        place: [None; 3],
+        level: None,
+        source_line: None,
+        start: 0,
+        duration: 1,
+        busy: None,
+        status: Status::Ok,
+        has_marks: false,
+        error: None,
+        first_token: None,
+        usage: None,
+        documents: None,
+        attributes,
+    }
+}
+
 fn value() -> impl Strategy<Value = Value> {
     let words = prop::sample::select(vec![
         "LLM",
@@ -193,7 +245,11 @@ fn attributes() -> impl Strategy<Value = Attributes> {
     names.sort();
     let key = prop_oneof![
         4 => prop::sample::select(names),
-        2 => prop::sample::select(vec!["doc", "score", "a \"key\"", "é", ""]).prop_map(str::to_owned),
+        4 => prop::sample::select(vec![
+            "doc", "score", "Score", "x.y", "x", ".", "attributes", "a \"key\"", "é", "", "a\0",
+        ])
+        .prop_map(str::to_owned),
+        1 => "\\PC{0,3}|k{4096}",
         1 => prop::sample::select(STEERING.to_vec()).prop_map(str::to_owned),
     ];
     let entry = (key, value()).prop_map(|(key, value)| (key.into(), value));
@@ -293,6 +349,17 @@ proptest! {
             spans.iter().enumerate().map(|(id, span)| span.row(id as u64, service)).collect();
         prop_assert_eq!(rows, expected);
     }
+
+    /// Scenario: the same, so often that attributes get columns of their own: keys of several
+    /// types, keys that differ only in case, and keys that no column may have.
+    /// Guarantees: which columns there are is not seen by who reads the table.
+    #[test]
+    fn attributes_with_columns_are_read_as_without(
+        spans in prop::collection::vec(span(), 1..20),
+    ) {
+        let (segment, tail) = (segment_of(&spans, "svc", FEW), columns_of(&spans, "svc"));
+        prop_assert_eq!(logical(segment.to_batch()).unwrap(), logical(tail.to_batch()).unwrap());
+    }
 }
 
 proptest! {
@@ -300,18 +367,65 @@ proptest! {
     /// Guarantees: nothing of the spans before is left in them.
     #[test]
     fn cleared_columns_hold_only_what_came_after(
-        before in prop::collection::vec(span(), 1..6),
-        after in prop::collection::vec(span(), 1..6),
+        before in prop::collection::vec(span(), 1..12),
+        after in prop::collection::vec(span(), 1..12),
     ) {
         let mut symbols = Symbols::default();
         let mut columns = SpanColumns::new(RUN, "svc", &BUILT_IN);
+        choose(&before, &mut columns, &mut symbols, FEW);
         before.iter().for_each(|span| span.push(9, &mut columns, &mut symbols));
         columns.clear();
+        choose(&after, &mut columns, &mut symbols, FEW);
         for (id, span) in after.iter().enumerate() {
             span.push(id as u64, &mut columns, &mut symbols);
         }
-        prop_assert_eq!(columns.to_batch(), columns_of(&after, "svc").to_batch());
+        prop_assert_eq!(columns.to_batch(), segment_of(&after, "svc", FEW).to_batch());
     }
+}
+
+/// The columns that attributes of some spans get, with their types.
+fn columns_for(spans: &[Span]) -> Vec<String> {
+    let schema = segment_of(spans, "svc", Frequent::IN_SEGMENT).schema();
+    let typed = schema.fields().iter().skip(SpanRow::columns().len());
+    typed.map(|field| format!("{}: {}", field.name(), field.data_type())).collect()
+}
+
+/// Scenario: attributes in many and in few of many spans, of one type and of several, known to the
+/// mapping, with names that engines take for others, and more of them than a segment takes.
+/// Guarantees: the frequent ones get columns, each one, of its most frequent type; a run of a few
+/// spans has none.
+#[test]
+fn frequent_attributes_get_columns() {
+    let attributes = |n: usize| -> Attributes {
+        let mut attributes: Attributes = vec![
+            ("top_k".into(), Value::Int(8)),
+            ("user".into(), if n.is_multiple_of(3) { Value::Int(1) } else { "ann".into() }),
+            ("User".into(), Value::Bool(true)),
+            ("ratio".into(), Value::Float(if n == 7 { f64::NAN } else { 0.5 })),
+            ("two words".into(), Value::Int(1)),
+            ("gen_ai.request.model".into(), "m".into()),
+            ("list".into(), Value::List(vec![Value::Int(1)])),
+        ];
+        if n.is_multiple_of(300) {
+            attributes.push(("rare".into(), Value::Int(1)));
+        }
+        attributes
+    };
+    let spans: Vec<Span> = (0..6000).map(|n| bare_span(attributes(n))).collect();
+    assert_eq!(
+        columns_for(&spans),
+        ["attributes.User: Boolean", "attributes.ratio: Float64", "attributes.top_k: Int64"]
+    );
+    assert_eq!(columns_for(&spans[..1000]), Vec::<String>::new());
+    let many = |n: usize| -> Attributes {
+        (0..80)
+            .filter(|key| n > key * 3)
+            .map(|key| (format!("k{key:02}").into(), Value::Int(1)))
+            .collect()
+    };
+    let spans: Vec<Span> = (0..2000).map(|n| bare_span(many(n))).collect();
+    let columns = columns_for(&spans);
+    assert_eq!((columns.len(), columns[63].as_str()), (64, "attributes.k63: Int64"));
 }
 
 #[test]

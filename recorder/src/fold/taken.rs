@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use retake_schemas::mapping::BUILT_IN;
+use retake_schemas::tables::stored::logical;
 use retake_schemas::tables::{
     DocumentRow, EventRow, MeasureRow, PayloadRow, Row, TableName, TokenRow,
 };
@@ -15,7 +16,7 @@ use rustc_hash::FxBuildHasher;
 use super::held::{HeldSpan, Parent};
 use super::slots::Slots;
 use super::{Fold, OpenSpans};
-use crate::columns::{SpanColumns, SpanFacts};
+use crate::columns::{Frequent, SpanColumns, SpanFacts};
 use crate::symbols::Symbols;
 
 /// Rows of a stretch of the event sequence.
@@ -73,17 +74,24 @@ impl FoldedRows {
         self.measures.clear();
     }
 
-    /// The spans as columns, in the order of their rows: clustered by trace, in order of the
-    /// traces' first start. Smaller files, and a trace is read from neighbouring pages.
-    pub(crate) fn span_columns(&self) -> SpanColumns {
-        let mut columns = SpanColumns::new(&self.run_id, &self.service, &BUILT_IN);
-        self.fill(&mut columns);
-        columns
+    /// Columns for the spans, empty yet.
+    pub(crate) fn empty_columns(&self) -> SpanColumns {
+        SpanColumns::new(&self.run_id, &self.service, &BUILT_IN)
     }
 
-    /// The same into columns of the same run, whose memory is used again.
-    pub(crate) fn fill(&self, columns: &mut SpanColumns) {
+    /// Puts the spans into columns of the same run, whose memory is used again, as a segment is to
+    /// hold them: frequent attributes get columns of their own.
+    pub(crate) fn fill_segment(&self, columns: &mut SpanColumns) {
         columns.clear();
+        let packed = self.order.iter().map(|slot| self.spans.get(*slot));
+        let packed = packed.map(|span| span.map_or(&[][..], |span| self.packed(span)));
+        columns.choose(packed, &self.symbols, Frequent::IN_SEGMENT);
+        self.fill(columns);
+    }
+
+    /// In the order of their rows: clustered by trace, in order of the traces' first start.
+    /// Smaller files, and a trace is read from neighbouring pages.
+    fn fill(&self, columns: &mut SpanColumns) {
         for slot in clustered(&self.spans, &self.order) {
             if let Some(span) = self.spans.get(slot) {
                 self.push(span, columns);
@@ -91,11 +99,15 @@ impl FoldedRows {
         }
     }
 
-    fn push(&self, span: &HeldSpan, columns: &mut SpanColumns) {
+    fn packed(&self, span: &HeldSpan) -> &[u8] {
         let range = span.attributes.0 as usize..span.attributes.1 as usize;
+        self.arena.get(range).unwrap_or_default()
+    }
+
+    fn push(&self, span: &HeldSpan, columns: &mut SpanColumns) {
         let (start, end) = (span.start_unix_ns, span.end());
         let rare = span.rare.as_deref();
-        let attributes = self.arena.get(range).unwrap_or_default();
+        let attributes = self.packed(span);
         let flags = span.flags(attributes, &self.symbols);
         let facts = SpanFacts {
             trace_id: span.trace_id,
@@ -133,12 +145,22 @@ impl FoldedRows {
         match table {
             // Runs come from manifests; an empty batch keeps callers free of a special case.
             TableName::Runs => RecordBatch::new_empty(table.schema()),
-            TableName::Spans => self.span_columns().to_batch(),
+            TableName::Spans => self.span_batch(),
             TableName::Tokens => TokenRow::to_batch(&self.token_rows()),
             TableName::Events => EventRow::to_batch(&self.events),
             TableName::Documents => DocumentRow::to_batch(&self.documents),
             TableName::Payloads => PayloadRow::to_batch(&self.payloads),
             TableName::Measures => MeasureRow::to_batch(&self.measures),
+        }
+    }
+
+    fn span_batch(&self) -> RecordBatch {
+        let mut columns = self.empty_columns();
+        self.fill(&mut columns);
+        match logical(columns.to_batch()) {
+            Ok(batch) => batch,
+            // Without columns of attributes there is nothing to merge.
+            Err(error) => unreachable!("spans as a table: {error}"),
         }
     }
 

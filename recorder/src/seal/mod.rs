@@ -136,13 +136,8 @@ impl Sealer {
         if rows.span_count() == 0 {
             return Ok(None);
         }
-        let columns = match &mut self.columns {
-            Some(columns) => {
-                rows.fill(columns);
-                columns
-            }
-            none => none.insert(rows.span_columns()),
-        };
+        let columns = self.columns.get_or_insert_with(|| rows.empty_columns());
+        rows.fill_segment(columns);
         segment::write_spans(&*self.disk, &self.folder, number, columns, self.threads).map(Some)
     }
 

@@ -21,6 +21,7 @@ use retake_schemas::version::FormatVersion;
 use super::spans;
 use crate::columns::{SpanColumns, View};
 use crate::disk::{Disk, write_whole};
+use crate::reader::TABLES_VERSION;
 use crate::store::StoreError;
 
 /// Writes `batch` as segment `number` of `table`: temporary name, flush, rename.
@@ -115,7 +116,7 @@ pub(super) fn properties(table: TableName) -> WriterProperties {
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_created_by(format!("retake {}", env!("CARGO_PKG_VERSION")))
         .set_key_value_metadata(Some(vec![KeyValue::new(
-            "retake.tables".to_owned(),
+            TABLES_VERSION.to_owned(),
             FormatVersion::TABLES.to_string(),
         )]));
     for column in table.columns() {

@@ -12,7 +12,8 @@ use parquet::bloom_filter::Sbbf;
 use parquet::errors::ParquetError;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor};
-use retake_schemas::tables::{Row, SpanRow, TableName};
+use retake_schemas::tables::TableName;
+use rustc_hash::FxHashMap;
 use zstd::bulk::Compressor;
 
 use super::chunk::{Chunk, DataPage, Dictionary, Range, RawChunk};
@@ -25,7 +26,7 @@ use crate::symbols::Symbols;
 
 /// Encodes all spans, with up to `threads` threads.
 pub(super) fn encode(columns: &SpanColumns, threads: usize) -> Result<Vec<u8>, ParquetError> {
-    let schema = ArrowSchemaConverter::new().convert(&SpanRow::schema())?;
+    let schema = ArrowSchemaConverter::new().convert(&columns.schema())?;
     let bytes = Vec::with_capacity(columns.len() * 20 + 4096);
     let properties = Arc::new(properties(TableName::Spans));
     let mut file = SerializedFileWriter::new(bytes, schema.root_schema_ptr(), properties)?;
@@ -86,7 +87,7 @@ impl Group<'_> {
         let mut chunks = Vec::new();
         while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Some(part) = self.part(*index) {
-                chunks.push((*index, part.encode().finish(&mut zstd)?));
+                chunks.push((*index, part.encode(&mut zstd)?.finish(&mut zstd)?));
             }
         }
         Ok(chunks)
@@ -142,11 +143,11 @@ impl Part<'_> {
         }
     }
 
-    fn encode(self) -> RawChunk {
+    fn encode(self, zstd: &mut Compressor<'_>) -> Result<RawChunk, ParquetError> {
         if self.values(&self.rows).is_empty() {
-            return self.chunk(Encoding::PLAIN, None, |_, _| None);
+            return Ok(self.chunk(Encoding::PLAIN, None, |_, _| None));
         }
-        match self.view {
+        Ok(match self.view {
             View::Words(_, codes, dictionary) => self.words(codes, dictionary),
             View::Texts(_, ends, bytes) => {
                 let encode = |values: Rows<usize>, out: &mut Vec<u8>| {
@@ -164,15 +165,8 @@ impl Part<'_> {
                 };
                 self.chunk(Encoding::DELTA_BYTE_ARRAY, None, encode)
             }
-            View::Ints(_, ints) => self.ints(ints),
-            View::Floats(_, floats) => {
-                let encode = |values: Rows<usize>, out: &mut Vec<u8>| {
-                    let floats = floats.get(values).unwrap_or_default();
-                    split(floats.iter().map(|v| v.to_bits()), out);
-                    Range::of_floats(floats)
-                };
-                self.chunk(Encoding::BYTE_STREAM_SPLIT, None, encode)
-            }
+            View::Ints(_, ints) => self.ints(ints, zstd)?,
+            View::Floats(_, floats) => self.floats(floats),
             View::Bools(_, bools) => {
                 let encode = |values: Rows<usize>, out: &mut Vec<u8>| {
                     let bools = bools.get(values).unwrap_or_default();
@@ -181,18 +175,19 @@ impl Part<'_> {
                 };
                 self.chunk(Encoding::PLAIN, None, encode)
             }
-        }
+        })
     }
 
-    /// Times bytewise apart, since their low bytes are noise; counts by their differences.
-    fn ints(self, ints: &[i64]) -> RawChunk {
+    /// Times bytewise apart, since their low bytes are noise; counts that way or by their
+    /// differences, whichever is smaller.
+    fn ints(self, ints: &[i64], zstd: &mut Compressor<'_>) -> Result<RawChunk, ParquetError> {
         let kind = self.column.physical_type();
-        let encoding = if self.column.name().ends_with(TIME) {
-            Encoding::BYTE_STREAM_SPLIT
-        } else {
-            Encoding::DELTA_BINARY_PACKED
+        let encoding = match kind {
+            Type::INT32 => Encoding::DELTA_BINARY_PACKED,
+            _ if self.column.name().ends_with(TIME) => Encoding::BYTE_STREAM_SPLIT,
+            _ => encoding_of(ints.get(self.values(&self.rows)).unwrap_or_default(), zstd)?,
         };
-        self.chunk(encoding, None, |values, out| {
+        Ok(self.chunk(encoding, None, |values, out| {
             let ints = ints.get(values).unwrap_or_default();
             match (encoding, kind) {
                 (Encoding::BYTE_STREAM_SPLIT, _) => split(ints.iter().map(|v| *v as u64), out),
@@ -200,6 +195,29 @@ impl Part<'_> {
                 _ => delta(ints, out),
             }
             Range::of_ints(ints, kind)
+        }))
+    }
+
+    /// Floats that repeat, as shares and settings do, by dictionary; others bytewise apart.
+    fn floats(self, floats: &[f64]) -> RawChunk {
+        let rows = self.values(&self.rows);
+        let group = floats.get(rows.clone()).unwrap_or_default();
+        let Some(Repeated { values, codes }) = Repeated::new(group) else {
+            let encode = |values: Rows<usize>, out: &mut Vec<u8>| {
+                let floats = floats.get(values).unwrap_or_default();
+                split(floats.iter().map(|v| v.to_bits()), out);
+                Range::of_floats(floats)
+            };
+            return self.chunk(Encoding::BYTE_STREAM_SPLIT, None, encode);
+        };
+        let body = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let width = width(values.len());
+        let dictionary = Dictionary { values: values.len(), body };
+        self.chunk(Encoding::RLE_DICTIONARY, Some(dictionary), |values, out| {
+            let of_page = values.start - rows.start..values.end - rows.start;
+            out.push(width as u8);
+            hybrid(codes.get(of_page).unwrap_or_default(), width as u32, out);
+            Range::of_floats(floats.get(values).unwrap_or_default())
         })
     }
 
@@ -336,6 +354,45 @@ impl Used {
     }
 }
 
+/// Floats of which few are different, as codes.
+struct Repeated {
+    values: Vec<u64>,
+    codes: Vec<u32>,
+}
+
+impl Repeated {
+    /// `None` if more than half of them are different.
+    fn new(floats: &[f64]) -> Option<Self> {
+        let mut places: FxHashMap<u64, u32> = FxHashMap::default();
+        let mut values = Vec::new();
+        let mut codes = Vec::with_capacity(floats.len());
+        for (index, float) in floats.iter().enumerate() {
+            // Measures hardly ever repeat, and a look at some of them shows it.
+            if index == SAMPLE_VALUES && values.len() * 20 > SAMPLE_VALUES * 19 {
+                return None;
+            }
+            // By their bits: the two zeros are different texts.
+            let bits = float.to_bits();
+            codes.push(*places.entry(bits).or_insert_with(|| {
+                values.push(bits);
+                values.len() as u32 - 1
+            }));
+        }
+        (values.len() * 2 <= floats.len()).then_some(Self { values, codes })
+    }
+}
+
+/// The encoding in which a sample of counts is smaller when compressed: sizes of texts and ids are
+/// bytewise apart, numbers that rise by one are differences.
+fn encoding_of(ints: &[i64], zstd: &mut Compressor<'_>) -> Result<Encoding, ParquetError> {
+    let sample = ints.get(..SAMPLE_VALUES).unwrap_or(ints);
+    let (mut apart, mut differences) = (Vec::new(), Vec::new());
+    split(sample.iter().map(|v| *v as u64), &mut apart);
+    delta(sample, &mut differences);
+    let is_apart = zstd.compress(&apart)?.len() < zstd.compress(&differences)?.len();
+    Ok(if is_apart { Encoding::BYTE_STREAM_SPLIT } else { Encoding::DELTA_BINARY_PACKED })
+}
+
 /// The lowest and highest text of some codes; `None` where they are too long for a footer.
 fn range(codes: &[u32], dictionary: &Symbols) -> Option<Range> {
     let mut texts = codes.iter().map(|code| text_of(dictionary, *code));
@@ -399,6 +456,8 @@ const TRACE_ID: &str = "trace_id";
 const TIME: &str = "_ns";
 /// A column of less than this is one page.
 const ONE_PAGE_BYTES: usize = 64 << 10;
+/// Values looked at to choose an encoding: a percent of the time that encoding all of them takes.
+const SAMPLE_VALUES: usize = 2048;
 /// Longer texts are no use for skipping and would swell the footer.
 const RANGE_TEXT_BYTES: usize = 64;
 /// Share of row groups without a trace in which its bloom filter does not say so.

@@ -33,7 +33,7 @@ fn unexpected_null() -> ArrowError {
     ArrowError::SchemaError("NULL in a column that may not hold one".to_owned())
 }
 
-fn downcast<A: 'static>(array: &ArrayRef) -> Result<&A, ArrowError> {
+pub(super) fn downcast<A: 'static>(array: &ArrayRef) -> Result<&A, ArrowError> {
     array.as_any().downcast_ref::<A>().ok_or_else(|| {
         ArrowError::SchemaError(format!("unexpected column type {}", array.data_type()))
     })

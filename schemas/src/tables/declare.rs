@@ -42,6 +42,7 @@ macro_rules! table {
             fn from_batch(
                 batch: &arrow::array::RecordBatch,
             ) -> Result<Vec<Self>, arrow::error::ArrowError> {
+                let batch = $crate::tables::stored::logical(batch.clone())?;
                 let mut rows = vec![Self::default(); batch.num_rows()];
                 $(
                     match batch.column_by_name(stringify!($field)) {

@@ -11,6 +11,7 @@
 mod cell;
 mod declare;
 mod rows;
+pub mod stored;
 
 use std::sync::Arc;
 
@@ -131,8 +132,9 @@ pub trait Row: Sized {
     /// The rows as one record batch with exactly [`Row::schema`].
     fn to_batch(rows: &[Self]) -> RecordBatch;
 
-    /// The rows of a batch. Columns are found by name, so a batch of an older or newer minor
-    /// version can be read: missing nullable columns are `None`, unknown columns are ignored.
+    /// The rows of a batch, which may be as a file holds it ([`stored`]). Columns are found by
+    /// name, so a batch of an older or newer minor version can be read: missing nullable columns
+    /// are `None`, unknown columns are ignored.
     ///
     /// # Errors
     /// A column that may not be NULL is missing, or a column has another type.

@@ -89,7 +89,8 @@ table! {
         duration_ns: i64,
         /// Time it was entered on some thread, ns. Source: `tracing` enter and exit.
         busy_ns: Option<i64>,
-        /// Time not covered by the union of its children, ns.
+        /// Time not covered by the union of its children, ns. In a file NULL where it equals
+        /// `duration_ns`.
         self_ns: Option<i64>,
         /// `ok`, `error`, `cancelled` or `unfinished`.
         status: String,
@@ -168,7 +169,8 @@ table! {
         source_file: Option<String>,
         /// Line in it, from 1.
         source_line: Option<i32>,
-        /// Everything without a column of its own, a JSON object.
+        /// Everything without a column of its own, a JSON object in the order of its keys. In a
+        /// file, frequent ones stand in columns `attributes.<key>` behind those of the table.
         attributes: Option<String>,
         /// Instrumentation scope or `tracing` target.
         target: Option<String>,

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::path::Path;
 
-use arrow::datatypes::SchemaRef;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use retake_schemas::manifest::{Manifest, Segment};
 use retake_schemas::tables::TableName;
 
+use super::columns::{Columns, are_of_one_table};
 use super::{CompactError, Merged, next_number};
 use crate::reader::check_segment;
 use crate::store::StoreError;
@@ -31,6 +31,11 @@ pub(super) struct Piece {
 impl Group {
     pub(super) fn old_files(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().map(|piece| piece.segment.file.as_str())
+    }
+
+    /// The columns of the file to come.
+    pub(super) fn columns(&self) -> Columns {
+        Columns::of_all(self.pieces.iter().map(|piece| piece.footer.schema()))
     }
 
     pub(super) fn rows(&self) -> u64 {
@@ -65,7 +70,7 @@ pub(super) fn groups(
                 let piece = open(folder, manifest, segment)?;
                 // A later build may have added a column within one run's life: such files stay
                 // apart, because a merged file has one set of columns.
-                if pieces.first().is_some_and(|first| schema(first) != schema(&piece)) {
+                if pieces.first().is_some_and(|first| !are_alike(first, &piece)) {
                     push(&mut groups, table, number, std::mem::take(&mut pieces));
                 }
                 pieces.push(piece);
@@ -83,8 +88,8 @@ fn push(groups: &mut Vec<Group>, table: TableName, number: u64, pieces: Vec<Piec
     }
 }
 
-fn schema(piece: &Piece) -> &SchemaRef {
-    piece.footer.schema()
+fn are_alike(a: &Piece, b: &Piece) -> bool {
+    are_of_one_table(a.footer.schema(), b.footer.schema())
 }
 
 /// Neighbours together, as many as fit; the order stays.

@@ -3,17 +3,22 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use retake_schemas::RunId;
 use retake_schemas::manifest::Segment;
+use retake_schemas::version::FormatVersion;
 
 use super::CompactError;
+use super::columns::Columns;
 use super::group::{Group, Piece};
+use crate::reader::TABLES_VERSION;
 use crate::store::{StoreError, digest_file};
 
 /// Writes the group's file, complete under its final name.
@@ -48,13 +53,13 @@ fn copy_rows(
     group: &Group,
     on_rows: &mut dyn FnMut(u64),
 ) -> Result<u64, ParquetError> {
-    let Some(first) = group.pieces.first() else { return Ok(0) };
+    let columns = group.columns();
     let file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(target)?;
     let mut writer = ArrowWriter::try_new(
         &file,
-        first.footer.schema().clone(),
-        Some(properties(&group.pieces)),
+        Arc::clone(columns.schema()),
+        Some(properties(&group.pieces, &columns)),
     )?;
     let mut rows = 0;
     for piece in &group.pieces {
@@ -64,7 +69,7 @@ fn copy_rows(
                 .with_batch_size(BATCH_ROWS)
                 .build()?;
         for batch in reader {
-            let batch = batch?;
+            let batch = columns.take(&batch?)?;
             writer.write(&batch)?;
             rows += batch.num_rows() as u64;
             on_rows(batch.num_rows() as u64);
@@ -77,20 +82,20 @@ fn copy_rows(
 
 /// What the seal chose for each column, read from its footers, so that there is one place that
 /// decides; only the compression is stronger, because a compacted file is written once and kept.
-fn properties(pieces: &[Piece]) -> WriterProperties {
-    let footers = pieces.iter().map(|piece| piece.footer.metadata());
+fn properties(pieces: &[Piece], columns: &Columns) -> WriterProperties {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_created_by(format!("retake {}", env!("CARGO_PKG_VERSION")));
-    let facts = footers.clone().find_map(|f| f.file_metadata().key_value_metadata());
-    let facts = facts
-        .into_iter()
-        .flatten()
-        .filter(|fact| fact.key != parquet::arrow::ARROW_SCHEMA_META_KEY);
-    properties = properties.set_key_value_metadata(Some(facts.cloned().collect()));
-    for column in footers.flat_map(|footer| footer.row_groups()).flat_map(|group| group.columns()) {
+    let version = FormatVersion::TABLES.to_string();
+    properties = properties
+        .set_key_value_metadata(Some(vec![KeyValue::new(TABLES_VERSION.to_owned(), version)]));
+    let chunks = pieces.iter().flat_map(|piece| {
+        let groups = piece.footer.metadata().row_groups().iter();
+        groups.flat_map(|group| piece.footer.schema().fields().iter().zip(group.columns()))
+    });
+    for (_, column) in chunks.filter(|(field, _)| columns.keep(field)) {
         let path = column.column_path();
         if column.bloom_filter_offset().is_some() {
             properties = properties.set_column_bloom_filter_enabled(path.clone(), true);

@@ -6,6 +6,7 @@
 //! with everything it names, and [`settle`] removes what it does not name, and nothing that the
 //! intent does not list. Rows keep their order, so the clustering by trace stays.
 
+mod columns;
 mod error;
 mod group;
 mod intent;

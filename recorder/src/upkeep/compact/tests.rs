@@ -87,6 +87,51 @@ fn a_merged_file_keeps_what_the_seal_chose() {
     assert_eq!(facts(&store), before);
 }
 
+/// Scenario: two seals with enough spans that attributes have columns, of other names and other
+/// types in the second; the live run is read before each seal.
+/// Guarantees: J4 - every attribute is read as it was while the run was live, sealed, and merged.
+#[test]
+fn attributes_of_different_seals_are_read_as_before() {
+    let (_folder, store) = store();
+    let recorder = crate::RecorderBuilder::new("t", "svc").start(&store).unwrap();
+    let run_id = recorder.run_id().clone();
+    let read = || -> Vec<SpanRow> {
+        let mut rows: Vec<SpanRow> = RunReader::open(&store, &run_id).unwrap().rows().unwrap();
+        rows.sort_by(|a, b| (a.start_unix_ns, &a.span_id).cmp(&(b.start_unix_ns, &b.span_id)));
+        rows
+    };
+    let mut live = Vec::new();
+    for part in 0..2_u64 {
+        tracing::subscriber::with_default(recorder.subscriber(), || {
+            for n in 0..1100_u64 {
+                let second = part == 1;
+                let _ = match second {
+                    false => tracing::info_span!("a", z = n, same = n, mixed = n % 7, ok = true),
+                    true => tracing::info_span!("b", mixed = "text", same = n, list = ?[n]),
+                };
+            }
+        });
+        recorder.flush().unwrap();
+        live = read();
+        recorder.seal().unwrap();
+        assert_eq!(read(), live, "part {part}");
+    }
+    assert!(live.iter().all(|row| row.attributes.is_some()));
+    assert_eq!(live[0].attributes.as_deref(), Some(r#"{"mixed":0,"ok":true,"same":0,"z":0}"#));
+    assert_eq!(recorder.finish(RunStatus::Finished).dropped, 0);
+    compact(&store, &run_id, &mut |_| {}).unwrap();
+    let manifest = store.manifest(&run_id).unwrap();
+    let spans: Vec<_> = manifest.segments.iter().filter(|s| s.table == TableName::Spans).collect();
+    assert_eq!(spans.len(), 1);
+    let file = std::fs::File::open(store.run_dir(&run_id).join(&spans[0].file)).unwrap();
+    let footer =
+        parquet::arrow::arrow_reader::ArrowReaderMetadata::load(&file, Default::default()).unwrap();
+    for column in ["attributes.same", "attributes.mixed", "attributes.ok"] {
+        assert!(footer.schema().field_with_name(column).is_ok(), "{column}");
+    }
+    assert_eq!(read(), live);
+}
+
 /// Scenario: the process dies after each step of a compaction.
 /// Guarantees: J3, J4 - the run reads the same before and after the next sweep, which leaves
 /// exactly what the manifest names, and a later compaction comes to its end.
