@@ -179,7 +179,9 @@ impl Mapping {
             .find_map(|column| self.best(attributes, column, |value| Some(value.to_text())))
     }
 
-    fn kind_word(&self, text: &str) -> Option<&str> {
+    /// The word of the column `kind` for a text of some convention.
+    #[must_use]
+    pub fn kind_word(&self, text: &str) -> Option<&str> {
         let entry = self.entries.iter().find(|entry| entry.column == "kind")?;
         entry.words.get(&text.to_ascii_lowercase()).map(String::as_str)
     }

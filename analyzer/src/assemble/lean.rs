@@ -34,6 +34,8 @@ pub(crate) struct LeanSpan {
     pub(crate) batch_size: Option<i64>,
     pub(crate) queue_ns: Option<i64>,
     pub(crate) ttft_ns: Option<i64>,
+    /// Whether it only wraps the span of a call.
+    pub(crate) is_wrapper: bool,
     /// In a replay: the operation it repeats.
     pub(crate) source: Option<Source>,
 }
@@ -64,7 +66,7 @@ impl LeanSpan {
 }
 
 /// The columns a [`LeanSpan`] comes from.
-pub(super) const COLUMNS: [&str; 27] = [
+pub(super) const COLUMNS: [&str; 28] = [
     "trace_id",
     "span_id",
     "parent_span_id",
@@ -89,6 +91,7 @@ pub(super) const COLUMNS: [&str; 27] = [
     "batch_size",
     "queue_ns",
     "ttft_ns",
+    "is_call",
     "source_run_id",
     "source_trace_id",
     "source_span_id",
@@ -103,7 +106,7 @@ pub(super) struct Columns {
     duration: Int64Array,
     texts: [StringArray; 5],
     optional_texts: [StringArray; 8],
-    numbers: [Int64Array; 5],
+    numbers: [Int64Array; 6],
     cost: Float64Array,
     source: [StringArray; 3],
 }
@@ -141,6 +144,7 @@ impl Columns {
                 int("batch_size")?,
                 int("queue_ns")?,
                 int("ttft_ns")?,
+                int("is_call")?,
             ],
             cost: as_float64_array(&column(batch, "cost_usd", &DataType::Float64)?)?.clone(),
             source: [text("source_run_id")?, text("source_trace_id")?, text("source_span_id")?],
@@ -152,7 +156,7 @@ impl Columns {
             self.texts.each_ref().map(|column| texts.number(value(column, row).unwrap_or("")));
         let [service, response, request, provider, error_type, error_message, request_id, flags] =
             self.optional_texts.each_ref().map(|c| value(c, row).map(|text| texts.number(text)));
-        let [input_tokens, output_tokens, batch_size, queue_ns, ttft_ns] =
+        let [input_tokens, output_tokens, batch_size, queue_ns, ttft_ns, is_call] =
             self.numbers.each_ref().map(|column| number(column, row));
         let [run, trace, span] = self.source.each_ref().map(|column| value(column, row));
         let source = run.zip(trace).map(|(run, trace)| Source {
@@ -183,6 +187,7 @@ impl Columns {
             batch_size,
             queue_ns,
             ttft_ns,
+            is_wrapper: is_call == Some(0),
             source,
         }
     }

@@ -13,6 +13,7 @@ pub(super) struct Aggregate {
     kind: Agreed,
     errors: u64,
     durations: Vec<i64>,
+    wrappers: u64,
     ttft: Vec<i64>,
     queue: Mean,
     batch: Mean,
@@ -27,6 +28,7 @@ impl Aggregate {
         self.kind.add(span.kind, texts);
         self.errors += u64::from(verdict.is_error_origin);
         self.durations.push(span.duration_ns);
+        self.wrappers += u64::from(span.is_wrapper);
         self.ttft.extend(span.ttft_ns);
         self.queue.add(span.queue_ns);
         self.batch.add(span.batch_size);
@@ -49,7 +51,11 @@ impl Aggregate {
         let row = BreakdownRow {
             stage,
             kind: self.kind.word("").to_owned(),
-            calls: self.durations.len() as u64,
+            // A row of nothing but wrappers is about them.
+            calls: match self.durations.len() as u64 {
+                spans if spans > self.wrappers => spans - self.wrappers,
+                spans => spans,
+            },
             errors: self.errors,
             total_ns: saturated(total),
             self_ns: saturated(self.self_ns),

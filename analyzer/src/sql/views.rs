@@ -53,7 +53,7 @@ FROM spans GROUP BY run_id, stage",
     },
     View {
         name: "llm_calls",
-        doc: "One row per call of a language model whose tokens count: time to first token, time \
+        doc: "One row per call of a language model (spans that only wrap one are left out): time to first token, time \
               per further output token, output rate after the first token, finish reason.",
         sql: "SELECT run_id, trace_id, span_id, stage, provider,
        coalesce(model_response, model_request) AS model, start_unix_ns, duration_ns, ttft_ns,
@@ -62,7 +62,7 @@ FROM spans GROUP BY run_id, stage",
             THEN (duration_ns - ttft_ns) / (output_tokens - 1) END AS tpot_ns,
        tokens_per_second(output_tokens, duration_ns - coalesce(ttft_ns, 0)) AS output_per_second,
        cost_usd, finish_reason, retries, status, error_type
-FROM spans WHERE kind = 'llm' AND (tokens_counted OR tokens_source = 'none')",
+FROM spans WHERE kind = 'llm' AND coalesce(is_call, tokens_counted OR tokens_source = 'none')",
     },
     View {
         name: "trace_summary",

@@ -508,6 +508,7 @@ columns! {
         TokensCounted = "tokens_counted",
         Stream = "stream",
         CacheHit = "cache_hit",
+        IsCall = "is_call",
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) struct SpanFacts<'a> {
     pub(crate) status: Status,
     pub(crate) is_error_origin: bool,
     pub(crate) tokens_counted: bool,
+    pub(crate) is_call: Option<bool>,
     /// What is odd about the span, joined by commas; empty when nothing is.
     pub(crate) flags: &'a str,
     pub(crate) error_type: Option<&'a str>,
@@ -211,6 +212,9 @@ impl SpanColumns {
             cells[Int::Documents].set(row, documents);
         }
         cells[Bool::TokensCounted].set(row, facts.tokens_counted);
+        if let Some(is_call) = facts.is_call {
+            cells[Bool::IsCall].set(row, is_call);
+        }
     }
 
     fn outcome(&mut self, facts: &SpanFacts<'_>) {

@@ -84,6 +84,8 @@ pub(super) struct Verdict {
     pub(super) is_error_origin: bool,
     pub(super) is_counted: bool,
     pub(super) tokens_disagree: bool,
+    /// Whether it is a call, or only wraps one of its kind; `None` for kinds that are none.
+    pub(super) is_call: Option<bool>,
     /// It began before its parent.
     pub(super) is_skewed: bool,
 }
@@ -97,6 +99,9 @@ pub(crate) struct Family {
     pub(super) has_failed_child: bool,
     /// Tokens counted below this span: input, output.
     pub(super) counted_below: Option<(i64, i64)>,
+    /// Kinds of the spans below, as bits of [`Keys::call_kind`].
+    #[serde(default)]
+    pub(super) kinds_below: u8,
 }
 
 impl Family {

@@ -18,6 +18,8 @@ impl KeyRole {
     pub(super) const NAME: u8 = 4;
     /// States what its sender found odd about the span.
     pub(super) const FLAGS: u8 = 8;
+    /// Names the kind of the span.
+    pub(super) const KIND: u8 = 16;
 }
 
 /// Roles by [`Sym::index`].
@@ -31,6 +33,8 @@ struct Key {
     roles: u8,
     /// Which count it gives (0 input, 1 output), and its precedence in the mapping.
     tokens: Option<(usize, usize)>,
+    /// Its precedence among those that name the kind.
+    kind: Option<usize>,
 }
 
 impl Keys {
@@ -48,11 +52,16 @@ impl Keys {
         let name = symbols.text(key);
         let mut known = Key::default();
         for place in BUILT_IN.places(name) {
-            known.tokens = match place.column {
-                "input_tokens" => Some((0, place.precedence)),
-                "output_tokens" => Some((1, place.precedence)),
+            match place.column {
+                "input_tokens" => known.tokens = Some((0, place.precedence)),
+                "output_tokens" => known.tokens = Some((1, place.precedence)),
+                "kind" => {
+                    known.kind = Some(place.precedence);
+                    known.roles |= KeyRole::KIND;
+                    continue;
+                }
                 _ => continue,
-            };
+            }
             known.roles |= KeyRole::TOKENS;
         }
         known.roles |= match name {
@@ -68,6 +77,29 @@ impl Keys {
             *place = Some(known);
         }
         known.roles
+    }
+
+    /// The kind that attributes give a span, as a bit; 0 for one that is no call. The attribute
+    /// of highest precedence whose value is a kind decides, as in the mapping.
+    pub(super) fn call_kind(&self, bytes: &[u8]) -> u8 {
+        let mut best: Option<(usize, u8)> = None;
+        for (key, value) in attrs::iter(bytes) {
+            let Some(Some(Key { kind: Some(precedence), .. })) = self.known.get(key.index()) else {
+                continue;
+            };
+            if best.is_some_and(|(held, _)| held < *precedence) {
+                continue;
+            }
+            let word = match value {
+                ValueRef::Str(text) => BUILT_IN.kind_word(text),
+                _ => None,
+            };
+            if let Some(word) = word {
+                let place = CALL_KINDS.iter().position(|kind| *kind == word);
+                best = Some((*precedence, place.map_or(0, |place| 1 << place)));
+            }
+        }
+        best.map_or(0, |(_, bit)| bit)
     }
 
     /// The tokens that attributes state, input and output, as the mapping would read them: the
@@ -94,6 +126,10 @@ impl Keys {
         (input, output)
     }
 }
+
+/// Kinds of which a span is a call of something, by the bit they are here.
+const CALL_KINDS: [&str; 7] =
+    ["llm", "embedding", "retriever", "reranker", "tool", "guardrail", "evaluator"];
 
 fn count(value: ValueRef<'_>) -> Option<i64> {
     match value {

@@ -1,14 +1,16 @@
 //! What a span's children decide about it: self time, the origin of an error, and which tokens
 //! count.
 //!
-//! Three columns need to know a span's children, and children may be sealed before their parent:
+//! Four columns need to know a span's children, and children may be sealed before their parent:
 //! `self_ns` (time not covered by the *union* of the children; the usual "minus the sum" is wrong
 //! with parallel children), `is_error_origin` (one failure is one error, the deepest), and
-//! `tokens_counted` (a call's tokens count once, at the leaf).
+//! `tokens_counted` (a call's tokens count once, at the leaf), and `is_call` (instrumentations nest
+//! several spans around one call).
 
 use retake_schemas::event::Status;
 
 use super::held::{OwnAttributes, Parent};
+use super::keys::KeyRole;
 use super::waiting::is_skewed;
 use super::{Fold, Slots};
 
@@ -42,6 +44,10 @@ impl Fold {
         let failed = span.status == Status::Error;
         span.verdict.is_error_origin = failed && !span.family.has_failed_child;
         let stated = span.stated_tokens(&own);
+        let kind =
+            if span.roles & KeyRole::KIND == 0 { 0 } else { own.keys.call_kind(own.bytes) };
+        span.verdict.is_call = (kind != 0).then_some(span.family.kinds_below & kind == 0);
+        let kinds_below = span.family.kinds_below | kind;
         let is_estimate = span.is_estimate();
         let below = span.family.counted_below;
         let counted = match (stated, below) {
@@ -73,6 +79,7 @@ impl Fold {
             parent.family.cover(start, end);
             parent.family.has_failed_child |= failed;
             parent.family.count_below(counted);
+            parent.family.kinds_below |= kinds_below;
         }
     }
 }

@@ -129,6 +129,7 @@ impl FoldedRows {
             status: span.status,
             is_error_origin: span.verdict.is_error_origin,
             tokens_counted: span.verdict.is_counted,
+            is_call: span.verdict.is_call,
             flags: &flags,
             error_type: rare.and_then(|rare| rare.error_type.as_deref()),
             message: rare.and_then(|rare| rare.message.as_deref()),

@@ -198,6 +198,10 @@ table! {
         due_unix_ns: Option<i64>,
         /// In a replay: `live` or `recorded`.
         stage_source: Option<String>,
+        /// For kinds that are calls (`llm`, `embedding`, `retriever`, `reranker`, `tool`,
+        /// `guardrail`, `evaluator`): whether it is the call itself, the innermost span of its
+        /// kind, or only wraps it. Count those that are. NULL for other kinds.
+        is_call: Option<bool>,
     }
 }
 

@@ -49,6 +49,7 @@ fn many() -> SpanColumns {
             status: if id == 70_000 { Status::Error } else { Status::Ok },
             is_error_origin: id == 70_000,
             tokens_counted: false,
+            is_call: None,
             flags: "",
             error_type: Some("Timeout"),
             message: None,
