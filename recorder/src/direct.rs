@@ -21,9 +21,9 @@ use std::marker::PhantomData;
 use retake_schemas::event::{DropCause, Level};
 
 use crate::dispatcher::Dispatcher;
-use crate::door::{Entered, ThreadState};
+use crate::door::{Entered, ThreadState, with_state};
 use crate::journal::record::{FLAG_THROUGHOUT, Kind, field};
-use crate::journal::{Body, Callsite, CallsiteDef, Refused};
+use crate::journal::{Callsite, CallsiteDef, FieldsInPlace, Refused, Sizes};
 use crate::layer;
 
 /// The static description of a span in the source; [`span!`](crate::span) makes it.
@@ -167,17 +167,13 @@ impl Dispatcher {
     pub fn open_span<V: FieldValues>(&self, site: &'static SpanSite, values: V) -> SpanGuard<'_> {
         const { assert!(V::LEN <= field::FIELDS_MAX, "a span has at most 32 fields") };
         let door = self.door();
-        let key = door
-            .with(
-                #[inline(always)]
-                |state| {
-                    let key = door.key(state.next_id());
-                    open(state, [key, state.current()], site, values);
-                    state.push(Entered { key, is_recorded: false });
-                    key
-                },
-            )
-            .unwrap_or(0);
+        let opened = with_state!(door, |state| {
+            let key = door.key(state.next_id());
+            open(state, (key, state.current()), site, values);
+            state.push(Entered { key, is_recorded: false });
+            key
+        });
+        let key = opened.unwrap_or(0);
         SpanGuard { dispatcher: self, key, _stays: PhantomData }
     }
 
@@ -186,7 +182,7 @@ impl Dispatcher {
     /// belong to, and nothing is recorded.
     #[inline]
     pub fn token(&self, index: u32, count: u32) {
-        self.door().with(|state| {
+        with_state!(self.door(), |state| {
             let span = state.current();
             let journal = &state.target.journal;
             if span == 0 {
@@ -213,21 +209,41 @@ impl Drop for SpanGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.key != 0 {
-            let _ = self.dispatcher.door().with(|state| {
-                state.pop(self.key);
-                layer::close(state, self.key, FLAG_THROUGHOUT);
-            });
+            let key = self.key;
+            with_state!(self.dispatcher.door(), |state| leave(state, key));
         }
     }
 }
 
+/// Leaves and ends a span.
 #[inline(always)]
-fn open<V: FieldValues>(state: &ThreadState, head: [u64; 2], site: &'static SpanSite, values: V) {
-    match write(state, head, site, values) {
+fn leave(state: &ThreadState, key: u64) {
+    if layer::can_close_at_once(state) && state.pop_unrecorded(key) {
+        layer::close_with(state, key, FLAG_THROUGHOUT);
+    } else {
+        leave_otherwise(state, key);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn leave_otherwise(state: &ThreadState, key: u64) {
+    state.pop(key);
+    layer::close(state, key, FLAG_THROUGHOUT);
+}
+
+#[inline(always)]
+fn open<V: FieldValues>(
+    state: &ThreadState,
+    (key, parent): (u64, u64),
+    site: &'static SpanSite,
+    values: V,
+) {
+    match write(state, (key, parent), site, values) {
         Ok(()) => {}
         Err(refused) => {
             // Moved, so that the values themselves need no place in memory.
-            open_otherwise(state, head, (site, &move |work| values.each(work)), refused);
+            open_otherwise(state, [key, parent], (site, &move |work| values.each(work)), refused);
         }
     }
 }
@@ -235,30 +251,29 @@ fn open<V: FieldValues>(state: &ThreadState, head: [u64; 2], site: &'static Span
 #[inline(always)]
 fn write<V: FieldValues>(
     state: &ThreadState,
-    [key, parent]: [u64; 2],
+    (key, parent): (u64, u64),
     site: &'static SpanSite,
     values: V,
 ) -> Result<(), Refused> {
-    // Inside a record of this very lane: the general way has another one.
-    if state.is_busy() {
+    let known = state.known_callsite(std::ptr::from_ref(site) as usize);
+    let sizes = const { Sizes::of(V::LEN) };
+    // The general way finds out about callsites, has another lane for what is inside a record of
+    // this one, and can do with values that are not one for each field.
+    let (Some(callsite), Some(sizes)) = (known, sizes) else { return Err(Refused::TooLong) };
+    if !state.is_alone() || V::LEN != callsite.fields {
         return Err(Refused::TooLong);
     }
-    let callsite = state.callsite(std::ptr::from_ref(site) as usize, || definition(site))?;
-    let mut body = state.begin(Kind::Open)?;
-    body.push(key);
-    body.push(parent);
-    body.is_cut_short |= V::LEN != callsite.fields;
-    let place = body.place();
-    for _ in 0..1 + field::more_words(V::LEN) {
-        body.push(0);
-    }
-    let mut types = [0_u64; field::TYPE_WORDS_MAX];
-    types[0] = u64::from(callsite.number);
-    let mut writer = SpanWriter { state, callsite, body, types };
+    let body = state.begin(Kind::Open, (key, Some(parent)))?;
+    let fields = FieldsInPlace::new(body, callsite.number, sizes);
+    let mut writer = SpanWriter { state, callsite, fields };
     values.write(&mut writer);
-    let types = writer.types.get(..1 + field::more_words(V::LEN));
-    writer.body.fill(&place, types.unwrap_or_default());
-    state.commit(Kind::Open, &writer.body)
+    let body = writer.fields.finish(sizes);
+    if body.is_cut_short {
+        state.abandon();
+        return Err(Refused::TooLong);
+    }
+    state.commit(Kind::Open, body);
+    Ok(())
 }
 
 /// Writes the values of a span's fields in place.
@@ -266,42 +281,34 @@ fn write<V: FieldValues>(
 pub struct SpanWriter<'a> {
     state: &'a ThreadState,
     callsite: &'a Callsite,
-    body: Body,
-    types: [u64; field::TYPE_WORDS_MAX],
+    fields: FieldsInPlace,
 }
 
 impl SpanWriter<'_> {
     #[inline(always)]
     fn push(&mut self, index: usize, value: FieldArg<'_>) {
-        let kind = match value {
-            FieldArg::U64(v) => self.number(field::U64, v),
-            FieldArg::I64(v) => self.number(field::I64, v.cast_unsigned()),
-            FieldArg::F64(v) => self.number(field::F64, v.to_bits()),
-            FieldArg::Bool(false) => field::FALSE,
-            FieldArg::Bool(true) => field::TRUE,
+        let fields = &mut self.fields;
+        match value {
+            FieldArg::U64(v) => fields.number(index, field::U64, v),
+            FieldArg::I64(v) => fields.number(index, field::I64, v.cast_unsigned()),
+            FieldArg::F64(v) => fields.number(index, field::F64, v.to_bits()),
+            FieldArg::Bool(v) => {
+                fields.note(index, if v { field::TRUE } else { field::FALSE });
+            }
             FieldArg::Str(text) => self.text(index, text),
-        };
-        if let Some(types) = self.types.get_mut((index + 4) / 8) {
-            *types |= u64::from(kind) << ((index + 4) % 8 * 8);
         }
     }
 
     #[inline(always)]
-    fn number(&mut self, kind: u8, word: u64) -> u8 {
-        self.body.push(word);
-        kind
-    }
-
-    #[inline(always)]
-    fn text(&mut self, index: usize, text: &str) -> u8 {
+    fn text(&mut self, index: usize, text: &str) {
         let is_plain = self.callsite.is_plain || !self.callsite.is_told(index);
-        let bytes_max = self.state.target.journal.limits.attribute_bytes_max;
-        if is_plain && text.len() <= bytes_max && self.state.knows_clean(text) {
-            self.body.push_str(text);
+        if is_plain && self.state.is_short(text) {
+            self.fields.short_text(index, text);
+        } else if is_plain && self.state.was_clean(text) {
+            self.fields.text(index, text);
         } else {
-            self.body.is_cut_short = true;
+            self.fields.body.is_cut_short = true;
         }
-        field::STR
     }
 }
 

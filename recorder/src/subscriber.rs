@@ -18,7 +18,7 @@ use tracing::{Event, Metadata, Subscriber};
 use tracing_core::span::Current;
 
 use crate::dispatcher::Dispatcher;
-use crate::door::{Door, SlotPool};
+use crate::door::{Door, FreeSlots, SLOT_BATCH, SlotPool, with_state};
 use crate::layer;
 
 /// Records spans and events into a run.
@@ -70,27 +70,14 @@ impl Subscriber for RecorderSubscriber {
     #[inline]
     fn new_span(&self, attributes: &Attributes<'_>) -> Id {
         let metadata = attributes.metadata();
-        let opened = self.door.with(|state| {
-            let id = self.slots.take(&mut state.free_slots(), metadata);
-            let key = self.door.key(id);
-            if self.door.is_current(state) {
-                let parent = match attributes.parent() {
-                    Some(parent) => self.door.key(parent.into_u64()),
-                    None if attributes.is_contextual() => state.current(),
-                    None => 0,
-                };
-                layer::open(state, [key, parent], metadata, attributes);
-            }
+        let opened = with_state!(self.door, |state| {
+            let id = self.slots.take(state.free_slots(), metadata);
+            let key = self.door.key(id.into_u64());
+            layer::open(&self.door, state, key, attributes);
             id
         });
         // Without a run the span is still a span to the program.
-        let id = opened.unwrap_or_else(|| {
-            let mut own = Vec::new();
-            let id = self.slots.take(&mut own, metadata);
-            self.slots.free.lock().append(&mut own);
-            id
-        });
-        Id::from_u64(id)
+        opened.unwrap_or_else(|| self.slots.take_alone(metadata))
     }
 
     fn record(&self, id: &Id, values: &Record<'_>) {
@@ -102,26 +89,19 @@ impl Subscriber for RecorderSubscriber {
 
     #[inline]
     fn event(&self, event: &Event<'_>) {
-        self.door.with(|state| {
-            let span = match event.parent() {
-                Some(parent) => self.door.key(parent.into_u64()),
-                None if event.is_contextual() => state.current(),
-                None => 0,
-            };
-            layer::tell(&self.door, state, span, event);
-        });
+        with_state!(self.door, |state| layer::tell(&self.door, state, event));
     }
 
     #[inline]
     fn enter(&self, id: &Id) {
         let key = self.door.key(id.into_u64());
-        self.door.with(|state| layer::enter(state, key));
+        with_state!(self.door, |state| layer::enter(state, key));
     }
 
     #[inline]
     fn exit(&self, id: &Id) {
         let key = self.door.key(id.into_u64());
-        self.door.with(|state| layer::exit(state, key));
+        with_state!(self.door, |state| layer::exit(state, key));
     }
 
     #[inline]
@@ -137,12 +117,13 @@ impl Subscriber for RecorderSubscriber {
             return false;
         }
         let key = self.door.key(id);
-        let recorded = self.door.with(|state| {
-            layer::close_in_each_run(state, key);
-            self.slots.give_back(&mut state.free_slots(), id);
-        });
-        if recorded.is_none() {
-            self.slots.free.lock().push(id as u32);
+        match self.door.last_state() {
+            Some(state)
+                if layer::can_close_at_once(state) && state.free_slots().push(id as u32) =>
+            {
+                layer::close_at_once(state, key);
+            }
+            _ => self.close_otherwise(id, key),
         }
         true
     }
@@ -154,6 +135,22 @@ impl Subscriber for RecorderSubscriber {
         match self.slots.metadata(id) {
             Some(metadata) => Current::new(Id::from_u64(id), metadata),
             None => Current::none(),
+        }
+    }
+}
+
+impl RecorderSubscriber {
+    /// Records the end of a span, and keeps its slot, where [`Subscriber::try_close`] cannot do
+    /// both at once.
+    #[cold]
+    #[inline(never)]
+    fn close_otherwise(&self, id: u64, key: u64) {
+        let recorded = self.door.with(|state| {
+            layer::close_in_each_run(state, key);
+            self.slots.give_back(state.free_slots(), id);
+        });
+        if recorded.is_none() {
+            self.slots.free.lock().push(id as u32);
         }
     }
 }
@@ -198,29 +195,44 @@ impl Default for FirstSlots {
 
 impl Slots {
     /// A slot for a new span, from the thread's own free ones if there are. Gives the span's id.
-    #[inline]
-    fn take(&self, own: &mut Vec<u32>, metadata: &'static Metadata<'static>) -> u64 {
-        let index = own.pop().unwrap_or_else(|| self.refill(own));
-        let Some(slot) = self.slot(index) else { return u64::MAX };
+    #[inline(always)]
+    fn take(&self, own: &FreeSlots, metadata: &'static Metadata<'static>) -> Id {
+        let index = match own.pop() {
+            Some(index) => index,
+            None => self.refill(own),
+        };
+        let Some(slot) = self.slot(index) else { return Id::from_u64(u64::MAX) };
         // Odd generations only, so that no id is zero.
         let generation = slot.generation.load(Ordering::Relaxed).wrapping_add(2) | 1;
         slot.generation.store(generation, Ordering::Relaxed);
         slot.metadata.store(std::ptr::from_ref(metadata).cast_mut(), Ordering::Relaxed);
         slot.handles.store(1, Ordering::Release);
-        u64::from(generation) << 32 | u64::from(index)
+        Id::from_u64(u64::from(generation) << 32 | u64::from(index))
     }
 
+    /// The same for a thread that keeps no slots.
     #[cold]
-    fn refill(&self, own: &mut Vec<u32>) -> u32 {
+    #[inline(never)]
+    fn take_alone(&self, metadata: &'static Metadata<'static>) -> Id {
+        let own = FreeSlots::default();
+        let id = self.take(&own, metadata);
+        self.free.take_from(&own, SLOT_BATCH);
+        id
+    }
+
+    /// Gives the thread a batch of slots, and takes one of them.
+    #[cold]
+    #[inline(never)]
+    fn refill(&self, own: &FreeSlots) -> u32 {
         let mut free = self.free.lock();
-        let keep = free.len().saturating_sub(BATCH);
-        own.extend(free.drain(keep..));
+        let keep = free.len().saturating_sub(SLOT_BATCH);
+        free.drain(keep..).for_each(|index| _ = own.push(index));
         drop(free);
         if let Some(index) = own.pop() {
             return index;
         }
-        let first = self.made.fetch_add(BATCH as u32, Ordering::Relaxed);
-        own.extend((first + 1..first + BATCH as u32).rev());
+        let first = self.made.fetch_add(SLOT_BATCH as u32, Ordering::Relaxed);
+        (first + 1..first + SLOT_BATCH as u32).rev().for_each(|index| _ = own.push(index));
         first
     }
 
@@ -295,12 +307,10 @@ impl Slots {
         true
     }
 
-    #[inline]
-    fn give_back(&self, own: &mut Vec<u32>, id: u64) {
-        own.push(id as u32);
-        if own.len() >= BATCH * 2 {
-            let keep = own.len().saturating_sub(BATCH);
-            self.free.lock().extend(own.drain(keep..));
+    fn give_back(&self, own: &FreeSlots, id: u64) {
+        if !own.push(id as u32) {
+            self.free.take_from(own, SLOT_BATCH);
+            own.push(id as u32);
         }
     }
 
@@ -326,8 +336,6 @@ const FIRST_SLOTS: usize = 1 << 16;
 const PAGE_SLOTS: usize = 256;
 /// Pages: more slots than memory for open spans.
 const PAGES: usize = 24;
-/// Slots a thread takes or gives back at a time.
-const BATCH: usize = 64;
 
 #[cfg(test)]
 mod tests {

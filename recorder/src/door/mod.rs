@@ -2,8 +2,7 @@
 //!
 //! A door (a layer, a subscriber, a dispatcher) leads into a run. Each thread that uses it keeps
 //! its state for it (lane, stack of entered spans, known callsites), so recording takes no lock.
-//! Which state belongs to a door is looked up once; after that two loads and two comparisons find
-//! it again.
+//! Which state belongs to a door is looked up once; after that one comparison finds it again.
 
 #![expect(unsafe_code, reason = "thread states are reached through a raw pointer in a const cell")]
 
@@ -12,6 +11,7 @@ mod stack;
 mod state;
 
 use std::cell::{Cell, RefCell};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -19,9 +19,21 @@ use parking_lot::RwLock;
 
 use crate::capture::CapturePolicy;
 use crate::journal::Journal;
-pub(crate) use slot_pool::SlotPool;
+pub(crate) use slot_pool::{FreeSlots, SLOT_BATCH, SlotPool};
 pub(crate) use stack::Entered;
 pub(crate) use state::ThreadState;
+
+/// [`Door::with`] where every instruction counts: what the work refers to stays in registers,
+/// because a closure is made of it only where the state must be looked up.
+macro_rules! with_state {
+    ($door:expr, |$state:ident| $work:expr) => {
+        match $door.last_state() {
+            Some($state) => Some($work),
+            None => $door.with_another(move |$state| $work),
+        }
+    };
+}
+pub(crate) use with_state;
 
 /// Where a door leads.
 #[derive(Debug)]
@@ -41,7 +53,7 @@ impl Target {
     pub(crate) fn close(&self) {
         self.journal.close();
         for door in self.doors.read().iter().filter_map(Weak::upgrade) {
-            door.generation.fetch_add(1, Ordering::Release);
+            door.ticket.fetch_add(1, Ordering::Release);
         }
     }
 }
@@ -49,11 +61,11 @@ impl Target {
 /// One way for events into runs.
 #[derive(Debug)]
 pub(crate) struct Door {
-    id: u32,
+    /// Which door it is (high half), and how often its targets have changed: threads compare it to
+    /// what they know.
+    ticket: AtomicU64,
     /// Span numbers of different doors must not meet in one journal.
     salt: u64,
-    /// Steps when the targets change; threads compare it to what they know.
-    generation: AtomicU64,
     targets: RwLock<Targets>,
     /// Span slots that no thread keeps; only subscribers have such.
     free_slots: Arc<SlotPool>,
@@ -69,12 +81,11 @@ struct Targets {
 impl Door {
     /// A door that leads nowhere yet.
     pub(crate) fn new() -> Arc<Self> {
-        let id = NEXT_DOOR.fetch_add(1, Ordering::Relaxed);
-        let salt = u64::from(id).wrapping_mul(SALT).rotate_left(17) & !1;
+        let number = u64::from(NEXT_DOOR.fetch_add(1, Ordering::Relaxed));
+        let salt = number.wrapping_mul(SALT).rotate_left(17) & !1;
         Arc::new(Self {
-            id,
+            ticket: AtomicU64::new(number << 32),
             salt,
-            generation: AtomicU64::new(1),
             targets: RwLock::default(),
             free_slots: Arc::new(SlotPool::new()),
         })
@@ -110,7 +121,7 @@ impl Door {
             doors.push(Arc::downgrade(self));
         }
         targets.current = to.cloned();
-        self.generation.fetch_add(1, Ordering::Release);
+        self.ticket.fetch_add(1, Ordering::Release);
     }
 
     /// The run it leads into.
@@ -119,49 +130,67 @@ impl Door {
     }
 
     /// Works with the thread's state; `None` when the door leads nowhere.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn with<R>(&self, work: impl FnOnce(&ThreadState) -> R) -> Option<R> {
-        let mut own = None;
-        let (id, state) = LAST.get();
+        match self.last_state() {
+            Some(state) => Some(work(state)),
+            None => self.with_another(work),
+        }
+    }
+
+    /// The thread's state if it is the one used last. Not to be kept: the next look for a state
+    /// may drop it.
+    #[inline(always)]
+    pub(crate) fn last_state(&self) -> Option<&ThreadState> {
+        let (ticket, state) = LAST.get();
+        if ticket != self.ticket.load(Ordering::Acquire) {
+            return None;
+        }
         // SAFETY: `LAST` points to a state that `STATES` of this thread owns, and is cleared
         // before the state goes.
-        let is_current = id == self.id
-            && unsafe { &*state }.generation.get() == self.generation.load(Ordering::Acquire);
-        let state = if is_current { state } else { self.look_up(&mut own)? };
-        // SAFETY: as above, or `own` is alive to the end of this call.
-        Some(work(unsafe { &*state }))
+        Some(unsafe { state.as_ref() })
+    }
+
+    /// Works with a state other than the one used last. Apart, because that one need not be
+    /// dropped afterwards.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn with_another<R>(&self, work: impl FnOnce(&ThreadState) -> R) -> Option<R> {
+        let mut own = None;
+        let state = self.look_up(&mut own)?;
+        // SAFETY: `STATES` of this thread owns it, or `own`, which lives to the end of this call.
+        Some(work(unsafe { state.as_ref() }))
     }
 
     #[cold]
     #[inline(never)]
-    fn look_up(&self, own: &mut Option<Box<ThreadState>>) -> Option<*const ThreadState> {
+    fn look_up(&self, own: &mut Option<Box<ThreadState>>) -> Option<NonNull<ThreadState>> {
         match STATES.try_with(|states| self.find(states)) {
             Ok(state) => {
                 let state = state?;
-                LAST.set((self.id, state));
+                // SAFETY: `STATES` owns it.
+                LAST.set((unsafe { state.as_ref() }.ticket, state));
                 Some(state)
             }
             // The thread is ending and its states are gone: a lane for this once.
-            Err(_) => Some(std::ptr::from_ref(&**own.insert(Box::new(self.make_state()?)))),
+            Err(_) => Some(NonNull::from(&**own.insert(Box::new(self.make_state()?)))),
         }
     }
 
     /// The thread's state for this door, up to date; makes it if need be.
-    fn find(&self, states: &RefCell<States>) -> Option<*const ThreadState> {
-        let generation = self.generation.load(Ordering::Acquire);
+    fn find(&self, states: &RefCell<States>) -> Option<NonNull<ThreadState>> {
+        let ticket = self.ticket.load(Ordering::Acquire);
         let mut states = states.try_borrow_mut().ok()?;
-        if let Some(place) = states.0.iter().position(|state| state.door == self.id) {
-            let is_current = states
-                .0
-                .get(place)
-                .is_some_and(|state| state.generation.get() == generation && !state.is_over());
+        if let Some(place) = states.0.iter().position(|state| state.ticket >> 32 == ticket >> 32) {
+            let is_current =
+                states.0.get(place).is_some_and(|state| state.ticket == ticket && !state.is_over());
             // A state in use by a caller further up this stack must not be replaced under it.
             let is_busy = states.0.get(place).is_some_and(|state| state.is_in_use());
             if is_current || is_busy {
-                return states.0.get(place).map(|state| std::ptr::from_ref(&**state));
+                return states.0.get(place).map(|state| NonNull::from(&**state));
             }
             let old = states.0.swap_remove(place);
-            if std::ptr::eq(LAST.get().1, &raw const *old) {
+            if LAST.get().1 == NonNull::from(&*old) {
                 LAST.set(NONE);
             }
             let state = self.renew(*old)?;
@@ -171,15 +200,15 @@ impl Door {
             let state = self.make_state()?;
             states.0.push(Box::new(state));
         }
-        states.0.last().map(|state| std::ptr::from_ref(&**state))
+        states.0.last().map(|state| NonNull::from(&**state))
     }
 
     fn make_state(&self) -> Option<ThreadState> {
-        let generation = self.generation.load(Ordering::Acquire);
+        let ticket = self.ticket.load(Ordering::Acquire);
         let (target, earlier) = self.live_targets();
         let leads_nowhere = target.is_none();
         let target = target.or_else(|| earlier.first().cloned())?;
-        let mut state = ThreadState::new(self.id, generation, target);
+        let mut state = ThreadState::new(ticket, target);
         state.slot_pool = Some(Arc::clone(&self.free_slots));
         state.add_earlier(earlier);
         if leads_nowhere {
@@ -232,7 +261,7 @@ impl States {
     fn forget_ended(&mut self) {
         self.0.retain(|state| {
             let is_kept = state.is_in_use() || !state.is_over();
-            if !is_kept && std::ptr::eq(LAST.get().1, &raw const **state) {
+            if !is_kept && LAST.get().1 == NonNull::from(&**state) {
                 LAST.set(NONE);
             }
             is_kept
@@ -247,12 +276,12 @@ impl Drop for States {
 }
 
 thread_local! {
-    /// The door used last, and the state for it. Without destructor, so that reading it is one
-    /// load.
-    static LAST: Cell<(u32, *const ThreadState)> = const { Cell::new(NONE) };
+    /// The ticket of the door used last, and the state for it. Without destructor, so that reading
+    /// it is one load.
+    static LAST: Cell<(u64, NonNull<ThreadState>)> = const { Cell::new(NONE) };
     static STATES: RefCell<States> = RefCell::new(States::default());
 }
 
 static NEXT_DOOR: AtomicU32 = AtomicU32::new(1);
-const NONE: (u32, *const ThreadState) = (0, std::ptr::null());
+const NONE: (u64, NonNull<ThreadState>) = (0, NonNull::dangling());
 const SALT: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -18,8 +18,9 @@ pub(crate) struct Entered {
 /// in an `UnsafeCell` keeps it on its thread.
 #[derive(Debug)]
 pub(super) struct Stack {
-    /// The outermost spans, in place.
-    first: UnsafeCell<[Entered; FIRST]>,
+    /// The outermost spans, in place. Before them stands one that is none, which is current when
+    /// no span is entered: reading it needs no question whether there is one.
+    first: UnsafeCell<[Entered; 1 + FIRST]>,
     depth: Cell<usize>,
     /// Those further in.
     others: UnsafeCell<Vec<Entered>>,
@@ -29,7 +30,7 @@ impl Default for Stack {
     fn default() -> Self {
         let none = Entered { key: 0, is_recorded: false };
         Self {
-            first: UnsafeCell::new([none; FIRST]),
+            first: UnsafeCell::new([none; 1 + FIRST]),
             depth: Cell::new(0),
             others: UnsafeCell::default(),
         }
@@ -40,9 +41,8 @@ impl Stack {
     /// Innermost span entered, or 0.
     #[inline(always)]
     pub(super) fn current(&self) -> u64 {
-        let Some(place) = self.depth.get().checked_sub(1) else { return 0 };
         // SAFETY: see the type.
-        match unsafe { &*self.first.get() }.get(place) {
+        match unsafe { &*self.first.get() }.get(self.depth.get()) {
             Some(entered) => entered.key,
             None => self.last_of_others(),
         }
@@ -54,39 +54,58 @@ impl Stack {
         unsafe { &*self.others.get() }.last().map_or(0, |entered| entered.key)
     }
 
-    #[inline(always)]
     pub(super) fn push(&self, entered: Entered) {
-        let depth = self.depth.get();
-        self.depth.set(depth + 1);
-        // SAFETY: see the type.
-        match unsafe { &mut *self.first.get() }.get_mut(depth) {
-            Some(place) => *place = entered,
-            None => self.push_other(entered),
+        if !self.push_in_place(entered) {
+            self.depth.set(self.depth.get() + 1);
+            // SAFETY: see the type.
+            unsafe { &mut *self.others.get() }.push(entered);
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn push_other(&self, entered: Entered) {
+    /// The same if the span has a place among the outermost ones.
+    #[inline(always)]
+    pub(super) fn push_in_place(&self, entered: Entered) -> bool {
+        let depth = self.depth.get() + 1;
         // SAFETY: see the type.
-        unsafe { &mut *self.others.get() }.push(entered);
+        let Some(place) = unsafe { &mut *self.first.get() }.get_mut(depth) else { return false };
+        *place = entered;
+        self.depth.set(depth);
+        true
     }
 
     /// The span is left; whether its entry was recorded, `None` if it was not entered here.
+    #[inline(always)]
+    pub(super) fn pop(&self, key: u64) -> Option<bool> {
+        match self.top_if(key) {
+            Some(is_recorded) => {
+                self.depth.set(self.depth.get() - 1);
+                Some(is_recorded)
+            }
+            None => self.remove(key),
+        }
+    }
+
+    /// The same if it is the innermost span, has a place among the outermost ones, and its entry
+    /// was not recorded.
+    #[inline(always)]
+    pub(super) fn pop_unrecorded(&self, key: u64) -> bool {
+        let is_it = self.top_if(key) == Some(false);
+        if is_it {
+            self.depth.set(self.depth.get() - 1);
+        }
+        is_it
+    }
+
+    /// Whether the entry of the innermost span was recorded, if it is that one, in its place.
     ///
     /// Read part by part: a copy of the whole would have to wait until both of its parts, which
     /// were stored a moment ago, have reached the cache.
     #[inline(always)]
-    pub(super) fn pop(&self, key: u64) -> Option<bool> {
-        let depth = self.depth.get();
+    fn top_if(&self, key: u64) -> Option<bool> {
+        debug_assert!(key != 0, "no span");
         // SAFETY: see the type.
-        match unsafe { &*self.first.get() }.get(depth.wrapping_sub(1)) {
-            Some(top) if top.key == key => {
-                self.depth.set(depth - 1);
-                Some(top.is_recorded)
-            }
-            _ => self.remove(key),
-        }
+        let top = unsafe { &*self.first.get() }.get(self.depth.get())?;
+        if top.key == key { Some(top.is_recorded) } else { None }
     }
 
     /// Guards may be dropped in any order.
@@ -103,14 +122,14 @@ impl Stack {
     fn all(&self) -> Vec<Entered> {
         // SAFETY: see the type.
         let (first, others) = unsafe { (&*self.first.get(), &*self.others.get()) };
-        first.iter().take(self.depth.get()).chain(others).copied().collect()
+        first.iter().skip(1).take(self.depth.get()).chain(others).copied().collect()
     }
 
     fn set(&self, all: &[Entered]) {
         let (first, others) = all.split_at_checked(FIRST).unwrap_or((all, &[]));
         // SAFETY: see the type.
         let places = unsafe { &mut *self.first.get() };
-        places.iter_mut().zip(first).for_each(|(place, entered)| *place = *entered);
+        places.iter_mut().skip(1).zip(first).for_each(|(place, entered)| *place = *entered);
         // SAFETY: see the type.
         *unsafe { &mut *self.others.get() } = others.to_vec();
         self.depth.set(all.len());

@@ -3,15 +3,17 @@
 #![expect(unsafe_code, reason = "the cursor and the callsites are reached without a borrow flag")]
 
 use std::borrow::Cow;
-use std::cell::{Cell, OnceCell, RefCell, RefMut, UnsafeCell};
+use std::cell::{Cell, OnceCell, RefCell, UnsafeCell};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use retake_schemas::EventBody;
 use retake_schemas::event::DropCause;
 
+use super::slot_pool::SLOTS_KEPT;
 use super::stack::{Entered, Stack};
-use super::{SlotPool, Target};
+use super::{FreeSlots, SlotPool, Target};
 use crate::journal::record::{self, Kind};
 use crate::journal::{Body, Callsite, CallsiteDef, Cursor, Journal, Offered, Refused, encode_body};
 use crate::redact::CleanTexts;
@@ -19,9 +21,11 @@ use crate::redact::CleanTexts;
 /// What a thread keeps for a door.
 #[derive(Debug)]
 pub(crate) struct ThreadState {
-    pub(super) door: u32,
-    pub(super) generation: Cell<u64>,
+    /// The door's ticket when this was made; 0 for a state that no door looks for.
+    pub(super) ticket: u64,
     pub(crate) target: Arc<Target>,
+    /// Texts up to this length, bytes, are neither looked through nor cut.
+    short_text_max: usize,
     /// Somebody further up this thread's stack is writing a record with `cursor`: a `Debug` of the
     /// program's own that records something itself uses `nested`.
     busy: Cell<bool>,
@@ -31,30 +35,28 @@ pub(crate) struct ThreadState {
     depth: u32,
     /// Spans entered on this thread, innermost last.
     pub(super) stack: Stack,
-    /// The span opened last, as long as nothing else was entered: its entry need not be recorded,
-    /// unless its callsite is known for spans that are entered again.
+    /// The span opened last, as long as nothing else was entered or left: its entry need not be
+    /// recorded. 0 when its callsite is known for spans that are entered again.
     pub(crate) last_opened: Cell<u64>,
-    /// Whether that one's callsite is.
-    pub(crate) is_last_polled: Cell<bool>,
     /// The span whose entry was not recorded and that was just left: when it ends now, it was
     /// busy throughout.
     pub(crate) last_left: Cell<u64>,
     callsites: UnsafeCell<[CachedCallsite; CALLSITES_CACHED]>,
-    clean: RefCell<CleanTexts>,
+    clean: UnsafeCell<CleanTexts>,
     pub(super) has_earlier: Cell<bool>,
     earlier: RefCell<Vec<ThreadState>>,
     next_id: Cell<u64>,
-    slots: RefCell<Vec<u32>>,
+    slots: FreeSlots,
     /// Where they go when the thread ends.
     pub(super) slot_pool: Option<Arc<SlotPool>>,
 }
 
 /// The address of a callsite's static description (0 for none), and the callsite in the table of
 /// the journal.
-type CachedCallsite = (usize, *const Callsite);
+type CachedCallsite = (usize, NonNull<Callsite>);
 
 impl ThreadState {
-    pub(super) fn new(door: u32, generation: u64, target: Arc<Target>) -> Self {
+    pub(super) fn new(ticket: u64, target: Arc<Target>) -> Self {
         let mut cursor = target.journal.adopt_lane();
         let name = std::thread::current().name().unwrap_or_default().to_owned();
         let ticks = target.journal.clock.ticks();
@@ -62,8 +64,8 @@ impl ThreadState {
         // Without room the lane keeps the name it had.
         let _ = cursor.append(&target.journal, Kind::Thread, &words);
         Self {
-            door,
-            generation: Cell::new(generation),
+            ticket,
+            short_text_max: target.journal.limits.attribute_bytes_max.min(SCRUB_BYTES_MIN - 1),
             target,
             busy: Cell::new(false),
             cursor: UnsafeCell::new(cursor),
@@ -71,14 +73,13 @@ impl ThreadState {
             depth: 0,
             stack: Stack::default(),
             last_opened: Cell::new(0),
-            is_last_polled: Cell::new(false),
             last_left: Cell::new(0),
-            callsites: UnsafeCell::new([(0, std::ptr::null()); CALLSITES_CACHED]),
-            clean: RefCell::default(),
+            callsites: UnsafeCell::new([(0, NonNull::from(Callsite::unknown())); CALLSITES_CACHED]),
+            clean: UnsafeCell::default(),
             has_earlier: Cell::new(false),
             earlier: RefCell::default(),
             next_id: Cell::new(first_id()),
-            slots: RefCell::default(),
+            slots: FreeSlots::default(),
             slot_pool: None,
         }
     }
@@ -92,14 +93,14 @@ impl ThreadState {
     }
 
     /// Span slots that this thread keeps for the next spans it opens.
-    #[inline]
-    pub(crate) fn free_slots(&self) -> RefMut<'_, Vec<u32>> {
-        self.slots.borrow_mut()
+    #[inline(always)]
+    pub(crate) fn free_slots(&self) -> &FreeSlots {
+        &self.slots
     }
 
     pub(super) fn add_earlier(&self, targets: Vec<Arc<Target>>) {
         let others = targets.into_iter().filter(|target| !Arc::ptr_eq(target, &self.target));
-        let states: Vec<Self> = others.map(|t| Self::new(self.door, 0, t)).collect();
+        let states: Vec<Self> = others.map(|t| Self::new(0, t)).collect();
         self.has_earlier.set(!states.is_empty());
         for state in &states {
             state.has_earlier.set(true);
@@ -122,9 +123,21 @@ impl ThreadState {
         self.stack.current()
     }
 
-    #[inline(always)]
     pub(crate) fn push(&self, entered: Entered) {
         self.stack.push(entered);
+    }
+
+    /// [`ThreadState::push`], if that takes next to no work; `false` if it does.
+    #[inline(always)]
+    pub(crate) fn push_in_place(&self, entered: Entered) -> bool {
+        self.stack.push_in_place(entered)
+    }
+
+    /// [`ThreadState::pop`], if the span is the innermost one, its entry was not recorded, and
+    /// that takes next to no work; `false` if not.
+    #[inline(always)]
+    pub(crate) fn pop_unrecorded(&self, key: u64) -> bool {
+        self.stack.pop_unrecorded(key)
     }
 
     /// The span is left; whether its entry was recorded, `None` if it was not entered here.
@@ -133,30 +146,56 @@ impl ThreadState {
         self.stack.pop(key)
     }
 
-    /// Whether the text is known to hold no secret; `false` says nothing.
+    /// Whether the text is known to hold no secret and not to be longer than an attribute may be;
+    /// `false` says nothing.
     #[inline(always)]
     pub(crate) fn knows_clean(&self, text: &str) -> bool {
-        text.len() < SCRUB_BYTES_MIN || self.was_clean(text)
+        self.is_short(text) || self.was_clean(text)
     }
 
+    /// Whether the text is too short for a secret, and not longer than an attribute may be.
+    #[inline(always)]
+    pub(crate) fn is_short(&self, text: &str) -> bool {
+        text.len() <= self.short_text_max
+    }
+
+    /// Whether the text was found clean lately. Those it remembers were not too long either.
     #[inline(never)]
-    fn was_clean(&self, text: &str) -> bool {
-        self.clean.borrow().has(text)
+    pub(crate) fn was_clean(&self, text: &str) -> bool {
+        // SAFETY: the state belongs to this thread, and nothing is called that could come back.
+        unsafe { &*self.clean.get() }.has(text)
     }
 
-    /// A text without secrets, not longer than `bytes_max` (`true` when it was cut).
-    pub(crate) fn scrubbed<'a>(&self, text: &'a str, bytes_max: usize) -> (Cow<'a, str>, bool) {
+    /// A text without secrets, not longer than an attribute may be (`true` when it was cut).
+    pub(crate) fn scrubbed<'a>(&self, text: &'a str) -> (Cow<'a, str>, bool) {
+        let bytes_max = self.target.journal.limits.attribute_bytes_max;
         let (scrubbed, is_cut) = self.target.policy.redactor().scrub_cut(text, bytes_max);
         if matches!(scrubbed, Cow::Borrowed(_)) && !is_cut {
-            self.clean.borrow_mut().add(text);
+            // SAFETY: as in `was_clean`.
+            unsafe { &mut *self.clean.get() }.add(text);
         }
         (scrubbed, is_cut)
     }
 
-    /// See [`ThreadState::free`].
+    /// Whether nobody is in the middle of a record, and what is recorded is the business of no
+    /// other run.
     #[inline(always)]
-    pub(crate) fn is_busy(&self) -> bool {
-        self.busy.get()
+    pub(crate) fn is_alone(&self) -> bool {
+        !self.busy.get() && !self.has_earlier.get()
+    }
+
+    /// Whether, besides, a record can be begun without another chunk.
+    #[inline(always)]
+    pub(crate) fn is_ready(&self) -> bool {
+        // SAFETY: the state belongs to this thread; nobody further up the stack is writing.
+        self.is_alone() && unsafe { &*self.cursor.get() }.has_room()
+    }
+
+    /// The same for the end of a span, which needs less room.
+    #[inline(always)]
+    pub(crate) fn is_ready_for_end(&self) -> bool {
+        // SAFETY: as in `is_ready`.
+        self.is_alone() && unsafe { &*self.cursor.get() }.has_room_for_end()
     }
 
     /// The state to write with: this one, or one for calls from inside a record that is being
@@ -172,7 +211,7 @@ impl ThreadState {
             return None;
         }
         let nested = self.nested.get_or_init(|| {
-            let mut nested = Self::new(self.door, 0, Arc::clone(&self.target));
+            let mut nested = Self::new(0, Arc::clone(&self.target));
             nested.depth = self.depth + 1;
             Box::new(nested)
         });
@@ -194,17 +233,24 @@ impl ThreadState {
     /// Begins a record, to be ended with [`ThreadState::commit`]. Until then the lane is in use:
     /// what code of the program's own (`Debug`) records in between goes into another one.
     #[inline(always)]
-    pub(crate) fn begin(&self, kind: Kind) -> Result<Body, Refused> {
-        let begun = self.write(|cursor, journal| cursor.begin(journal, kind));
+    pub(crate) fn begin(&self, kind: Kind, head: (u64, Option<u64>)) -> Result<Body, Refused> {
+        let begun = self.write(|cursor, journal| cursor.begin(journal, kind, head));
         self.busy.set(begun.is_ok());
         begun
     }
 
-    /// Appends the record that was begun last.
+    /// Appends the record that was begun last, which was not cut short.
     #[inline(always)]
-    pub(crate) fn commit(&self, kind: Kind, body: &Body) -> Result<(), Refused> {
+    pub(crate) fn commit(&self, kind: Kind, body: &Body) {
+        debug_assert!(self.busy.get(), "no record was begun");
+        // SAFETY: who begins a record has the cursor until now.
+        unsafe { &mut *self.cursor.get() }.commit(kind, body);
         self.busy.set(false);
-        self.write(|cursor, _| cursor.commit(kind, body))
+    }
+
+    /// Leaves out the record that was begun last.
+    pub(crate) fn abandon(&self) {
+        self.busy.set(false);
     }
 
     /// The callsite described at `address`; `Err` when its definition could not be written.
@@ -214,16 +260,20 @@ impl ThreadState {
         address: usize,
         define: impl FnOnce() -> CallsiteDef,
     ) -> Result<&Callsite, Refused> {
-        let place = place_of(address);
+        match self.known_callsite(address) {
+            Some(callsite) => Ok(callsite),
+            None => self.learn(address, define),
+        }
+    }
+
+    /// The same if this thread remembers it.
+    #[inline(always)]
+    pub(crate) fn known_callsite(&self, address: usize) -> Option<&Callsite> {
         // SAFETY: the state belongs to this thread; the reference ends before anything is called.
         let cached = unsafe { &*self.callsites.get() };
-        if let Some((known, callsite)) = cached.get(place)
-            && *known == address
-        {
-            // SAFETY: callsites live as long as the journal, which `target` keeps alive.
-            return Ok(unsafe { &**callsite });
-        }
-        self.learn(address, define)
+        let (known, callsite) = cached.get(place_of(address))?;
+        // SAFETY: callsites live as long as the journal, which `target` keeps alive.
+        if *known == address { Some(unsafe { callsite.as_ref() }) } else { None }
     }
 
     #[cold]
@@ -241,14 +291,14 @@ impl ThreadState {
             let words = record::with_payload(Kind::Callsite, ticks, u64::from(number), &bytes);
             self.write(|cursor, journal| cursor.append(journal, Kind::Callsite, &words))
         })?;
-        let callsite = Arc::as_ptr(&callsite);
+        let callsite = NonNull::from(&*callsite);
         // SAFETY: the state belongs to this thread, and no reference into the cache is held.
         let cache = unsafe { &mut *self.callsites.get() };
         if let Some(place) = cache.get_mut(place_of(address)) {
             *place = (address, callsite);
         }
         // SAFETY: the journal's table holds it as well and drops nothing while the journal lives.
-        Ok(unsafe { &*callsite })
+        Ok(unsafe { callsite.as_ref() })
     }
 
     /// Calls `work` for this state and for those of earlier runs that are still recorded: which
@@ -308,7 +358,7 @@ impl Drop for ThreadState {
         let cursor = std::mem::replace(self.cursor.get_mut(), Cursor::new(lane));
         self.target.journal.park_lane(cursor);
         if let Some(pool) = &self.slot_pool {
-            pool.lock().append(self.slots.get_mut());
+            pool.take_from(&self.slots, SLOTS_KEPT);
         }
     }
 }

@@ -11,7 +11,7 @@ use retake_schemas::mapping::BUILT_IN;
 use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 
-use super::record::field;
+use super::body::Sizes;
 use crate::redact;
 
 /// What a reader must know of a callsite. Stands in the journal once, before its first use.
@@ -33,8 +33,8 @@ pub(crate) struct CallsiteDef {
 pub(crate) struct Callsite {
     pub(crate) number: u32,
     pub(crate) fields: usize,
-    /// Words of field types after the first, see [`field::more_words`].
-    pub(crate) more_words: usize,
+    /// The same for records in place; `None` when they cannot be written there.
+    pub(crate) sizes: Option<Sizes>,
     /// No field holds content, and none is a secret by its name.
     pub(crate) is_plain: bool,
     /// Bit `i`: field `i` holds content (a prompt, an answer) that the capture policy governs.
@@ -52,7 +52,7 @@ impl Callsite {
         static UNKNOWN: Callsite = Callsite {
             number: u32::MAX,
             fields: 0,
-            more_words: 0,
+            sizes: None,
             // The names of its fields must be looked at.
             is_plain: false,
             content: 0,
@@ -122,10 +122,10 @@ impl Callsites {
         let secret = mask(&redact::is_secret_key);
         let fields = definition.fields.len();
         let is_polled = AtomicBool::new(false);
-        let more_words = field::more_words(fields);
+        let sizes = Sizes::of(fields);
         let is_plain = content | secret == 0 && fields <= u64::BITS as usize;
         let callsite =
-            Arc::new(Callsite { number, fields, more_words, is_plain, content, secret, is_polled });
+            Arc::new(Callsite { number, fields, sizes, is_plain, content, secret, is_polled });
         known.insert(address, Arc::clone(&callsite));
         Ok(callsite)
     }

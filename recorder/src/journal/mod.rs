@@ -10,6 +10,7 @@
 //! write-protects them for that and the instrumented threads stop in page faults (measured: p99
 //! of a request grows threefold). `docs/format.md` draws all of it byte by byte.
 
+mod body;
 mod callsites;
 mod drain;
 pub(crate) mod durable;
@@ -33,13 +34,14 @@ use retake_schemas::settings::WhenFull;
 use rustc_hash::FxBuildHasher;
 
 use crate::clock::Clock;
+pub(crate) use body::{Body, FieldsInPlace, Sizes};
 pub(crate) use callsites::{Callsite, CallsiteDef, Callsites};
 pub(crate) use drain::RecordPlace;
 pub(crate) use drain::{DrainLimit, Drained, Drainer, LanePositions};
 pub(crate) use frame::decode_body;
 pub use frame::{Frame, FrameError, JournalHeader};
 pub(crate) use frame::{encode_body, write_frame};
-pub(crate) use lane::{Body, Cursor, Lane, Place, Refused};
+pub(crate) use lane::{Cursor, Lane, Refused};
 use pool::Pool;
 pub(crate) use read::{DeadJournal, journal_files, read_journal};
 #[cfg(any(test, feature = "fuzzing"))]
@@ -241,16 +243,21 @@ impl Journal {
         self.has_lost_spans.store(true, Ordering::Release);
     }
 
+    /// Whether any span is open in the program whose opening was lost.
+    #[inline(always)]
+    pub(crate) fn has_lost_spans(&self) -> bool {
+        self.has_lost_spans.load(Ordering::Relaxed)
+    }
+
     /// Whether the span's opening was lost.
     #[inline]
     pub(crate) fn is_lost(&self, key: u64) -> bool {
-        self.has_lost_spans.load(Ordering::Relaxed) && self.lost_spans.lock().contains(&key)
+        self.has_lost_spans() && self.lost_spans.lock().contains(&key)
     }
 
     /// Whether the span's opening was lost; it is over now.
-    #[inline]
     pub(crate) fn forget_lost(&self, key: u64) -> bool {
-        self.has_lost_spans.load(Ordering::Relaxed) && {
+        self.has_lost_spans() && {
             let mut lost = self.lost_spans.lock();
             let was_lost = lost.remove(&key);
             if lost.is_empty() {

@@ -111,9 +111,20 @@ pub(crate) const FLAG_TRUNCATED: u32 = 2;
 pub(crate) const FLAG_IF_KNOWN: u32 = 4;
 
 /// The header of a record whose other words are `body`.
-#[inline]
 pub(crate) fn header(seed: u64, kind: Kind, flags: u32, body: &[u64]) -> u64 {
     let words = (body.len() as u64 + 1).min(LONG_WORDS);
+    header_of_words(seed, words, (kind, flags), body)
+}
+
+/// The same for a record that is written in place: no chunk is as long as the header can say.
+#[inline(always)]
+pub(crate) fn header_in_place(seed: u64, kind: Kind, flags: u32, body: &[u64]) -> u64 {
+    debug_assert!((body.len() as u64) < LONG_WORDS - 1);
+    header_of_words(seed, body.len() as u64 + 1, (kind, flags), body)
+}
+
+#[inline(always)]
+fn header_of_words(seed: u64, words: u64, (kind, flags): (Kind, u32), body: &[u64]) -> u64 {
     let low = words | (kind as u64) << 16 | u64::from(flags) << 24;
     low | u64::from(checksum(seed ^ low, body)) << 32
 }
@@ -144,14 +155,12 @@ pub(crate) fn header_of<const N: usize>(
 #[inline]
 fn checksum(seed: u64, body: &[u64]) -> u32 {
     let (mut a, mut b) = (seed ^ START_A, START_B);
-    let mut pairs = body.chunks_exact(2);
-    for pair in &mut pairs {
-        if let [first, second] = pair {
-            a = (a ^ first).wrapping_mul(MULTIPLIER_A);
-            b = (b ^ second).wrapping_mul(MULTIPLIER_B);
-        }
+    let (pairs, last) = body.as_chunks::<2>();
+    for [first, second] in pairs {
+        a = (a ^ first).wrapping_mul(MULTIPLIER_A);
+        b = (b ^ second).wrapping_mul(MULTIPLIER_B);
     }
-    if let [last] = pairs.remainder() {
+    if let [last] = last {
         a = (a ^ last).wrapping_mul(MULTIPLIER_A);
     }
     finished(a, b)

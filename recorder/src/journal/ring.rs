@@ -96,10 +96,10 @@ impl Chunk {
         unsafe { self.base.add(CHUNK_HEADER_WORDS) }
     }
 
-    /// One past the last word.
-    pub(crate) fn end(&self) -> *mut u64 {
-        // SAFETY: one past the end of the chunk's memory.
-        unsafe { self.base.add(self.words) }
+    /// The last word.
+    pub(crate) fn last(&self) -> *mut u64 {
+        // SAFETY: every chunk is larger than its header.
+        unsafe { self.base.add(self.words - 1) }
     }
 
     /// A view for the thread that drains. The ring outlives it.

@@ -14,7 +14,7 @@ use crate::capture::CapturePolicy;
 use crate::direct::{EachValue, FieldArg};
 use crate::door::ThreadState;
 use crate::journal::record::{self, Kind, field};
-use crate::journal::{Body, Callsite, CallsiteDef, Offered, Place, Refused};
+use crate::journal::{Body, Callsite, CallsiteDef, FieldsInPlace, Offered, Refused};
 use crate::redact::{catch_quietly, is_secret_key};
 
 /// Something whose fields can be visited: attributes of a span, values of an update, an event.
@@ -62,27 +62,31 @@ fn level(level: &TracingLevel) -> Level {
     }
 }
 
-/// Writes a record: the words of `head`, then the callsite and the fields.
+/// Writes a record: the span, its parent if that belongs to the record, the callsite, the fields.
 #[inline(always)]
-pub(crate) fn write_record<const N: usize>(
+pub(crate) fn write_record(
     state: &ThreadState,
     kind: Kind,
-    head: [u64; N],
+    (span, parent): (u64, Option<u64>),
     (callsite, fields): (&Callsite, &impl Fields),
 ) -> Result<(), Refused> {
-    let mut body = state.begin(kind)?;
+    let Some(sizes) = callsite.sizes else {
+        return write_aside(state, kind, span, parent, (callsite, fields));
+    };
+    let mut body = state.begin(kind, (span, parent))?;
     if matches!(kind, Kind::Event) {
         body.flags = event_flags(state);
     }
-    for word in head {
-        body.push(word);
-    }
-    let mut writer = FieldWriter::<false>::new(state, callsite, body);
+    let to = FieldsInPlace::new(body, callsite.number, sizes);
+    let mut writer = FieldWriter { to, state, callsite };
     fields.visit(&mut writer);
-    match state.commit(kind, writer.finish()) {
-        Err(Refused::TooLong) => write_aside(state, kind, &head, (callsite, fields)),
-        other => other,
+    let body = writer.to.finish(sizes);
+    if body.is_cut_short {
+        state.abandon();
+        return write_aside(state, kind, span, parent, (callsite, fields));
     }
+    state.commit(kind, body);
+    Ok(())
 }
 
 #[inline(always)]
@@ -96,12 +100,16 @@ fn event_flags(state: &ThreadState) -> u32 {
 fn write_aside(
     state: &ThreadState,
     kind: Kind,
-    head: &[u64],
+    span: u64,
+    parent: Option<u64>,
     (callsite, fields): (&Callsite, &impl Fields),
 ) -> Result<(), Refused> {
     let mut collected = Collected { state, callsite, values: Vec::new(), is_truncated: false };
     fields.visit(&mut collected);
-    append_collected(collected, kind, head)
+    match parent {
+        Some(parent) => append_collected(collected, kind, &[span, parent]),
+        None => append_collected(collected, kind, &[span]),
+    }
 }
 
 fn append_collected(mut collected: Collected<'_>, kind: Kind, head: &[u64]) -> Result<(), Refused> {
@@ -144,15 +152,15 @@ pub(crate) fn write_update(
     key: u64,
     fields: &impl Fields,
 ) -> Result<(), Refused> {
-    let mut body = state.begin(Kind::Update)?;
-    body.push(key);
-    let mut writer = FieldWriter::<true>::new(state, Callsite::unknown(), body);
-    fields.visit(&mut writer);
-    let written = state.commit(Kind::Update, writer.finish());
-    if written != Err(Refused::TooLong) {
-        return written;
-    }
+    let body = state.begin(Kind::Update, (key, None))?;
     let callsite = Callsite::unknown();
+    let mut writer = FieldWriter { to: UpdateInPlace { body }, state, callsite };
+    fields.visit(&mut writer);
+    if !writer.to.body.is_cut_short {
+        state.commit(Kind::Update, &writer.to.body);
+        return Ok(());
+    }
+    state.abandon();
     let mut collected = Collected { state, callsite, values: Vec::new(), is_truncated: false };
     fields.visit(&mut collected);
     let flags = if collected.is_truncated { record::FLAG_TRUNCATED } else { 0 };
@@ -185,94 +193,91 @@ pub(crate) fn write_long(
     append_collected(collected, Kind::Open, &head)
 }
 
-/// Writes fields in place: of an update, which says the index of each, or of a record that begins
-/// with the types of all.
-struct FieldWriter<'a, const IS_UPDATE: bool> {
-    body: Body,
-    /// Fields come in order of their index; the one that may come next.
-    next: usize,
-    state: &'a ThreadState,
-    callsite: &'a Callsite,
-    /// Where the types of the fields stand, and what they are; of no meaning in updates.
-    place: Place,
-    types: [u64; field::TYPE_WORDS_MAX],
+/// Where fields are written in place: a record that begins with the types of all, or an update.
+trait InPlace {
+    fn body(&mut self) -> &mut Body;
+
+    /// Says which field follows; `false` when the record must be built aside.
+    fn note(&mut self, index: usize, kind: u8) -> bool;
+
+    /// Appends a field of one word.
+    fn number(&mut self, index: usize, kind: u8, word: u64);
 }
 
-impl<'a, const IS_UPDATE: bool> FieldWriter<'a, IS_UPDATE> {
+impl InPlace for FieldsInPlace {
     #[inline(always)]
-    fn new(state: &'a ThreadState, callsite: &'a Callsite, mut body: Body) -> Self {
-        let place = body.place();
-        if !IS_UPDATE {
-            for _ in 0..=callsite.more_words {
-                body.push(0);
-            }
-        }
-        let mut types = [0; field::TYPE_WORDS_MAX];
-        types[0] = u64::from(callsite.number);
-        Self { body, next: 0, state, callsite, place, types }
-    }
-
-    /// The record, with the types of its fields.
-    #[inline(always)]
-    fn finish(&mut self) -> &Body {
-        if !IS_UPDATE {
-            let types = self.types.get(..=self.callsite.more_words);
-            self.body.fill(&self.place, types.unwrap_or_default());
-        }
-        &self.body
-    }
-
-    /// Notes the type of a field; `false` when the record must be built aside.
-    #[inline(always)]
-    fn begin(&mut self, index: usize, kind: u8) -> bool {
-        if IS_UPDATE {
-            self.body.push(field::inline(index, kind));
-            return true;
-        }
-        let place = index + 4;
-        match self.types.get_mut(place / 8) {
-            Some(types) if index >= self.next && index < self.callsite.fields => {
-                *types |= u64::from(kind) << (place % 8 * 8);
-                self.next = index + 1;
-                true
-            }
-            _ => {
-                self.body.is_cut_short = true;
-                false
-            }
-        }
+    fn body(&mut self) -> &mut Body {
+        &mut self.body
     }
 
     #[inline(always)]
-    fn number(&mut self, field: &Field, kind: u8, bits: u64) {
-        if self.begin(field.index(), kind) {
-            self.body.push(bits);
-        }
+    fn note(&mut self, index: usize, kind: u8) -> bool {
+        FieldsInPlace::note(self, index, kind)
     }
 
+    #[inline(always)]
+    fn number(&mut self, index: usize, kind: u8, word: u64) {
+        FieldsInPlace::number(self, index, kind, word);
+    }
+}
+
+/// An update, which says the index of each field beside it.
+struct UpdateInPlace {
+    body: Body,
+}
+
+impl InPlace for UpdateInPlace {
+    fn body(&mut self) -> &mut Body {
+        &mut self.body
+    }
+
+    fn note(&mut self, index: usize, kind: u8) -> bool {
+        self.body.push(field::inline(index, kind));
+        true
+    }
+
+    fn number(&mut self, index: usize, kind: u8, word: u64) {
+        self.note(index, kind);
+        self.body.push(word);
+    }
+}
+
+/// Writes fields in place, as they come.
+struct FieldWriter<'a, To> {
+    to: To,
+    state: &'a ThreadState,
+    callsite: &'a Callsite,
+}
+
+impl<To: InPlace> FieldWriter<'_, To> {
     #[inline(always)]
     fn text(&mut self, index: usize, text: &str) {
-        let bytes_max = self.bytes_max();
-        if text.len() > bytes_max || !self.state.knows_clean(text) {
-            return self.unknown_text(index, text, bytes_max);
+        if !self.state.is_short(text) {
+            return self.long_text(index, text);
         }
-        if self.begin(index, field::STR) {
-            self.body.push_str(text);
+        if self.to.note(index, field::STR) {
+            self.to.body().push_short_str(text);
         }
-    }
-
-    fn bytes_max(&self) -> usize {
-        self.state.target.journal.limits.attribute_bytes_max
     }
 
     #[inline(never)]
-    fn unknown_text(&mut self, index: usize, text: &str, bytes_max: usize) {
-        let (text, is_cut) = self.state.scrubbed(text, bytes_max);
-        if is_cut {
-            self.body.flags |= record::FLAG_TRUNCATED;
+    fn long_text(&mut self, index: usize, text: &str) {
+        if !self.state.was_clean(text) {
+            return self.unknown_text(index, text);
         }
-        if self.begin(index, field::STR) {
-            self.body.push_str(&text);
+        if self.to.note(index, field::STR) {
+            self.to.body().push_str(text);
+        }
+    }
+
+    #[inline(never)]
+    fn unknown_text(&mut self, index: usize, text: &str) {
+        let (text, is_cut) = self.state.scrubbed(text);
+        if is_cut {
+            self.to.body().flags |= record::FLAG_TRUNCATED;
+        }
+        if self.to.note(index, field::STR) {
+            self.to.body().push_str(&text);
         }
     }
 
@@ -280,14 +285,14 @@ impl<'a, const IS_UPDATE: bool> FieldWriter<'a, IS_UPDATE> {
     fn secret(&mut self, field: &Field, text: &str) {
         let redactor = self.state.target.policy.redactor();
         let text = redactor.scrub_attribute(field.name(), text);
-        self.unknown_text(field.index(), &text, self.bytes_max());
+        self.unknown_text(field.index(), &text);
     }
 
     #[cold]
     fn content(&mut self, index: usize, text: &str) {
         // The payload is a record of its own; the lane being in use, it goes into another one.
         if let Some(reference) = keep_content(self.state, text) {
-            self.unknown_text(index, &reference, self.bytes_max());
+            self.unknown_text(index, &reference);
         }
     }
 
@@ -303,20 +308,20 @@ impl<'a, const IS_UPDATE: bool> FieldWriter<'a, IS_UPDATE> {
     }
 }
 
-impl<const IS_UPDATE: bool> Visit for FieldWriter<'_, IS_UPDATE> {
+impl<To: InPlace> Visit for FieldWriter<'_, To> {
     #[inline]
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.number(field, field::F64, value.to_bits());
+        self.to.number(field.index(), field::F64, value.to_bits());
     }
 
     #[inline]
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.number(field, field::I64, value.cast_unsigned());
+        self.to.number(field.index(), field::I64, value.cast_unsigned());
     }
 
     #[inline]
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.number(field, field::U64, value);
+        self.to.number(field.index(), field::U64, value);
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
@@ -335,7 +340,7 @@ impl<const IS_UPDATE: bool> Visit for FieldWriter<'_, IS_UPDATE> {
 
     #[inline]
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.begin(field.index(), if value { field::TRUE } else { field::FALSE });
+        self.to.note(field.index(), if value { field::TRUE } else { field::FALSE });
     }
 
     #[inline]
@@ -362,23 +367,23 @@ impl<const IS_UPDATE: bool> Visit for FieldWriter<'_, IS_UPDATE> {
             self.secret(field, &text);
             return;
         }
-        if !self.begin(field.index(), field::STR) {
+        if !self.to.note(field.index(), field::STR) {
             return;
         }
-        let bytes_max = self.bytes_max();
-        let mut text = self.body.text(bytes_max);
+        let bytes_max = self.state.target.journal.limits.attribute_bytes_max;
+        let mut text = self.to.body().text(bytes_max);
         // A Debug of the program's own may record spans itself, and it may panic; that must not
         // take the program down here, where without us it would never have been called.
         let outcome = catch_quietly(|| write!(text, "{value:?}").is_ok());
         if outcome.is_none() {
             text.replace(FAILED);
         } else if !self.state.knows_clean(text.as_str())
-            && let (Cow::Owned(scrubbed), _) = self.state.scrubbed(text.as_str(), bytes_max)
+            && let (Cow::Owned(scrubbed), _) = self.state.scrubbed(text.as_str())
         {
             text.replace(&scrubbed);
         }
         if text.finish() {
-            self.body.flags |= record::FLAG_TRUNCATED;
+            self.to.body().flags |= record::FLAG_TRUNCATED;
         }
     }
 }
@@ -475,8 +480,11 @@ impl Collected<'_> {
             }
             return;
         }
-        let bytes_max = self.state.target.journal.limits.attribute_bytes_max;
-        let (text, is_cut) = self.state.scrubbed(text, bytes_max);
+        if self.state.is_short(text) {
+            // The patterns that look for secrets take milliseconds to compile: not for this.
+            return self.push_at(index, OwnedField::Text(text.to_owned()));
+        }
+        let (text, is_cut) = self.state.scrubbed(text);
         self.is_truncated |= is_cut;
         self.push_at(index, OwnedField::Text(text.into_owned()));
     }

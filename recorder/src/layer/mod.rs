@@ -16,13 +16,13 @@ use std::sync::atomic::Ordering;
 
 use retake_schemas::event::DropCause;
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
 use crate::dispatcher::Dispatcher;
-use crate::door::{Door, Entered, ThreadState};
-use crate::journal::Refused;
+use crate::door::{Door, Entered, ThreadState, with_state};
 use crate::journal::record::{self, Kind};
+use crate::journal::{Callsite, Refused};
 use fields::{Fields, definition, write_record, write_update};
 
 /// Records spans and events into the run it is attached to.
@@ -57,16 +57,8 @@ impl RecorderLayer {
 impl<S: Subscriber> Layer<S> for RecorderLayer {
     #[inline]
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
-        let explicit = attributes.parent().map(|parent| self.door.key(parent.into_u64()));
         let key = self.door.key(id.into_u64());
-        self.door.with(|state| {
-            if !self.door.is_current(state) {
-                return;
-            }
-            let parent =
-                if attributes.is_contextual() { state.current() } else { explicit.unwrap_or(0) };
-            open(state, [key, parent], attributes.metadata(), attributes);
-        });
+        with_state!(self.door, |state| open(&self.door, state, key, attributes));
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
@@ -76,55 +68,87 @@ impl<S: Subscriber> Layer<S> for RecorderLayer {
 
     #[inline]
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.door.with(|state| {
-            let span = match event.parent() {
-                Some(parent) => self.door.key(parent.into_u64()),
-                None if event.is_contextual() => state.current(),
-                None => 0,
-            };
-            tell(&self.door, state, span, event);
-        });
+        with_state!(self.door, |state| tell(&self.door, state, event));
     }
 
     #[inline]
     fn on_enter(&self, id: &Id, _: Context<'_, S>) {
         let key = self.door.key(id.into_u64());
-        self.door.with(|state| enter(state, key));
+        with_state!(self.door, |state| enter(state, key));
     }
 
     #[inline]
     fn on_exit(&self, id: &Id, _: Context<'_, S>) {
         let key = self.door.key(id.into_u64());
-        self.door.with(|state| exit(state, key));
+        with_state!(self.door, |state| exit(state, key));
     }
 
     #[inline]
     fn on_close(&self, id: Id, _: Context<'_, S>) {
         let key = self.door.key(id.into_u64());
-        self.door.with(|state| {
-            close_in_each_run(state, key);
-        });
+        with_state!(self.door, |state| close_in_each_run(state, key));
     }
 }
 
-/// Records the opening of a span.
+/// Records the opening of a span, if its door still leads into a run.
+///
+/// Nearly always nothing is in the way, and then there is no call in between after which anything
+/// would have to be looked at again.
 #[inline(always)]
-pub(crate) fn open(
-    state: &ThreadState,
-    [key, parent]: [u64; 2],
-    metadata: &'static Metadata<'static>,
-    attributes: &impl Fields,
-) {
+pub(crate) fn open(door: &Door, state: &ThreadState, key: u64, attributes: &Attributes<'_>) {
+    let address = std::ptr::from_ref(attributes.metadata()) as usize;
+    match state.known_callsite(address) {
+        Some(callsite) if state.is_ready() && state.last_left.get() == 0 => {
+            let parent = parent(door, state, attributes);
+            open_at(state, state, (key, parent), (callsite, attributes));
+        }
+        _ => open_otherwise(door, state, key, attributes),
+    }
+}
+
+/// Records the opening of the first span of a callsite, of one in a new chunk, of one while another
+/// record is being written or another run is recorded too, or after a span was left and not ended.
+#[cold]
+#[inline(never)]
+fn open_otherwise(door: &Door, state: &ThreadState, key: u64, attributes: &Attributes<'_>) {
+    if !door.is_current(state) {
+        return;
+    }
     settle_left(state);
     state.last_opened.set(key);
     let Some(free) = state.free() else { return lose_span(state, key, DropCause::TooLarge) };
-    let address = std::ptr::from_ref(metadata) as usize;
-    let callsite = match free.callsite(address, || definition(metadata)) {
-        Ok(callsite) => callsite,
-        Err(refused) => return lose_span(state, key, cause(refused)),
-    };
-    state.is_last_polled.set(callsite.is_polled.load(Ordering::Relaxed));
-    let written = write_record(free, Kind::Open, [key, parent], (callsite, attributes));
+    let metadata = attributes.metadata();
+    match free.callsite(std::ptr::from_ref(metadata) as usize, || definition(metadata)) {
+        Ok(callsite) => {
+            let parent = parent(door, state, attributes);
+            open_at(state, free, (key, parent), (callsite, attributes));
+        }
+        Err(refused) => lose_span(state, key, cause(refused)),
+    }
+}
+
+#[inline(always)]
+fn parent(door: &Door, state: &ThreadState, attributes: &Attributes<'_>) -> u64 {
+    match attributes.parent() {
+        Some(parent) => door.key(parent.into_u64()),
+        None if attributes.is_contextual() => state.current(),
+        None => 0,
+    }
+}
+
+/// Records the opening of a span with the lane of `free`.
+#[inline(always)]
+fn open_at(
+    state: &ThreadState,
+    free: &ThreadState,
+    (key, parent): (u64, u64),
+    (callsite, attributes): (&Callsite, &impl Fields),
+) {
+    state.last_opened.set(key);
+    if callsite.is_polled.load(Ordering::Relaxed) {
+        state.last_opened.set(0);
+    }
+    let written = write_record(free, Kind::Open, (key, Some(parent)), (callsite, attributes));
     if let Err(refused) = written {
         lose_span(state, key, cause(refused));
     }
@@ -133,6 +157,29 @@ pub(crate) fn open(
 /// Records the end of a span, in whichever run it was opened.
 #[inline(always)]
 pub(crate) fn close_in_each_run(state: &ThreadState, key: u64) {
+    if can_close_at_once(state) {
+        close_at_once(state, key);
+    } else {
+        close_otherwise(state, key);
+    }
+}
+
+/// Whether nothing is in the way of [`close_at_once`].
+#[inline(always)]
+pub(crate) fn can_close_at_once(state: &ThreadState) -> bool {
+    state.is_ready_for_end() && !state.target.journal.has_lost_spans()
+}
+
+/// [`close_in_each_run`], as it nearly always goes.
+#[inline(always)]
+pub(crate) fn close_at_once(state: &ThreadState, key: u64) {
+    let flags = close_flags(state, key);
+    close_with(state, key, flags);
+}
+
+#[cold]
+#[inline(never)]
+fn close_otherwise(state: &ThreadState, key: u64) {
     let flags = close_flags(state, key);
     close(state, key, flags);
     if state.has_earlier() {
@@ -141,19 +188,32 @@ pub(crate) fn close_in_each_run(state: &ThreadState, key: u64) {
 }
 
 /// Records the end of a span.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn close(state: &ThreadState, key: u64, flags: u32) {
     let journal = &state.target.journal;
     if journal.forget_lost(key) {
         // Its opening was lost and counted with it.
         return;
     }
-    let Some(free) = state.free() else { return journal.count_loss(DropCause::TooLarge, false) };
+    match state.free() {
+        Some(free) => close_with(free, key, flags),
+        None => journal.count_loss(DropCause::TooLarge, false),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn close_with(free: &ThreadState, key: u64, flags: u32) {
     let written =
         free.write(|cursor, journal| cursor.write_words(journal, (Kind::Close, flags), [key]));
     if let Err(refused) = written {
-        journal.count_loss(cause(refused), false);
+        lose_event(free, refused);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn lose_event(state: &ThreadState, refused: Refused) {
+    state.target.journal.count_loss(cause(refused), false);
 }
 
 /// The flags of a span's end on this thread.
@@ -170,8 +230,19 @@ fn close_flags(state: &ThreadState, key: u64) -> u32 {
 /// Records that a span is entered, if that is worth a record.
 #[inline(always)]
 pub(crate) fn enter(state: &ThreadState, key: u64) {
+    let entered = Entered { key, is_recorded: false };
+    if state.last_opened.get() == key && state.push_in_place(entered) {
+        // No span was left since this one was opened, so there is nothing to settle.
+        state.last_opened.set(0);
+    } else {
+        enter_otherwise(state, key);
+    }
+}
+
+#[inline(never)]
+fn enter_otherwise(state: &ThreadState, key: u64) {
     settle_left(state);
-    let is_recorded = state.last_opened.get() != key || state.is_last_polled.get();
+    let is_recorded = state.last_opened.get() != key;
     state.last_opened.set(0);
     state.push(Entered { key, is_recorded });
     if is_recorded {
@@ -182,6 +253,16 @@ pub(crate) fn enter(state: &ThreadState, key: u64) {
 /// Records that a span is left, if its entry was recorded.
 #[inline(always)]
 pub(crate) fn exit(state: &ThreadState, key: u64) {
+    if state.last_left.get() == 0 && state.pop_unrecorded(key) {
+        state.last_opened.set(0);
+        state.last_left.set(key);
+    } else {
+        exit_otherwise(state, key);
+    }
+}
+
+#[inline(never)]
+fn exit_otherwise(state: &ThreadState, key: u64) {
     settle_left(state);
     state.last_opened.set(0);
     match state.pop(key) {
@@ -229,9 +310,14 @@ pub(crate) fn update(state: &ThreadState, key: u64, values: &Record<'_>) {
     }
 }
 
-/// Records an event inside `span` in the span's run, or one outside any (0) in the present run.
+/// Records an event inside a span in the span's run, or one outside any (0) in the present run.
 #[inline(always)]
-pub(crate) fn tell(door: &Door, state: &ThreadState, span: u64, event: &Event<'_>) {
+pub(crate) fn tell(door: &Door, state: &ThreadState, event: &Event<'_>) {
+    let span = match event.parent() {
+        Some(parent) => door.key(parent.into_u64()),
+        None if event.is_contextual() => state.current(),
+        None => 0,
+    };
     if state.has_earlier() {
         tell_one_of_several(door, state, span, event);
     } else {
@@ -260,7 +346,7 @@ fn annotate(state: &ThreadState, span: u64, event: &Event<'_>) {
     let Some(free) = state.free() else { return journal.count_loss(DropCause::TooLarge, false) };
     let written = free
         .callsite(address, || definition(metadata))
-        .and_then(|callsite| write_record(free, Kind::Event, [span], (callsite, event)));
+        .and_then(|callsite| write_record(free, Kind::Event, (span, None), (callsite, event)));
     if let Err(refused) = written {
         journal.count_loss(cause(refused), false);
     }
