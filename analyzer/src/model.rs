@@ -48,7 +48,8 @@ pub struct BreakdownRow {
     pub stage: String,
     /// Kind of its spans, when they agree.
     pub kind: String,
-    /// Spans.
+    /// Spans, without those that only wrap another of their kind; all spans of a row that has no
+    /// others.
     pub calls: u64,
     /// Spans that failed and where the failure began.
     pub errors: u64,

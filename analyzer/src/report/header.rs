@@ -193,6 +193,8 @@ fn flag_meaning(flag: &str) -> Markup {
         "end_before_start" => "ended before they started; they count as taking no time.",
         "truncated" => "were cut at a size limit.",
         "stream_extended" => "last until a token that came after they had ended.",
+        "bad_time" => "stated a time that cannot be, which is replaced.",
+        "bad_tokens" => "stated a token count that is none, which is left out.",
         "tokens_disagree" => "state more tokens than the calls below them.",
         _ => return html! { "flagged " span class="mono" { bdi { (text::label(flag)) } } "." },
     };

@@ -44,8 +44,7 @@ impl Fold {
         let failed = span.status == Status::Error;
         span.verdict.is_error_origin = failed && !span.family.has_failed_child;
         let stated = span.stated_tokens(&own);
-        let kind =
-            if span.roles & KeyRole::KIND == 0 { 0 } else { own.keys.call_kind(own.bytes) };
+        let kind = if span.roles & KeyRole::KIND == 0 { 0 } else { own.keys.call_kind(own.bytes) };
         span.verdict.is_call = (kind != 0).then_some(span.family.kinds_below & kind == 0);
         let kinds_below = span.family.kinds_below | kind;
         let is_estimate = span.is_estimate();

@@ -560,3 +560,29 @@ fn other_conventions_fill_the_same_columns() {
     assert!(!format!("{:?}", found.events).contains("secret"), "{:?}", found.events);
     assert_eq!(found.events.len(), 1, "what only carries attributes is no log line");
 }
+
+/// Scenario: an instrumentation nests two or three spans of one kind around each call.
+/// Guarantees: one of them is the call, whatever stands between.
+#[test]
+fn calls_are_counted_once() {
+    let kind = |kind| text("openinference.span.kind", kind);
+    let body = json_body(
+        "test",
+        &[
+            json_span(1, None, &kind("LLM")),
+            json_span(2, Some(1), &kind("CHAIN")),
+            json_span(3, Some(2), &kind("LLM")),
+            json_span(4, Some(1), &kind("RETRIEVER")),
+        ],
+    );
+    let calls: Vec<_> = spans_of(&body).iter().map(|span| span.is_call).collect();
+    assert_eq!(calls, [Some(false), None, Some(true), Some(true)]);
+
+    let Some(folder) = shared("llamaindex-openinference-http") else { return };
+    let (_, found) = record(&borrowed(&bodies(&folder)));
+    let calls = |kind: &str| {
+        found.spans.iter().filter(|span| span.kind == kind && span.is_call == Some(true)).count()
+    };
+    assert_eq!(calls("llm"), 16, "the client made so many");
+    assert_eq!(calls("retriever"), 16, "one a query");
+}

@@ -1,3 +1,5 @@
+//! Exports read back by decoders of their own, and by retake itself.
+
 mod decode;
 mod edges;
 mod fixture;
