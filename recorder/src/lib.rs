@@ -48,6 +48,7 @@ pub mod seal;
 pub mod store;
 pub mod subscriber;
 pub(crate) mod symbols;
+pub(crate) mod sync;
 pub mod upkeep;
 pub mod verify;
 pub(crate) mod writer;

@@ -30,7 +30,7 @@ use crate::redact::Redactor;
 use crate::seal::Sealer;
 use crate::store::{NEW_PREFIX, RunLock, Store, StoreError, write_manifest_on};
 use crate::subscriber::RecorderSubscriber;
-use crate::writer::{Background, Command, Progress, Writer};
+use crate::writer::{Background, Command, Progress, Writer, order};
 
 /// Starts recordings.
 #[derive(Debug, Clone)]
@@ -402,9 +402,8 @@ impl Recorder {
         if crate::fork::current_pid() != self.pid {
             return Err(io::Error::other("a forked child cannot use its parent's recorder"));
         }
-        self.commands.send(command).map_err(|_| ended())?;
-        self.dispatcher.target().journal.wake();
-        Ok(())
+        let wake = || self.dispatcher.target().journal.wake();
+        order(&self.commands, command, wake).ok_or_else(ended)
     }
 }
 

@@ -5,6 +5,7 @@
 //! again; the journal keeps everything until its seal is in place.
 
 mod background;
+mod orders;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -30,8 +31,11 @@ use crate::reader::JOURNAL_DIR;
 use crate::recorder::RunSummary;
 use crate::seal::{SealInput, Sealer};
 use crate::store::RunLock;
+use crate::sync;
 pub(crate) use background::Background;
 use background::{SealJob, SealOutcome, SealWork};
+pub(crate) use orders::order;
+use orders::{Serves, serve};
 
 /// What the recorder asks of its writer thread.
 pub(crate) enum Command {
@@ -79,24 +83,9 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
+    pub(crate) fn run(self, inbox: &Receiver<Command>) {
         priority::make_thread_patient();
-        loop {
-            self.target.journal.wait(TICK);
-            self.tick();
-            while let Ok(command) = inbox.try_recv() {
-                self.is_awaited = true;
-                match command {
-                    Command::Flush(reply) => drop(reply.send(self.flush())),
-                    Command::Seal(reply) => drop(reply.send(self.seal_now(OpenSpans::Carry))),
-                    Command::Finish(status, reply) => {
-                        drop(reply.send(self.finish(status)));
-                        return;
-                    }
-                }
-                self.is_awaited = false;
-            }
-        }
+        serve(self, inbox);
     }
 
     /// What there is to do each time it wakes. It waits for no flush and for no seal.
@@ -454,6 +443,32 @@ impl Writer {
             }
         }
         losses
+    }
+}
+
+impl Serves for Writer {
+    type Order = Command;
+
+    fn wait(&self) {
+        self.target.journal.wait(TICK);
+    }
+
+    fn tick(&mut self) {
+        Self::tick(self);
+    }
+
+    fn obey(mut self, command: Command) -> Option<Self> {
+        self.is_awaited = true;
+        match command {
+            Command::Flush(reply) => drop(reply.send(self.flush())),
+            Command::Seal(reply) => drop(reply.send(self.seal_now(OpenSpans::Carry))),
+            Command::Finish(status, reply) => {
+                drop(reply.send(self.finish(status)));
+                return None;
+            }
+        }
+        self.is_awaited = false;
+        Some(self)
     }
 }
 

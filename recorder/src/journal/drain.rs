@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Journal;
-use super::lane::Lane;
+use super::handover::{self, Reads};
+use super::lane::{Lane, LaneChunk};
 use super::record::{self, Kind, Record};
 use super::ring::{CHUNK_HEADER_WORDS, ChunkHeader, ChunkView};
 
@@ -176,35 +177,8 @@ impl LaneReader {
 
     /// Finds the next record, in this chunk or the one after it.
     fn look(&mut self) {
-        self.next_ticks = None;
-        loop {
-            if let Some((_, header, view)) = &self.current {
-                // SAFETY: the journal keeps the ring alive, and only this thread retires chunks.
-                let words = unsafe { view.published(self.at) };
-                if let Ok(Some((record, _))) = record::read(words, 0, header.seed()) {
-                    self.next_ticks = Some(record.ticks);
-                    return;
-                }
-            }
-            let chunks = self.lane.chunks.lock();
-            let next = self.current.as_ref().map_or(0, |(index, ..)| index + 1);
-            let Some(chunk) = chunks.get(next) else { return };
-            if let Some((_, header, view)) = &self.current {
-                // The owner published its last record here before it fetched the next chunk;
-                // what was not yet there when we looked first is there now.
-                // SAFETY: as above.
-                let words = unsafe { view.published(self.at) };
-                if let Ok(Some((record, _))) = record::read(words, 0, header.seed()) {
-                    self.next_ticks = Some(record.ticks);
-                    return;
-                }
-            }
-            self.current = Some((next, chunk.header, chunk.chunk.view()));
-            self.at = CHUNK_HEADER_WORDS;
-            // After damage the header tells where the lane stands.
-            self.place.seq = chunk.header.first_seq;
-            self.place.opens = chunk.header.first_open;
-        }
+        let lane = Arc::clone(&self.lane);
+        handover::look(self, &lane.chunks);
     }
 
     /// Reads this chunk's records older than `until`, as many as are `left` to take. `true` when
@@ -217,7 +191,7 @@ impl LaneReader {
         left: &mut DrainLimit,
     ) -> bool {
         let Some((_, header, view)) = &self.current else { return false };
-        // SAFETY: as in `look`.
+        // SAFETY: as in `finds_record`.
         let words = unsafe { view.published(self.at) };
         let header =
             ChunkHeader { first_seq: self.place.seq, first_open: self.place.opens, ..*header };
@@ -253,5 +227,33 @@ impl LaneReader {
             self.look();
         }
         is_damaged
+    }
+}
+
+impl Reads for LaneReader {
+    type Chunk = LaneChunk;
+
+    fn finds_record(&mut self) -> bool {
+        self.next_ticks = self.current.as_ref().and_then(|(_, header, view)| {
+            // SAFETY: the journal keeps the ring alive, and only this thread retires chunks.
+            let words = unsafe { view.published(self.at) };
+            match record::read(words, 0, header.seed()) {
+                Ok(Some((record, _))) => Some(record.ticks),
+                Ok(None) | Err(_) => None,
+            }
+        });
+        self.next_ticks.is_some()
+    }
+
+    fn next_chunk(&self) -> usize {
+        self.current.as_ref().map_or(0, |(index, ..)| index + 1)
+    }
+
+    fn enter(&mut self, chunk: &LaneChunk) {
+        self.current = Some((self.next_chunk(), chunk.header, chunk.chunk.view()));
+        self.at = CHUNK_HEADER_WORDS;
+        // After damage the header tells where the lane stands.
+        self.place.seq = chunk.header.first_seq;
+        self.place.opens = chunk.header.first_open;
     }
 }

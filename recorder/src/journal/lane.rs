@@ -7,15 +7,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use retake_schemas::event::DropCause;
 
 use super::Journal;
 use super::body::{Body, RESERVED_WORDS};
+use super::handover;
 use super::record::{self, Kind, field};
 use super::ring::{Chunk, ChunkHeader};
+use super::sync::Mutex;
 
 /// The part of a lane that the draining thread sees.
 #[derive(Debug)]
@@ -191,14 +191,8 @@ impl Cursor {
     /// record.
     #[inline(always)]
     fn publish(&mut self, position: *mut u64, kind: Kind, head: u64, words: usize) {
-        // SAFETY: all places are inside the chunk. Places that may become headers are only stored
-        // atomically.
-        unsafe {
-            let end = position.add(words);
-            AtomicU64::from_ptr(end).store(0, Ordering::Relaxed);
-            AtomicU64::from_ptr(position).store(head, Ordering::Release);
-            self.position = end;
-        }
+        // SAFETY: all places are inside the chunk, which is this lane's.
+        self.position = unsafe { handover::publish(position, words, head) };
         self.counts += 1 + (u64::from(matches!(kind, Kind::Open)) << 32);
     }
 

@@ -10,11 +10,14 @@
 //! write-protects them for that and the instrumented threads stop in page faults (measured: p99
 //! of a request grows threefold). `docs/format.md` draws all of it byte by byte.
 
+mod alarm;
 mod body;
 mod callsites;
 mod drain;
 pub(crate) mod durable;
 mod frame;
+mod gate;
+mod handover;
 mod lane;
 mod mend;
 mod pool;
@@ -28,12 +31,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use retake_schemas::event::DropCause;
 use retake_schemas::settings::WhenFull;
 use rustc_hash::FxBuildHasher;
 
 use crate::clock::Clock;
+use crate::sync;
+use alarm::Alarm;
 pub(crate) use body::{Body, FieldsInPlace, Sizes};
 pub(crate) use callsites::{Callsite, CallsiteDef, Callsites};
 pub(crate) use drain::RecordPlace;
@@ -41,6 +46,7 @@ pub(crate) use drain::{DrainLimit, Drained, Drainer, LanePositions};
 pub(crate) use frame::decode_body;
 pub use frame::{Frame, FrameError, JournalHeader};
 pub(crate) use frame::{encode_body, write_frame};
+use gate::{Gate, Inside};
 pub(crate) use lane::{Cursor, Lane, Refused};
 use pool::Pool;
 pub(crate) use read::{DeadJournal, journal_files, read_journal};
@@ -102,9 +108,7 @@ pub(crate) struct Journal {
     pool: Pool,
     lanes: Mutex<Lanes>,
     next_epoch: AtomicU32,
-    is_closed: AtomicBool,
-    /// Threads in the middle of an event whose acceptance they will report.
-    answering: AtomicUsize,
+    gate: Gate,
     /// The process that may write; a forked child may not.
     pid: u32,
     losses: Mutex<Losses>,
@@ -123,23 +127,6 @@ struct Lanes {
     parked: Vec<Cursor>,
 }
 
-/// See [`Journal::answer`].
-#[derive(Debug)]
-pub(crate) struct Answering<'a>(&'a AtomicUsize);
-
-impl Drop for Answering<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Wakes the writer thread.
-#[derive(Debug, Default)]
-struct Alarm {
-    is_set: Mutex<bool>,
-    changed: Condvar,
-}
-
 impl Journal {
     /// A journal whose files go into `folder`; on the heap without one.
     pub(crate) fn new(folder: Option<&Path>, limits: JournalLimits, clock: Clock) -> Self {
@@ -154,14 +141,13 @@ impl Journal {
             pool: Pool::new(folder, &limits, &clock),
             lanes: Mutex::default(),
             next_epoch: AtomicU32::new(1),
-            is_closed: AtomicBool::new(false),
-            answering: AtomicUsize::new(0),
+            gate: Gate::new(),
             pid: std::process::id(),
             losses: Mutex::default(),
             lost_spans: Mutex::default(),
             has_lost_spans: AtomicBool::new(false),
             filled_chunks: AtomicUsize::new(0),
-            alarm: Alarm::default(),
+            alarm: Alarm::new(),
         }
     }
 
@@ -186,18 +172,18 @@ impl Journal {
 
     /// Refuses further events; the present ones stay.
     pub(crate) fn close(&self) {
-        self.is_closed.store(true, Ordering::SeqCst);
+        self.gate.close();
         self.pool.wake_all();
         self.wake();
         let deadline = Instant::now() + ANSWER_MAX;
-        while self.answering.load(Ordering::SeqCst) > 0 && Instant::now() < deadline {
+        while !self.gate.is_empty() && Instant::now() < deadline {
             std::thread::yield_now();
         }
     }
 
     /// Whether the run takes no more events from this process.
     pub(crate) fn is_closed(&self) -> bool {
-        self.is_closed.load(Ordering::Relaxed) || self.is_inherited()
+        self.gate.is_closed() || self.is_inherited()
     }
 
     /// Whether this process is a fork of the one that records. Its locks may be held by threads
@@ -208,14 +194,8 @@ impl Journal {
 
     /// Begins an event whose acceptance will be reported, so that it must be in the run;
     /// `None` when the run is over. [`Journal::close`] waits until the guard is dropped.
-    pub(crate) fn answer(&self) -> Option<Answering<'_>> {
-        if self.is_inherited() {
-            return None;
-        }
-        self.answering.fetch_add(1, Ordering::SeqCst);
-        let answering = Answering(&self.answering);
-        // Either this sees that the journal is closed, or who closes it sees us.
-        (!self.is_closed.load(Ordering::SeqCst)).then_some(answering)
+    pub(crate) fn answer(&self) -> Option<Inside<'_>> {
+        if self.is_inherited() { None } else { self.gate.enter() }
     }
 
     /// Counts an event that is lost.
@@ -269,18 +249,13 @@ impl Journal {
 
     /// Sleeps until a good deal was recorded, [`Journal::wake`] is called, or the time is over.
     pub(crate) fn wait(&self, at_most: Duration) {
-        let mut is_set = self.alarm.is_set.lock();
-        if !*is_set {
-            let _ = self.alarm.changed.wait_for(&mut is_set, at_most);
-        }
-        *is_set = false;
+        self.alarm.wait(at_most);
         self.filled_chunks.store(0, Ordering::Relaxed);
     }
 
     /// Wakes the writer thread now.
     pub(crate) fn wake(&self) {
-        *self.alarm.is_set.lock() = true;
-        self.alarm.changed.notify_all();
+        self.alarm.wake();
     }
 
     /// Whether what is written survives the death of the process.

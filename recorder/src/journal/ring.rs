@@ -15,12 +15,11 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{MmapMut, MmapOptions};
 use retake_schemas::version::FormatVersion;
 
-use super::record;
+use super::{handover, record};
 
 /// A chunk of 8-byte words, owned by whoever holds it.
 ///
@@ -77,17 +76,15 @@ impl ChunkHeader {
 impl Chunk {
     /// Starts a use of the chunk: nothing in it counts any more, then the header does.
     pub(crate) fn begin(&self, header: &ChunkHeader) {
-        let [magic, rest @ ..] = header.words();
-        self.header_word(CHUNK_HEADER_WORDS).store(0, Ordering::Relaxed);
-        for (index, word) in rest.into_iter().enumerate() {
-            self.header_word(index + 1).store(word, Ordering::Relaxed);
-        }
-        self.header_word(0).store(magic, Ordering::Release);
+        assert!(self.words > CHUNK_HEADER_WORDS);
+        // SAFETY: who holds a chunk may write to it.
+        unsafe { handover::begin(self.base, CHUNK_HEADER_WORDS, header.words()) };
     }
 
     /// Ends its use: what is in it is sealed and must not be read again.
     pub(crate) fn retire(&self) {
-        self.header_word(0).store(0, Ordering::Release);
+        // SAFETY: as in `begin`.
+        unsafe { handover::retire(self.base) };
     }
 
     /// The first word a record may take.
@@ -105,12 +102,6 @@ impl Chunk {
     /// A view for the thread that drains. The ring outlives it.
     pub(crate) fn view(&self) -> ChunkView {
         ChunkView { base: self.base, words: self.words }
-    }
-
-    fn header_word(&self, index: usize) -> &AtomicU64 {
-        assert!(index < self.words);
-        // SAFETY: inside the chunk, aligned, and header words are only ever used as atomics.
-        unsafe { AtomicU64::from_ptr(self.base.add(index)) }
     }
 }
 
@@ -131,25 +122,8 @@ impl ChunkView {
     /// The ring must live, and the chunk must not be retired, while the slice is used.
     pub(crate) unsafe fn published(&self, from: usize) -> &[u64] {
         let from = from.max(CHUNK_HEADER_WORDS);
-        let mut end = from;
-        while end < self.words {
-            // SAFETY: inside the chunk; a word that may become a header is only stored atomically
-            // by the owner until it is published.
-            let head = unsafe { AtomicU64::from_ptr(self.base.add(end)) }.load(Ordering::Acquire);
-            if head == 0 {
-                break;
-            }
-            let third = || {
-                // SAFETY: the header is published, so the whole record is; a record with a long
-                // header has a third word.
-                unsafe { self.base.add(end + 2).read() }
-            };
-            let count = record::words_stated(head, third);
-            if count == 0 || count > self.words - end {
-                break;
-            }
-            end += count;
-        }
+        // SAFETY: the chunk lives and is not retired, as the caller says.
+        let end = unsafe { handover::published(self.base, from, self.words) };
         // SAFETY: published words are never written again before the chunk is retired, which the
         // caller excludes.
         unsafe { std::slice::from_raw_parts(self.base.add(from), end - from) }
