@@ -9,9 +9,9 @@
 
 use std::io::{self, Write};
 
+use retake_schemas::tables::CellRef;
 use serde_json::{Map, Value, json};
 
-use super::cells::Cell;
 use super::timeline::{self, Arg, ArgValue, Mark, Process, Slice, Track, TrackId};
 use super::{ExportError, Outline};
 
@@ -177,10 +177,10 @@ fn tid(track: TrackId) -> u64 {
 
 fn arguments(args: &[Arg<'_>]) -> Map<String, Value> {
     let value = |value: &ArgValue<'_>| match value {
-        ArgValue::Cell(Cell::Bool(value)) => json!(value),
-        ArgValue::Cell(Cell::Int(value)) => json!(value),
-        ArgValue::Cell(Cell::Float(value)) => json!(value),
-        ArgValue::Cell(Cell::Text(text)) | ArgValue::Word(text) => json!(text),
+        ArgValue::Cell(CellRef::Bool(value)) => json!(value),
+        ArgValue::Cell(CellRef::Int(value)) => json!(value),
+        ArgValue::Cell(CellRef::Float(value)) => json!(value),
+        ArgValue::Cell(CellRef::Text(text)) | ArgValue::Word(text) => json!(text),
         ArgValue::Json(value) => value.clone(),
     };
     args.iter().map(|arg| (arg.name.clone().into_owned(), value(&arg.value))).collect()

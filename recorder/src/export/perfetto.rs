@@ -13,9 +13,9 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
+use retake_schemas::tables::CellRef;
 use serde_json::Value;
 
-use super::cells::Cell;
 use super::timeline::{self, Arg, ArgValue, Mark, Process, Slice, Track, TrackId};
 use super::wire::Message;
 use super::{ExportError, Outline};
@@ -240,12 +240,12 @@ impl<W: Write> timeline::Pen for Pen<'_, W> {
     }
 }
 
-fn cell(annotation: &mut Message, value: Cell<'_>) {
+fn cell(annotation: &mut Message, value: CellRef<'_>) {
     match value {
-        Cell::Bool(value) => annotation.bool(annotation::BOOL_VALUE, value),
-        Cell::Int(value) => annotation.int(annotation::INT_VALUE, value),
-        Cell::Float(value) => annotation.double(annotation::DOUBLE_VALUE, value),
-        Cell::Text(text) => annotation.text(annotation::STRING_VALUE, text),
+        CellRef::Bool(value) => annotation.bool(annotation::BOOL_VALUE, value),
+        CellRef::Int(value) => annotation.int(annotation::INT_VALUE, value),
+        CellRef::Float(value) => annotation.double(annotation::DOUBLE_VALUE, value),
+        CellRef::Text(text) => annotation.text(annotation::STRING_VALUE, text),
     }
 }
 

@@ -10,10 +10,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 
-use retake_schemas::tables::{DocumentRow, EventRow, MeasureRow, SpanRow, TableName, TokenRow};
+use retake_schemas::tables::{
+    CellRef, DocumentRow, EventRow, MeasureRow, SpanRow, TableName, TokenRow,
+};
 use serde_json::{Map, Value, json};
 
-use super::cells::{Cell, Cells};
+use super::cells;
 use super::layout::{self, Node, Step};
 use super::source::{Catalog, Gatherer, Item, Source, TraceRows};
 use super::texts::{Texts, resolve};
@@ -98,7 +100,7 @@ pub(super) struct Arg<'a> {
 #[derive(Debug)]
 pub(super) enum ArgValue<'a> {
     /// A column's value.
-    Cell(Cell<'a>),
+    Cell(CellRef<'a>),
     /// A text of a column that holds few different ones.
     Word(&'a str),
     /// An attribute.
@@ -171,7 +173,6 @@ enum Place {
 struct Drawing<'a> {
     lane: u32,
     rows: &'a TraceRows,
-    cells: Cells,
     /// On the file's clock, with parents across services.
     nodes: Vec<Node>,
     flows_out: Vec<Vec<u64>>,
@@ -222,7 +223,6 @@ impl<P: Pen> Timeline<'_, P> {
         let mut drawing = Drawing {
             lane,
             rows,
-            cells: Cells::new(&rows.spans),
             nodes,
             flows_out,
             flow_in,
@@ -364,7 +364,7 @@ impl<P: Pen> Timeline<'_, P> {
             return Ok(());
         };
         let documents = drawing.documents.get(&at).map(Vec::as_slice).unwrap_or_default();
-        let args = args(span, (&drawing.cells, at), documents, self.texts.as_mut())?;
+        let args = args(span, documents, self.texts.as_mut())?;
         let slice = Slice {
             name: &span.name,
             kind: &span.kind,
@@ -402,19 +402,21 @@ impl<P: Pen> Timeline<'_, P> {
         // Apart from its span it has to say whose it is.
         let mut args: Vec<Arg<'_>> = span_id
             .filter(|_| is_apart)
-            .map(|id| cell("span_id", Cell::Text(id)))
+            .map(|id| cell("span_id", CellRef::Text(id)))
             .into_iter()
             .collect();
         let (name, category) = match what {
             What::Token(row) => {
-                args.push(cell("index", Cell::Int(row.token_index)));
-                args.push(cell("count", Cell::Int(row.token_count)));
+                args.push(cell("index", CellRef::Int(row.token_index)));
+                args.push(cell("count", CellRef::Int(row.token_count)));
                 ("token", "token")
             }
             What::Event(row) => {
                 args.push(word("level", &row.level));
                 args.push(word("target", &row.target));
-                args.extend(row.message.as_deref().map(|text| cell("message", Cell::Text(text))));
+                args.extend(
+                    row.message.as_deref().map(|text| cell("message", CellRef::Text(text))),
+                );
                 let attributes = attribute_args(row.attributes.as_deref(), self.texts.as_mut())?;
                 extend(&mut args, attributes);
                 let is_error = row.level == "error" || row.name == "exception";
@@ -551,14 +553,13 @@ fn moments<'a>(steps: &[Step], drawing: &Drawing<'a>) -> Vec<Moment<'a>> {
 /// Everything known of a span that name, kind, and place do not say.
 fn args<'a>(
     span: &'a SpanRow,
-    (cells, at): (&'a Cells, usize),
     documents: &[&DocumentRow],
     mut texts: Option<&mut Texts>,
 ) -> Result<Vec<Arg<'a>>, ExportError> {
     let mut args = Vec::new();
-    for (name, value) in cells.row(at).filter(|(name, _)| !DRAWN.contains(name)) {
+    for (name, value) in cells::named(span).filter(|(name, _)| !DRAWN.contains(name)) {
         args.push(match value {
-            Cell::Text(text) if WORDS.contains(&name) => word(name, text),
+            CellRef::Text(text) if WORDS.contains(&name) => word(name, text),
             value => cell(name, value),
         });
     }
@@ -630,7 +631,7 @@ fn attribute_args<'a>(
     Ok(args)
 }
 
-fn cell<'a>(name: &'a str, value: Cell<'a>) -> Arg<'a> {
+fn cell<'a>(name: &'a str, value: CellRef<'a>) -> Arg<'a> {
     Arg { name: name.into(), value: ArgValue::Cell(value) }
 }
 

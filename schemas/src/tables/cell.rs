@@ -9,12 +9,28 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
+/// A value of whatever column, borrowed from its row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum CellRef<'a> {
+    /// A boolean.
+    Bool(bool),
+    /// A whole number, of 32 bits too.
+    Int(i64),
+    /// A float.
+    Float(f64),
+    /// A text.
+    Text(&'a str),
+}
+
 /// A value of one column in one row.
 pub trait Cell: Sized {
     /// The Arrow type.
     const TYPE: DataType;
     /// Whether the column may hold NULL.
     const NULLABLE: bool;
+
+    /// The value; `None` for NULL.
+    fn value(&self) -> Option<CellRef<'_>>;
 
     /// Builds the column from one cell per row.
     fn write<'a>(cells: impl Iterator<Item = &'a Self>) -> ArrayRef
@@ -40,10 +56,14 @@ pub(super) fn downcast<A: 'static>(array: &ArrayRef) -> Result<&A, ArrowError> {
 }
 
 macro_rules! cell {
-    ($rust:ty, $array:ty, $arrow:expr, $borrow:expr, $own:expr) => {
+    ($rust:ty, $array:ty, $arrow:expr, $borrow:expr, $own:expr, $value:expr) => {
         impl Cell for $rust {
             const TYPE: DataType = $arrow;
             const NULLABLE: bool = false;
+
+            fn value(&self) -> Option<CellRef<'_>> {
+                Some($value(self))
+            }
 
             fn write<'a>(cells: impl Iterator<Item = &'a Self>) -> ArrayRef {
                 Arc::new(<$array>::from_iter(cells.map(|cell| Some($borrow(cell)))))
@@ -62,6 +82,10 @@ macro_rules! cell {
             const TYPE: DataType = $arrow;
             const NULLABLE: bool = true;
 
+            fn value(&self) -> Option<CellRef<'_>> {
+                self.as_ref().map($value)
+            }
+
             fn write<'a>(cells: impl Iterator<Item = &'a Self>) -> ArrayRef {
                 Arc::new(<$array>::from_iter(cells.map(|cell| cell.as_ref().map($borrow))))
             }
@@ -74,8 +98,24 @@ macro_rules! cell {
     };
 }
 
-cell!(String, StringArray, DataType::Utf8, String::as_str, str::to_owned);
-cell!(i64, Int64Array, DataType::Int64, i64::clone, std::convert::identity);
-cell!(i32, Int32Array, DataType::Int32, i32::clone, std::convert::identity);
-cell!(f64, Float64Array, DataType::Float64, f64::clone, std::convert::identity);
-cell!(bool, BooleanArray, DataType::Boolean, bool::clone, std::convert::identity);
+cell!(String, StringArray, DataType::Utf8, String::as_str, str::to_owned, text);
+cell!(i64, Int64Array, DataType::Int64, i64::clone, std::convert::identity, int);
+cell!(i32, Int32Array, DataType::Int32, i32::clone, std::convert::identity, int);
+cell!(f64, Float64Array, DataType::Float64, f64::clone, std::convert::identity, float);
+cell!(bool, BooleanArray, DataType::Boolean, bool::clone, std::convert::identity, boolean);
+
+fn text<T: AsRef<str>>(value: &T) -> CellRef<'_> {
+    CellRef::Text(value.as_ref())
+}
+
+fn int<T: Copy + Into<i64>>(value: &T) -> CellRef<'static> {
+    CellRef::Int((*value).into())
+}
+
+fn float(value: &f64) -> CellRef<'static> {
+    CellRef::Float(*value)
+}
+
+fn boolean(value: &bool) -> CellRef<'static> {
+    CellRef::Bool(*value)
+}

@@ -28,6 +28,10 @@ macro_rules! table {
                 )+]
             }
 
+            fn cells(&self) -> Vec<Option<$crate::tables::CellRef<'_>>> {
+                vec![$( $crate::tables::Cell::value(&self.$field), )+]
+            }
+
             fn to_batch(rows: &[Self]) -> arrow::array::RecordBatch {
                 let columns: Vec<arrow::array::ArrayRef> = vec![
                     $( <$cell as $crate::tables::Cell>::write(rows.iter().map(|r| &r.$field)), )+

@@ -20,7 +20,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
-pub use cell::Cell;
+pub use cell::{Cell, CellRef};
 pub use rows::{DocumentRow, EventRow, MeasureRow, PayloadRow, RunRow, SpanRow, TokenRow};
 
 /// The tables of a store.
@@ -128,6 +128,9 @@ pub trait Row: Sized {
 
     /// The columns and their meaning.
     fn columns() -> Vec<Column>;
+
+    /// The row's values in the order of the columns; `None` for NULL.
+    fn cells(&self) -> Vec<Option<CellRef<'_>>>;
 
     /// The rows as one record batch with exactly [`Row::schema`].
     fn to_batch(rows: &[Self]) -> RecordBatch;

@@ -4,11 +4,11 @@ use std::sync::LazyLock;
 
 use retake_schemas::convention;
 use retake_schemas::mapping::{BUILT_IN, CONTENT_REF_PREFIX, Mapping, Read};
-use retake_schemas::tables::{DocumentRow, EventRow, SpanRow, TokenRow};
+use retake_schemas::tables::{CellRef, DocumentRow, EventRow, Row as _, SpanRow, TokenRow};
 use serde_json::{Map, Value, json};
 
 use super::super::ExportError;
-use super::super::cells::{Cell, Cells};
+use super::super::cells;
 use super::super::texts::{Texts, resolve};
 use super::Family;
 use super::model::{AnyValue, Event, KeyValue, Span, SpanKind};
@@ -17,9 +17,6 @@ use crate::reader::{ReadError, RunReader};
 
 /// A span's row, to be put into OpenTelemetry's words.
 pub(super) struct Wording<'a, 'b> {
-    pub(super) cells: &'a Cells,
-    /// Its row in the cells.
-    pub(super) at: usize,
     pub(super) row: &'a SpanRow,
     pub(super) texts: Option<&'b mut Texts>,
 }
@@ -34,7 +31,7 @@ struct Said {
 
 static SAID: LazyLock<Vec<Said>> = LazyLock::new(|| {
     let said = |(column, name, read)| {
-        Some(Said { position: Cells::position(column)?, column, name, read })
+        Some(Said { position: cells::position(column)?, column, name, read })
     };
     BUILT_IN.first_names().filter_map(said).collect()
 });
@@ -74,23 +71,24 @@ impl<'a> Wording<'a, '_> {
     /// What the mapping has a name for.
     fn columns(&mut self) -> Result<Vec<KeyValue>, ExportError> {
         let mut attributes = Vec::new();
+        let cells = self.row.cells();
         for Said { position, column, name, read } in SAID.iter() {
-            let Some(value) = self.cells.at(*position, self.at) else { continue };
+            let Some(value) = cells.get(*position).copied().flatten() else { continue };
             let value = match (*column, *read, value) {
                 // The resource says it, and the status.
                 ("service" | "error_message", ..) => continue,
                 ("kind", ..) if self.is_kind_said() => continue,
                 ("stage", ..) if self.is_stage_said() => continue,
                 // A word that no reader would know: what stands there when nobody said.
-                (_, Read::Word, Cell::Text(word)) if !is_word(&BUILT_IN, name, word) => continue,
-                (_, Read::Content, Cell::Text(digest)) => {
+                (_, Read::Word, CellRef::Text(word)) if !is_word(&BUILT_IN, name, word) => continue,
+                (_, Read::Content, CellRef::Text(digest)) => {
                     attributes.push(self.content(name, digest)?);
                     continue;
                 }
-                ("finish_reason", _, Cell::Text(reasons)) => {
+                ("finish_reason", _, CellRef::Text(reasons)) => {
                     AnyValue::Array(reasons.split(',').map(AnyValue::from).collect())
                 }
-                (_, Read::Seconds, Cell::Int(ns)) => AnyValue::Double(ns as f64 / 1e9),
+                (_, Read::Seconds, CellRef::Int(ns)) => AnyValue::Double(ns as f64 / 1e9),
                 (_, _, value) => any(value),
             };
             attributes.push(((*name).to_owned(), value));
@@ -308,14 +306,14 @@ fn object(json: Option<&str>) -> Map<String, Value> {
     }
 }
 
-fn any(value: Cell<'_>) -> AnyValue {
+fn any(value: CellRef<'_>) -> AnyValue {
     match value {
-        Cell::Bool(value) => AnyValue::Bool(value),
-        Cell::Int(value) => AnyValue::Int(value),
-        Cell::Float(value) if value.is_finite() => AnyValue::Double(value),
+        CellRef::Bool(value) => AnyValue::Bool(value),
+        CellRef::Int(value) => AnyValue::Int(value),
+        CellRef::Float(value) if value.is_finite() => AnyValue::Double(value),
         // JSON has no such numbers.
-        Cell::Float(value) => AnyValue::Text(value.to_string()),
-        Cell::Text(text) => AnyValue::from(text),
+        CellRef::Float(value) => AnyValue::Text(value.to_string()),
+        CellRef::Text(text) => AnyValue::from(text),
     }
 }
 

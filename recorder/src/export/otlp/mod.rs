@@ -15,7 +15,6 @@ use std::io::{self, Write};
 
 use retake_schemas::tables::{DocumentRow, EventRow, TableName, TokenRow};
 
-use super::cells::Cells;
 use super::source::{Catalog, Gatherer, Item, Source, TraceRows};
 use super::texts::Texts;
 use super::{ExportError, ExportSummary, OtlpFraming, Outline};
@@ -90,10 +89,9 @@ impl<'a, W: Write> Requests<'a, W> {
         mut texts: Option<&mut Texts>,
     ) -> Result<(), ExportError> {
         let family = Family::new(rows);
-        let cells = Cells::new(&rows.spans);
         let own = &self.run.manifest().facts.service;
-        for (at, row) in rows.spans.iter().enumerate() {
-            let mut wording = Wording { cells: &cells, at, row, texts: texts.as_deref_mut() };
+        for row in &rows.spans {
+            let mut wording = Wording { row, texts: texts.as_deref_mut() };
             let span = wording.span(&family)?;
             let encoded = self.encode(&span);
             self.bytes_held += encoded.len();
