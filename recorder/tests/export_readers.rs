@@ -1,6 +1,6 @@
 //! Exports of a run, read by the formats' own libraries.
 //!
-//! `RETAKE_TEST_PYTHON` names a Python and `RETAKE_TEST_APPS_PYTHONPATH` where it finds `perfetto`
+//! `RETAKE_TEST_APPS_PYTHON` names a Python and `RETAKE_TEST_APPS_PYTHONPATH` where it finds `perfetto`
 //! and `opentelemetry-proto`; without them the test skips and says so.
 
 use std::path::Path;
@@ -17,11 +17,10 @@ const TEST: &str = "other_libraries_read_the_same_spans";
 /// they do not know, and see the same spans.
 #[test]
 fn other_libraries_read_the_same_spans() {
-    let variables = ["RETAKE_TEST_PYTHON", "RETAKE_TEST_APPS_PYTHONPATH"].map(std::env::var_os);
+    let names = ["RETAKE_TEST_APPS_PYTHON", "RETAKE_TEST_APPS_PYTHONPATH"];
+    let variables = names.map(std::env::var_os);
     let [Some(python), Some(packages)] = variables else {
-        eprintln!(
-            "{TEST}: skipped: RETAKE_TEST_PYTHON and RETAKE_TEST_APPS_PYTHONPATH are not set"
-        );
+        eprintln!("{TEST}: skipped: {names:?} are not set");
         return;
     };
     let folder = tempfile::tempdir().unwrap();
