@@ -33,6 +33,7 @@ test: ## everything CI checks, with a real PostgreSQL + pgvector, and a real Min
 	@scripts/setup test
 	$(MAKE) --no-print-directory lint
 	source "$$(scripts/setup env)" && cargo test --locked --workspace
+	cargo test --locked --manifest-path recorder/checkers/Cargo.toml
 
 .PHONY: test-s3
 test-s3: ## the cloud backends (a second HTTP stack, so a build of its own) against a local S3 server

@@ -1,8 +1,8 @@
 //! What threads meet at: locks, atomics, and the words of a chunk.
 //!
 //! In one place, because the protocols on top of it (`journal/handover.rs`, `journal/gate.rs`,
-//! `journal/alarm.rs`, `writer/orders.rs`) are compiled once more in `tests/loom` and
-//! `tests/shuttle`, with the locks and atomics of these checkers in place of these. What needs no
+//! `journal/alarm.rs`, `writer/orders.rs`) are compiled once more in `checkers/tests/loom` and
+//! `checkers/tests/shuttle`, with the locks and atomics of these checkers in place of these. What needs no
 //! such check has no need to use it.
 
 #![expect(unsafe_code, reason = "words of a chunk lie in mapped memory")]

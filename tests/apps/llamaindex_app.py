@@ -35,9 +35,8 @@ class BrokenLLM(MockLLM):
 def main():
     provider = telemetry.start()
     LlamaIndexInstrumentor().instrument(tracer_provider=provider)
-    # Words, not tiktoken: that would fetch its vocabulary from the network.
-    counter = TokenCountingHandler(tokenizer=str.split)
-    Settings.tokenizer = str.split
+    # Its default tokenizer, whose vocabulary comes with the package.
+    counter = TokenCountingHandler()
     Settings.callback_manager = CallbackManager([counter])
     Settings.llm = MockLLM(max_tokens=48)
     Settings.embed_model = MockEmbedding(embed_dim=16)

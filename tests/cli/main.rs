@@ -9,6 +9,7 @@ mod postgres;
 mod support;
 
 mod about;
+mod apps;
 mod crash;
 mod damage;
 mod demo;

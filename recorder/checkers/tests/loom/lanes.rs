@@ -15,7 +15,7 @@ mod record {
     }
 }
 
-#[path = "../../src/journal/handover.rs"]
+#[path = "../../../src/journal/handover.rs"]
 mod handover;
 
 use handover::Reads;

@@ -8,7 +8,7 @@ use loom::sync::Arc;
 
 use crate::sync;
 
-#[path = "../../src/journal/gate.rs"]
+#[path = "../../../src/journal/gate.rs"]
 mod protocol;
 
 /// Something that threads write without a lock.

@@ -20,13 +20,13 @@ mod record {
 }
 mod sync;
 
-#[path = "../../src/journal/alarm.rs"]
+#[path = "../../../src/journal/alarm.rs"]
 mod alarm;
-#[path = "../../src/journal/gate.rs"]
+#[path = "../../../src/journal/gate.rs"]
 mod gate;
-#[path = "../../src/journal/handover.rs"]
+#[path = "../../../src/journal/handover.rs"]
 mod handover;
-#[path = "../../src/writer/orders.rs"]
+#[path = "../../../src/writer/orders.rs"]
 mod orders;
 
 use alarm::Alarm;

@@ -6,7 +6,7 @@ use loom::sync::Arc;
 
 use crate::sync;
 
-#[path = "../../src/journal/alarm.rs"]
+#[path = "../../../src/journal/alarm.rs"]
 mod protocol;
 
 /// Scenario: two threads leave something each and ring; a third one sleeps until it has both. A
