@@ -72,7 +72,8 @@ pub(super) fn translate(span: &Span<'_>, around: &Surroundings<'_>) -> Option<Sp
     let tokens = made.tokens(span, start);
     let status = made.status(span);
     let annotated = made.annotated(&span.events, start);
-    let usage = made.usage(&texts);
+    // A call that failed used nothing that anybody knows of.
+    let usage = if status == Status::Error { None } else { made.usage(&texts) };
     if !made.flags.is_empty() {
         let flags = made.flags.join(",");
         made.attributes.push((convention::FLAGS.into(), flags.into()));
