@@ -56,6 +56,11 @@ bench-recorder: ## the recorder beside its peers, interleaved: ROUNDS=, QUICK=1,
 	cargo build --locked --release --manifest-path bench/recorder/Cargo.toml
 	"$(CARGO_TARGET_DIR)/release/recorder-bench" --rounds $(ROUNDS) $(if $(QUICK),--quick) $(SECTIONS)
 
+.PHONY: bench-otlp
+bench-otlp: ## receivers of OTLP beside each other: ROUNDS=, QUICK=1, RECEIVERS="retake,phoenix,mlflow"; RETAKE_BIN= for a binary
+	RETAKE_BIN="$${RETAKE_BIN:-$(CARGO_TARGET_DIR)/release/retake}" python3 bench/otlp/bench.py \
+		--rounds $(ROUNDS) $(if $(QUICK),--secs 4) $(if $(RECEIVERS),--only "$(RECEIVERS)")
+
 SECS ?= 45
 .PHONY: fuzz
 fuzz: ## arbitrary bytes into whatever reads bytes: SECS= per target, TARGET="frame body" for some
