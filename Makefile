@@ -57,7 +57,7 @@ bench-recorder: ## the recorder beside its peers, interleaved: ROUNDS=, QUICK=1,
 	"$(CARGO_TARGET_DIR)/release/recorder-bench" --rounds $(ROUNDS) $(if $(QUICK),--quick) $(SECTIONS)
 
 .PHONY: bench-otlp
-bench-otlp: ## receivers of OTLP beside each other: ROUNDS=, QUICK=1, RECEIVERS="retake,phoenix,mlflow"; RETAKE_BIN= for a binary
+bench-otlp: ## receivers of OTLP beside each other: ROUNDS=, QUICK=1, RECEIVERS="retake,phoenix"; RETAKE_BIN= for a binary
 	RETAKE_BIN="$${RETAKE_BIN:-$(CARGO_TARGET_DIR)/release/retake}" python3 bench/otlp/bench.py \
 		--rounds $(ROUNDS) $(if $(QUICK),--secs 4) $(if $(RECEIVERS),--only "$(RECEIVERS)")
 

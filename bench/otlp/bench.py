@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Receivers of OTLP beside each other: the same bodies, one receiver at a time, in turns.
 
-    bench.py [--rounds 3] [--secs 10] [--rates 100,300,1000,...] [--only retake,phoenix,mlflow]
+    bench.py [--rounds 3] [--secs 10] [--rates 100,300,1000,...] [--only retake,phoenix]
 
 Every round starts each receiver afresh with an empty folder, in another order each round, and raises
 the rate until it no longer keeps up. Then it is asked what it stored, ended, and its folder is
@@ -53,7 +53,7 @@ def measure(peer, arguments, bodies, numbers, folder):
             acknowledged += step.spans_acknowledged
             steps.append(step)
             print(
-                f"  {peer.name:8} {rate:>7} spans/s: {step.spans_per_sec():>9.0f} acknowledged, "
+                f"  {peer.name:17} {rate:>7} spans/s: {step.spans_per_sec():>9.0f} acknowledged, "
                 f"p50 {step.quantile_ms(0.5):.1f} ms, p99 {step.quantile_ms(0.99):.1f} ms, "
                 f"answers {step.statuses}",
                 file=sys.stderr,

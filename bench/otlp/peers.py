@@ -112,9 +112,10 @@ class MLflow(Python):
 
 
 class Retake(Peer):
-    """The binary that `RETAKE_BIN` names; `RETAKE_SERVE` may say how it is started."""
+    """The binary that `RETAKE_BIN` names, keeping texts as the others do."""
 
     name = "retake"
+    sync = "batch"
 
     def binary(self):
         return os.environ.get("RETAKE_BIN", "")
@@ -122,9 +123,11 @@ class Retake(Peer):
     def install(self):
         if not self.binary():
             raise Unavailable("RETAKE_BIN names no binary")
-        asked = [[self.binary(), "--version"], [self.binary(), "serve", "--help"]]
         try:
-            version, _ = [subprocess.run(a, check=True, capture_output=True, text=True) for a in asked]
+            version, _ = [
+                subprocess.run([self.binary(), *asked], check=True, capture_output=True, text=True)
+                for asked in (["--version"], ["serve", "--help"])
+            ]
         except OSError as error:
             raise Unavailable(f"RETAKE_BIN cannot be started: {error}") from error
         except subprocess.CalledProcessError as error:
@@ -132,8 +135,10 @@ class Retake(Peer):
         return version.stdout.strip()
 
     def command(self, port, folder):
-        words = os.environ.get("RETAKE_SERVE", "serve --listen 127.0.0.1:{port} --store {folder}")
-        return [self.binary(), *words.format(port=port, folder=folder).split()]
+        # Any port for gRPC: the usual one may be taken.
+        addresses = ["--listen", f"127.0.0.1:{port}", "--grpc", "127.0.0.1:0"]
+        kept = ["--store", folder, "--capture", "full", "--sync", self.sync]
+        return [self.binary(), "serve", *addresses, *kept]
 
     def stored(self, folder):
         sql = "select count(*) as n from spans"
@@ -143,7 +148,14 @@ class Retake(Peer):
         return int(lines[-1]) if asked.returncode == 0 and lines and lines[-1].isdigit() else None
 
 
-ALL = [Retake(), Phoenix(), MLflow()]
+class RetakeNever(Retake):
+    """The same without waiting for the disk before an answer."""
+
+    name = "retake-sync-never"
+    sync = "never"
+
+
+ALL = [Retake(), RetakeNever(), Phoenix(), MLflow()]
 
 
 class Running:
