@@ -11,13 +11,15 @@
 //! together, requests, and the time for each of these. What is over a limit is refused with an
 //! answer that says so, and never waits in a queue without end.
 //!
-//! This crate does not know what telemetry means: a whole, decompressed body goes to an
-//! [`Ingest`], which answers when it is durable.
+//! The receiver does not know what telemetry means: a whole, decompressed body goes to an
+//! [`Ingest`], which answers when it is durable. The [`proxy`] stands between a program and a
+//! service with OpenAI's interface, and records the calls that pass.
 
 mod collect;
 pub mod ingest;
 mod net;
 mod otlp;
+pub mod proxy;
 pub mod settings;
 
 pub use collect::{Collecting, IntoRun};

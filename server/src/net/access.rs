@@ -66,6 +66,8 @@ pub(crate) struct Access {
     hosts: Vec<String>,
     /// Whether only this machine can reach it; then no other address is a good `Host`.
     is_loopback: bool,
+    /// Whether `Authorization` is for this listener, and not for somebody behind it.
+    takes_authorization: bool,
 }
 
 /// Who is refused, and why.
@@ -114,7 +116,14 @@ impl Access {
         if let (Some(address), None) = (exposed, &token) {
             return Err(ServeError::Exposed { address: *address });
         }
-        Ok(Self { token, hosts: hosts.to_vec(), is_loopback: exposed.is_none() })
+        let is_loopback = exposed.is_none();
+        Ok(Self { token, hosts: hosts.to_vec(), is_loopback, takes_authorization: true })
+    }
+
+    /// The same rules where `Authorization` is for somebody else: the token is taken only from its
+    /// own header.
+    pub(crate) fn leaving_authorization(self) -> Self {
+        Self { takes_authorization: false, ..self }
     }
 
     /// Checks where the request says it goes and comes from.
@@ -158,7 +167,8 @@ impl Access {
     /// Checks the token, if one is needed.
     pub(crate) fn check_token(&self, headers: &HeaderMap) -> Result<(), Denied> {
         let Some(token) = &self.token else { return Ok(()) };
-        let bearers = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
+        let authorizations = headers.get_all(AUTHORIZATION).iter();
+        let bearers = authorizations.filter(|_| self.takes_authorization).filter_map(|value| {
             let (scheme, given) = value.as_bytes().split_at_checked(BEARER.len())?;
             scheme.eq_ignore_ascii_case(BEARER).then(|| given.trim_ascii())
         });
@@ -188,7 +198,7 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-retake-token");
+pub(crate) const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-retake-token");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const BEARER: &[u8] = b"bearer ";
 /// A hundred bits in base64 take 17; fewer can be tried out over a fast network.

@@ -39,8 +39,8 @@ impl Bound {
 /// What all connections share.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    limits: Limits,
-    timeouts: Timeouts,
+    pub(crate) limits: Limits,
+    pub(crate) timeouts: Timeouts,
     open: Mutex<HashMap<u64, Arc<Activity>>>,
     /// Requests in progress are the last.
     stop: CancellationToken,

@@ -1,0 +1,357 @@
+//! The recording of one call.
+//!
+//! What has to have its time is emitted as it happens: the opening, tokens. What has to be read
+//! first (a prompt, a whole answer) is read on a thread that may take its time, and emitted with
+//! the time at which it was complete.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use hyper::header::HeaderMap;
+use parking_lot::Mutex;
+use retake_recorder::Dispatcher;
+use retake_schemas::event::{SpanClosed, SpanOpened, SpanUpdated, Status, Token};
+use retake_schemas::{Attributes, EventBody, SpanKey, TraceId, Value, convention};
+use serde_json::Value as Json;
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+
+use crate::net::budget::Buffer;
+use crate::proxy::answer::{self, Answer};
+use crate::proxy::endpoint::Endpoint;
+use crate::proxy::question;
+use crate::proxy::secrets::Secrets;
+use crate::proxy::stream::Stream;
+
+/// What all calls share.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    pub(crate) dispatcher: Dispatcher,
+    /// Attributes of every call: whom it goes to.
+    pub(crate) attributes: Attributes,
+    /// Reading that is not done yet.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) recorded: AtomicU64,
+    pub(crate) unread: AtomicU64,
+}
+
+/// One call.
+pub(crate) struct Call {
+    recording: Arc<Recording>,
+    runtime: Handle,
+    endpoint: Endpoint,
+    span: SpanKey,
+    secrets: Secrets,
+    /// The request's body as far as it came; taken when it is read. The lock is held while it is
+    /// read, so that a call is not closed before.
+    question: Mutex<Option<Heard>>,
+    answer: Mutex<Heard>,
+    status: AtomicU64,
+    is_ended: AtomicBool,
+    is_unread: AtomicBool,
+}
+
+/// A body as it passes.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// Copied, to be read when it is whole.
+    Whole(Buffer),
+    /// Read event by event.
+    Stream(Box<Stream>),
+    /// Not to be read: too large, or compressed.
+    Unread,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The answer passed whole.
+    Whole,
+    /// The client went away.
+    Cancelled,
+    /// The upstream did not answer, or not to the end: a word for it, and what happened.
+    Failed(&'static str, String),
+}
+
+impl Call {
+    /// Opens a call. What the client sends as `traceparent` is its parent.
+    pub(crate) fn open(
+        recording: &Arc<Recording>,
+        endpoint: Endpoint,
+        (headers, query): (&HeaderMap, Option<&str>),
+        room: Buffer,
+    ) -> Arc<Self> {
+        let dispatcher = &recording.dispatcher;
+        let start = dispatcher.now_unix_ns();
+        let parent = parent_of(headers);
+        let trace_id = parent.map_or_else(TraceId::generate, |parent| parent.trace_id);
+        let span = SpanKey { trace_id, span_id: dispatcher.new_span_id() };
+        let text = |text: &str| Value::Str(text.to_owned());
+        let mut attributes: Attributes = vec![
+            (convention::STAGE.into(), text(endpoint.stage())),
+            ("gen_ai.operation.name".into(), text(endpoint.operation())),
+            ("http.route".into(), text(endpoint.route())),
+        ];
+        attributes.extend(recording.attributes.iter().cloned());
+        let opened = SpanOpened {
+            span,
+            parent: parent.map(|parent| parent.span_id),
+            name: endpoint.operation().to_owned(),
+            target: SCOPE.to_owned(),
+            level: retake_schemas::event::Level::Info,
+            source_file: None,
+            source_line: None,
+            thread: None,
+            attributes,
+        };
+        dispatcher.emit_at(start, &EventBody::SpanOpened(Box::new(opened)));
+        recording.recorded.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self {
+            recording: Arc::clone(recording),
+            runtime: Handle::current(),
+            endpoint,
+            span,
+            secrets: Secrets::of(headers, query),
+            question: Mutex::new(Some(Heard::Whole(room))),
+            answer: Mutex::new(Heard::Unread),
+            status: AtomicU64::new(0),
+            is_ended: AtomicBool::new(false),
+            is_unread: AtomicBool::new(false),
+        })
+    }
+
+    /// `traceparent` for the upstream: what it records becomes a part of this call.
+    pub(crate) fn traceparent(&self, flags: &str) -> String {
+        format!("00-{}-{}-{flags}", self.span.trace_id, self.span.span_id)
+    }
+
+    /// A part of the request passes.
+    pub(crate) fn asked(&self, bytes: &[u8]) {
+        if let Some(heard) = &mut *self.question.lock() {
+            heard.whole(bytes);
+        }
+    }
+
+    /// The request has passed.
+    pub(crate) fn has_asked(self: &Arc<Self>) {
+        let call = Arc::clone(self);
+        self.recording.tasks.spawn_blocking_on(move || call.read_question(), &self.runtime);
+    }
+
+    /// The answer begins.
+    pub(crate) fn answers(&self, status: u16, is_stream: bool, room: Option<Buffer>) {
+        self.status.store(u64::from(status), Ordering::Relaxed);
+        *self.answer.lock() = match room {
+            None => Heard::Unread,
+            Some(_) if is_stream && status < 400 => {
+                Heard::Stream(Box::new(Stream::new(self.endpoint, self.span)))
+            }
+            Some(room) => Heard::Whole(room),
+        };
+    }
+
+    /// A part of the answer passes.
+    pub(crate) fn answered(&self, bytes: &[u8], tokens_before: &mut u32) {
+        let now = self.recording.dispatcher.now_unix_ns();
+        let mut heard = self.answer.lock();
+        let Heard::Stream(stream) = &mut *heard else { return heard.whole(bytes) };
+        let count = stream.push(bytes);
+        if count > 0 {
+            let token = Token { span: self.span, index: *tokens_before, count };
+            self.recording.dispatcher.emit_at(now, &EventBody::Token(token));
+            *tokens_before = tokens_before.saturating_add(count);
+        }
+    }
+
+    /// Whether the service has said all it has to say, although its answer goes on.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(&*self.answer.lock(), Heard::Stream(stream) if stream.is_done())
+    }
+
+    /// The call ends now. Only the first end counts.
+    pub(crate) fn end(self: &Arc<Self>, end: End) {
+        if self.is_ended.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let time = self.recording.dispatcher.now_unix_ns();
+        let call = Arc::clone(self);
+        self.recording.tasks.spawn_blocking_on(move || call.close(time, end), &self.runtime);
+    }
+
+    fn read_question(&self) {
+        let mut question = self.question.lock();
+        let Some(heard) = question.take() else { return };
+        let dispatcher = &self.recording.dispatcher;
+        let found = match &heard {
+            Heard::Whole(buffer) => {
+                question::read(self.endpoint, self.span, buffer.as_slice(), dispatcher)
+            }
+            Heard::Stream(_) | Heard::Unread => None,
+        };
+        let Some(found) = found else { return self.is_unread.store(true, Ordering::Relaxed) };
+        let time = dispatcher.now_unix_ns();
+        self.update(time, found.attributes);
+        if let Some(documents) = found.documents {
+            dispatcher.emit_at(time, &EventBody::Retrieved(documents));
+        }
+    }
+
+    fn close(&self, time: i64, end: End) {
+        self.read_question();
+        let heard = std::mem::replace(&mut *self.answer.lock(), Heard::Unread);
+        let http = self.status.load(Ordering::Relaxed);
+        let mut failure = None;
+        let found = if http >= 400 {
+            failure = Some((Some(http.to_string()), self.error_message(&heard)));
+            None
+        } else {
+            self.read_answer(heard, &mut failure, &end)
+        };
+        let mut answer = found.unwrap_or_default();
+        if http > 0 {
+            let status = Value::from(http);
+            answer.attributes.push(("http.response.status_code".into(), status));
+        }
+        if let End::Failed(kind, message) = &end {
+            failure = Some((Some((*kind).to_owned()), message.clone()));
+        }
+        let status = match (&end, &failure) {
+            (End::Cancelled, None) => Status::Cancelled,
+            (_, Some(_)) => Status::Error,
+            (_, None) => Status::Ok,
+        };
+        let message = failure.map(|(kind, message)| {
+            let kind = kind.unwrap_or_else(|| "error".to_owned());
+            let kind = Value::Str(self.secrets.scrub(&kind));
+            answer.attributes.push((convention::ERROR_TYPE.into(), kind));
+            // First the credentials: half of one would no longer be found.
+            self.secrets.scrub(&message).chars().take(MESSAGE_CHARS_MAX).collect()
+        });
+        self.emit_end(time, answer, SpanClosed { span: self.span, busy_ns: None, status, message });
+        if self.is_unread.load(Ordering::Relaxed) {
+            self.recording.unread.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn read_answer(
+        &self,
+        heard: Heard,
+        failure: &mut Option<(Option<String>, String)>,
+        end: &End,
+    ) -> Option<Answer> {
+        let dispatcher = &self.recording.dispatcher;
+        let found = match heard {
+            Heard::Stream(stream) => {
+                let streamed = stream.finish(dispatcher);
+                *failure = streamed.error;
+                if streamed.is_unread {
+                    self.is_unread.store(true, Ordering::Relaxed);
+                }
+                return Some(streamed.answer);
+            }
+            Heard::Whole(buffer) => {
+                answer::read(self.endpoint, self.span, buffer.as_slice(), dispatcher)
+            }
+            Heard::Unread => None,
+        };
+        if found.is_none() && *end == End::Whole {
+            self.is_unread.store(true, Ordering::Relaxed);
+        }
+        found
+    }
+
+    /// What an error's body says, or nothing: a page of HTML is no message.
+    fn error_message(&self, heard: &Heard) -> String {
+        let Heard::Whole(buffer) = heard else { return String::new() };
+        let json: Option<Json> = serde_json::from_slice(buffer.as_slice()).ok();
+        let found = json.as_ref().and_then(answer::error_of);
+        found.map(|(_, message)| message.to_owned()).unwrap_or_default()
+    }
+
+    fn update(&self, time: i64, attributes: Attributes) {
+        if !attributes.is_empty() {
+            let update = SpanUpdated { span: self.span, attributes };
+            self.recording.dispatcher.emit_at(time, &EventBody::SpanUpdated(update));
+        }
+    }
+
+    fn emit_end(&self, time: i64, answer: Answer, closed: SpanClosed) {
+        let dispatcher = &self.recording.dispatcher;
+        self.update(time, answer.attributes);
+        if let Some(usage) = answer.usage {
+            dispatcher.emit_at(time, &EventBody::Usage(usage));
+        }
+        if let Some(documents) = answer.documents {
+            dispatcher.emit_at(time, &EventBody::Retrieved(documents));
+        }
+        dispatcher.emit_at(time, &EventBody::SpanClosed(closed));
+    }
+}
+
+impl Heard {
+    /// Copies a part, or gives up reading the body at all.
+    fn whole(&mut self, bytes: &[u8]) {
+        if let Self::Whole(buffer) = self
+            && buffer.append(bytes).is_err()
+        {
+            *self = Self::Unread;
+        }
+    }
+}
+
+/// The span that a W3C `traceparent` names. A wrong one is as good as none.
+fn parent_of(headers: &HeaderMap) -> Option<SpanKey> {
+    let stated = headers.get(TRACEPARENT)?.to_str().ok()?;
+    let mut parts = stated.split('-');
+    let (version, trace_id, span_id) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_known = version.len() == 2 && version != "ff" && parts.next()?.len() == 2;
+    let is_lower = !stated.bytes().any(|byte| byte.is_ascii_uppercase());
+    let key = SpanKey { trace_id: trace_id.parse().ok()?, span_id: span_id.parse().ok()? };
+    let is_good = is_known && is_lower && !key.trace_id.is_zero() && !key.span_id.is_zero();
+    is_good.then_some(key)
+}
+
+/// The last field of a `traceparent`, if it can be told.
+pub(crate) fn trace_flags(headers: &HeaderMap) -> Option<&str> {
+    parent_of(headers)?;
+    headers.get(TRACEPARENT)?.to_str().ok()?.split('-').nth(3)
+}
+
+pub(crate) const TRACEPARENT: &str = "traceparent";
+/// The instrumentation scope of its spans.
+const SCOPE: &str = "retake.proxy";
+/// Longest message taken over from a service, characters.
+const MESSAGE_CHARS_MAX: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scenario: good and bad values of `traceparent`, of which a program may send any.
+    /// Guarantees: only a good one makes a parent.
+    #[test]
+    fn parents_are_read_by_the_standard() {
+        let (trace, span) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        for (value, is_good) in [
+            (format!("00-{trace}-{span}-01"), true),
+            (format!("00-{trace}-{span}-00"), true),
+            (format!("cc-{trace}-{span}-01-more"), true),
+            (format!("ff-{trace}-{span}-01"), false),
+            (format!("00-{}-{span}-01", "0".repeat(32)), false),
+            (format!("00-{trace}-{}-01", "0".repeat(16)), false),
+            (format!("00-{}-{span}-01", trace.to_uppercase()), false),
+            (format!("00-{trace}-{span}"), false),
+            (format!("00-{span}-{trace}-01"), false),
+            ("garbage".to_owned(), false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(TRACEPARENT, value.parse().unwrap());
+            let parent = parent_of(&headers);
+            assert_eq!(parent.is_some(), is_good, "{value}");
+            if let Some(parent) = parent {
+                assert_eq!(parent.trace_id.to_string(), trace);
+                assert_eq!(parent.span_id.to_string(), span);
+            }
+        }
+    }
+}
