@@ -10,7 +10,7 @@ use crate::failure::EXIT_CODES;
 mod receive;
 mod upkeep;
 
-pub(crate) use receive::{Export, Import, Received, Record, Serve, SignalArg};
+pub(crate) use receive::{Export, Import, Proxy, Received, Record, Serve, SignalArg};
 pub(crate) use upkeep::{Compact, Gc, Pull, Push, Recover, Verify};
 
 /// Flight recorder and replay bench for RAG and LLM pipelines.
@@ -78,6 +78,9 @@ pub(crate) enum Verb {
     /// Receive OpenTelemetry from many programs and record it, run after run
     #[command(after_help = "Example: retake serve --capture full")]
     Serve(Serve),
+    /// Stand between a program and an OpenAI-compatible service, and record the calls that pass
+    #[command(after_help = "Example: retake proxy --to https://api.openai.com")]
+    Proxy(Proxy),
     /// Read OTLP files into a run
     #[command(after_help = "Example: retake import traces.jsonl --run yesterday")]
     Import(Import),

@@ -101,6 +101,29 @@ pub(crate) struct Import {
     pub(crate) received: Received,
 }
 
+/// Options of `proxy`.
+#[derive(Debug, Args)]
+pub(crate) struct Proxy {
+    /// The service to pass requests on to, such as https://api.openai.com
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: retake_server::proxy::Url,
+    /// Where programs ask; set their base URL to it
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8318")]
+    pub(crate) listen: SocketAddr,
+    /// File with the token that programs must send as `x-retake-token`; needed for an address that
+    /// other machines can reach [default: $RETAKE_TOKEN]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Name by which programs reach the proxy, besides `localhost`; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: Vec<String>,
+    /// Name of the run
+    #[arg(long, value_name = "NAME", default_value = "proxy")]
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) received: Received,
+}
+
 /// What a body holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SignalArg {

@@ -8,6 +8,7 @@ mod diff;
 mod export;
 mod gc;
 mod import;
+mod proxy;
 mod pull;
 mod push;
 mod rag;
@@ -39,6 +40,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Demo(args) => demo::run(context, args).await,
         Verb::Rag(verb) => rag::run(&context, verb).await,
         Verb::Serve(args) => serve::run(&context, args).await,
+        Verb::Proxy(args) => proxy::run(&context, args).await,
         Verb::Import(args) => import::run(&context, args).await,
         Verb::Runs(args) => runs::run(&context, args).await,
         Verb::Breakdown(args) => breakdown::run(&context, &args).await,

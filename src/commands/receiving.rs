@@ -1,6 +1,7 @@
 //! What the verbs that record other programs share.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use retake_analyzer::Analyzer;
@@ -8,10 +9,11 @@ use retake_recorder::otlp::{Aliases, IntakeSettings};
 use retake_recorder::recorder::RunSummary;
 use retake_schemas::event::TokensSource;
 use retake_schemas::settings::{RecordSettings, WhenFull};
+use retake_server::Token;
 
 use crate::cli::Received;
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use crate::output::inert;
 
 /// The settings in force, with what receiving needs: a full journal holds the sender up instead of
@@ -38,6 +40,22 @@ pub(crate) fn intake_settings(record: &RecordSettings) -> IntakeSettings {
 /// Labels as given.
 pub(crate) fn labels(args: &Received) -> Result<BTreeMap<String, String>, Failure> {
     super::rag::labels(&args.label)
+}
+
+/// The token clients must know: of a file, else of the environment.
+pub(crate) fn token(file: Option<&Path>) -> Result<Option<Token>, Failure> {
+    let text = match file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Failure::new(Code::Environment, format!("read token {}: {error}", path.display()))
+            })?;
+            Some(text.trim().to_owned())
+        }
+        None => std::env::var("RETAKE_TOKEN").ok().filter(|token| !token.is_empty()),
+    };
+    text.map(Token::new)
+        .transpose()
+        .map_err(|error| Failure::new(Code::Usage, format!("use the token: {error}")))
 }
 
 /// Counts with cl100k: the count of OpenAI's models of that generation, an estimate for others.

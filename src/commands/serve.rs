@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use retake_recorder::otlp::{Collector, CollectorSettings};
 use retake_recorder::recorder::RunSummary;
-use retake_server::{Collecting, Server, ServerSettings, Token};
+use retake_server::{Collecting, Server, ServerSettings};
 
 use super::receiving;
 use crate::cli::Serve;
@@ -32,7 +32,7 @@ pub(crate) async fn run(context: &Context, args: Serve) -> Result<Code, Failure>
     let settings = ServerSettings {
         http: args.listen,
         grpc: args.grpc,
-        token: token(&args)?,
+        token: receiving::token(args.token_file.as_deref())?,
         hosts: args.host.clone(),
         ..ServerSettings::default()
     };
@@ -77,21 +77,6 @@ pub(crate) async fn run(context: &Context, args: Serve) -> Result<Code, Failure>
         ));
     }
     Ok(Code::Ok)
-}
-
-fn token(args: &Serve) -> Result<Option<Token>, Failure> {
-    let text = match &args.token_file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                Failure::new(Code::Environment, format!("read token {}: {error}", path.display()))
-            })?;
-            Some(text.trim().to_owned())
-        }
-        None => std::env::var("RETAKE_TOKEN").ok().filter(|token| !token.is_empty()),
-    };
-    text.map(Token::new)
-        .transpose()
-        .map_err(|error| Failure::new(Code::Usage, format!("use the token: {error}")))
 }
 
 fn tell(context: &Context, ended: &[RunSummary]) {

@@ -118,3 +118,50 @@ impl Drop for Service {
         let _ = self.child.wait();
     }
 }
+
+/// Scenario: the same client without any instrumentation, through the recording proxy.
+/// Guarantees: tokens, cached ones and calls are what the service answered; the key is nowhere.
+#[test]
+fn a_program_without_instrumentation_is_recorded_by_the_proxy() {
+    let Some((python, packages)) = python() else { return };
+    let service = Service::start(&python);
+    let bench = Bench::new();
+    let upstream = format!("http://127.0.0.1:{}", service.port);
+    let arguments = ["proxy", "--to", &upstream, "--listen", "127.0.0.1:0"];
+    let mut command = bench.command(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut proxy = command.spawn().expect("the proxy starts");
+    let mut errors = BufReader::new(proxy.stderr.take().expect("its errors"));
+    let mut line = String::new();
+    while !line.contains("OPENAI_BASE_URL=") {
+        line.clear();
+        assert_ne!(errors.read_line(&mut line).expect("a line"), 0, "it ended early");
+    }
+    let (_, rest) = line.split_once("OPENAI_BASE_URL=").expect("an address");
+    let base = rest.split_whitespace().next().expect("an address");
+    let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps/openai_app.py");
+    let output = Command::new(&python)
+        .arg(app)
+        .env("PYTHONPATH", &packages)
+        .env("OPENAI_BASE_URL", base)
+        .env("OPENAI_API_KEY", "sk-canary-5e3d9a1f7c2b4d6e8f0a1b2c3d4e5f60")
+        .env("OTEL_SDK_DISABLED", "true")
+        .output()
+        .expect("the app runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let own: Value = serde_json::from_str(said.lines().last().expect("totals")).expect("JSON");
+    let ended = Command::new("kill").args(["-INT", &proxy.id().to_string()]).status();
+    assert!(ended.expect("kill").success());
+    assert_eq!(proxy.wait().expect("its end").code(), Some(0));
+    let stated = TOTALS.replace("tokens_counted", "tokens_counted and tokens_source = 'provider'");
+    let found = bench.rows(&stated).remove(0);
+    assert_eq!(found["input"], own["prompt_tokens"], "{own} {found}");
+    assert_eq!(found["output"], own["completion_tokens"], "{own} {found}");
+    assert_eq!(found["calls"], own["llm_calls"], "{own} {found}");
+    for file in crate::support::files_below(&bench.store()) {
+        let bytes = std::fs::read(&file).expect("a file");
+        let canary = b"sk-canary-5e3d9a1f";
+        assert!(!bytes.windows(canary.len()).any(|part| part == canary), "{}", file.display());
+    }
+}
