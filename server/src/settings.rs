@@ -146,6 +146,9 @@ pub enum ServeError {
         /// Why not.
         reason: String,
     },
+    /// The system has no thread to give.
+    #[error("start thread: {0}")]
+    Thread(std::io::Error),
     /// An upstream that cannot be called.
     #[error("use upstream: {0}")]
     Upstream(String),

@@ -13,13 +13,12 @@ use retake_recorder::Dispatcher;
 use retake_schemas::event::{SpanClosed, SpanOpened, SpanUpdated, Status, Token};
 use retake_schemas::{Attributes, EventBody, SpanKey, TraceId, Value, convention};
 use serde_json::Value as Json;
-use tokio::runtime::Handle;
-use tokio_util::task::TaskTracker;
 
 use crate::net::budget::Buffer;
 use crate::proxy::answer::{self, Answer};
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::question;
+use crate::proxy::reader::Reader;
 use crate::proxy::secrets::Secrets;
 use crate::proxy::stream::Stream;
 
@@ -29,21 +28,19 @@ pub(crate) struct Recording {
     pub(crate) dispatcher: Dispatcher,
     /// Attributes of every call: whom it goes to.
     pub(crate) attributes: Attributes,
-    /// Reading that is not done yet.
-    pub(crate) tasks: TaskTracker,
+    pub(crate) reader: Reader,
     pub(crate) recorded: AtomicU64,
     pub(crate) unread: AtomicU64,
 }
 
 /// One call.
+#[derive(Debug)]
 pub(crate) struct Call {
     recording: Arc<Recording>,
-    runtime: Handle,
     endpoint: Endpoint,
     span: SpanKey,
     secrets: Secrets,
-    /// The request's body as far as it came; taken when it is read. The lock is held while it is
-    /// read, so that a call is not closed before.
+    /// The request's body as far as it came; taken when it is read.
     question: Mutex<Option<Heard>>,
     answer: Mutex<Heard>,
     status: AtomicU64,
@@ -108,7 +105,6 @@ impl Call {
         recording.recorded.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self {
             recording: Arc::clone(recording),
-            runtime: Handle::current(),
             endpoint,
             span,
             secrets: Secrets::of(headers, query),
@@ -134,8 +130,7 @@ impl Call {
 
     /// The request has passed.
     pub(crate) fn has_asked(self: &Arc<Self>) {
-        let call = Arc::clone(self);
-        self.recording.tasks.spawn_blocking_on(move || call.read_question(), &self.runtime);
+        self.recording.reader.question(Arc::clone(self));
     }
 
     /// The answer begins.
@@ -174,13 +169,21 @@ impl Call {
             return;
         }
         let time = self.recording.dispatcher.now_unix_ns();
-        let call = Arc::clone(self);
-        self.recording.tasks.spawn_blocking_on(move || call.close(time, end), &self.runtime);
+        self.recording.reader.close(self, time, end);
     }
 
-    fn read_question(&self) {
-        let mut question = self.question.lock();
-        let Some(heard) = question.take() else { return };
+    /// Gives up reading what has passed.
+    pub(crate) fn forget(&self) {
+        if let Some(heard) = &mut *self.question.lock() {
+            *heard = Heard::Unread;
+        }
+        *self.answer.lock() = Heard::Unread;
+        self.is_unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Reads the request as far as it came, if that was not done yet.
+    pub(crate) fn read_question(&self) {
+        let Some(heard) = self.question.lock().take() else { return };
         let dispatcher = &self.recording.dispatcher;
         let found = match &heard {
             Heard::Whole(buffer) => {
@@ -196,7 +199,8 @@ impl Call {
         }
     }
 
-    fn close(&self, time: i64, end: End) {
+    /// Reads all that was not read yet, and closes the call, which ended at `time`.
+    pub(crate) fn close(&self, time: i64, end: &End) {
         self.read_question();
         let heard = std::mem::replace(&mut *self.answer.lock(), Heard::Unread);
         let http = self.status.load(Ordering::Relaxed);
@@ -205,17 +209,17 @@ impl Call {
             failure = Some((Some(http.to_string()), self.error_message(&heard)));
             None
         } else {
-            self.read_answer(heard, &mut failure, &end)
+            self.read_answer(heard, &mut failure, end)
         };
         let mut answer = found.unwrap_or_default();
         if http > 0 {
             let status = Value::from(http);
             answer.attributes.push(("http.response.status_code".into(), status));
         }
-        if let End::Failed(kind, message) = &end {
+        if let End::Failed(kind, message) = end {
             failure = Some((Some((*kind).to_owned()), message.clone()));
         }
-        let status = match (&end, &failure) {
+        let status = match (end, &failure) {
             (End::Cancelled, None) => Status::Cancelled,
             (_, Some(_)) => Status::Error,
             (_, None) => Status::Ok,
@@ -325,7 +329,47 @@ const MESSAGE_CHARS_MAX: usize = 300;
 
 #[cfg(test)]
 mod tests {
+    use retake_recorder::{RecorderBuilder, RunReader, Store};
+    use retake_schemas::event::RunStatus;
+    use retake_schemas::tables::SpanRow;
+
     use super::*;
+    use crate::net::budget::Budget;
+
+    /// Scenario: there is no thread to read what has passed.
+    /// Guarantees: the call is in the run all the same, with its status, and counted as not read.
+    #[test]
+    fn a_call_that_cannot_be_read_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path()).unwrap();
+        let recorder = RecorderBuilder::new("t", "svc").start(&store).unwrap();
+        let recording = Arc::new(Recording {
+            dispatcher: recorder.dispatcher().clone(),
+            attributes: Attributes::new(),
+            reader: Reader::ended(),
+            recorded: AtomicU64::new(0),
+            unread: AtomicU64::new(0),
+        });
+        let room = || Budget::new(1000).buffer(100);
+        for status in [200, 503] {
+            let headers = (&HeaderMap::new(), None);
+            let call = Call::open(&recording, Endpoint::Chat, headers, room());
+            call.asked(b"{\"model\": \"m\"}");
+            call.has_asked();
+            call.answers(status, false, Some(room()));
+            call.answered(b"{}", &mut 0);
+            call.end(End::Whole);
+            call.end(End::Cancelled);
+        }
+        assert_eq!(recording.unread.load(Ordering::Relaxed), 2);
+        let run_id = recorder.run_id().clone();
+        let _ = recorder.finish(RunStatus::Finished);
+        let spans: Vec<SpanRow> = RunReader::open(&store, &run_id).unwrap().rows().unwrap();
+        let mut found: Vec<_> =
+            spans.iter().map(|span| (span.status.as_str(), span.error_type.as_deref())).collect();
+        found.sort_unstable();
+        assert_eq!(found, [("error", Some("503")), ("ok", None)]);
+    }
 
     /// Scenario: good and bad values of `traceparent`, of which a program may send any.
     /// Guarantees: only a good one makes a parent.

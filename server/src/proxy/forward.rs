@@ -15,7 +15,6 @@ use hyper::{Request, Response, StatusCode};
 use reqwest::{Client, Url, redirect};
 use retake_recorder::Dispatcher;
 use retake_schemas::{Attributes, Value};
-use tokio_util::task::TaskTracker;
 
 use crate::net::access::{Access, Denied, TOKEN_HEADER};
 use crate::net::budget::Budget;
@@ -26,6 +25,7 @@ use crate::proxy::ProxyReport;
 use crate::proxy::call::{Call, End, Recording, TRACEPARENT, trace_flags};
 use crate::proxy::endpoint::Endpoint;
 use crate::proxy::listen::{Answering, Asking};
+use crate::proxy::reader::Reader;
 use crate::settings::ServeError;
 
 /// What all requests share.
@@ -56,7 +56,7 @@ impl Forward {
         let recording = Recording {
             dispatcher,
             attributes: attributes(&upstream, provider),
-            tasks: TaskTracker::new(),
+            reader: Reader::start().map_err(ServeError::Thread)?,
             recorded: AtomicU64::new(0),
             unread: AtomicU64::new(0),
         };
@@ -74,8 +74,7 @@ impl Forward {
 
     /// Waits for what is still being read, and says what became of all.
     pub(crate) async fn end(&self) -> ProxyReport {
-        self.recording.tasks.close();
-        self.recording.tasks.wait().await;
+        self.recording.reader.stop().await;
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ProxyReport {
             recorded: load(&self.recording.recorded),

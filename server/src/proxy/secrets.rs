@@ -3,11 +3,19 @@
 //! Services repeat what they did not accept. The recorder's rules know the shapes of many keys; this
 //! knows the very ones that were sent, whatever their shape.
 
+use std::fmt;
+
 use hyper::header::HeaderMap;
 
 /// Texts that must not be recorded.
 #[derive(Default)]
 pub(crate) struct Secrets(Vec<String>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets(..)")
+    }
+}
 
 impl Secrets {
     /// The values of all headers that may be credentials, and of all parameters of the query.
