@@ -12,7 +12,8 @@ use std::io::{self, Write};
 use retake_schemas::tables::CellRef;
 use serde_json::{Map, Value, json};
 
-use super::timeline::{self, Arg, ArgValue, Mark, Process, Slice, Track, TrackId};
+use super::args::{Arg, ArgValue};
+use super::timeline::{self, Mark, Process, Slice, Track, TrackId};
 use super::{ExportError, Outline};
 
 /// Writes events.

@@ -13,6 +13,7 @@
 //!
 //! What a format cannot say is left out and counted ([`ExportSummary::left_out`]), never bent.
 
+mod args;
 mod cells;
 mod chrome;
 mod lanes;

@@ -16,7 +16,8 @@ use std::io::{self, Write};
 use retake_schemas::tables::CellRef;
 use serde_json::Value;
 
-use super::timeline::{self, Arg, ArgValue, Mark, Process, Slice, Track, TrackId};
+use super::args::{Arg, ArgValue};
+use super::timeline::{self, Mark, Process, Slice, Track, TrackId};
 use super::wire::Message;
 use super::{ExportError, Outline};
 
