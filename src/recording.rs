@@ -111,18 +111,10 @@ impl Recording {
         layer(context.verbose).attach(None);
         drop(self.sampler);
         let summary = self.recorder.finish(status);
-        if summary.dropped > 0 {
-            context.warn(&format!(
-                "{} of {} events were dropped; `retake sql \"select * from measures where name = 'retake.dropped'\"` says why",
-                summary.dropped, summary.offered
-            ));
-        }
-        if let Some(reason) = &summary.unsealed {
-            context.warn(&format!(
-                "run {} could not be sealed: {reason}; its events are in the journal, the next command recovers them",
-                summary.run_id
-            ));
-        } else if let Some(url) = &context.config.settings.record.upload {
+        warn_of_losses(context, &summary);
+        if summary.unsealed.is_none()
+            && let Some(url) = &context.config.settings.record.upload
+        {
             upload(context, &self.store, &summary.run_id, url).await;
         }
         let over_budget = self.tokens.and_then(|tokens| over_budget(context, &tokens, &summary));
@@ -160,6 +152,22 @@ fn watch(
         }
     })
     .map_err(|error| Failure::new(Code::Environment, format!("watch the token budget: {error}")))
+}
+
+/// Warns of everything that is not in a run.
+pub(crate) fn warn_of_losses(context: &Context, summary: &RunSummary) {
+    if summary.dropped > 0 {
+        context.warn(&format!(
+            "{} of {} events were dropped; `retake sql \"select * from measures where name = 'retake.dropped'\"` says why",
+            summary.dropped, summary.offered
+        ));
+    }
+    if let Some(reason) = &summary.unsealed {
+        context.warn(&format!(
+            "run {} could not be sealed: {reason}; its events are in the journal, the next command recovers them",
+            summary.run_id
+        ));
+    }
 }
 
 /// Warns of crossed budgets, and of what escaped the count; gives the first that is an error.

@@ -8,6 +8,8 @@ use clap::{Args, ValueEnum};
 use retake_schemas::event::Capture;
 use retake_schemas::settings::SyncPolicy;
 
+use retake_server::proxy::Url;
+
 use super::parse_capture;
 
 /// What every verb that receives takes.
@@ -105,8 +107,8 @@ pub(crate) struct Import {
 #[derive(Debug, Args)]
 pub(crate) struct Proxy {
     /// The service to pass requests on to, such as https://api.openai.com
-    #[arg(long, value_name = "URL")]
-    pub(crate) to: retake_server::proxy::Url,
+    #[arg(long, value_name = "URL", value_parser = parse_upstream)]
+    pub(crate) to: Url,
     /// Where programs ask; set their base URL to it
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8318")]
     pub(crate) listen: SocketAddr,
@@ -122,6 +124,14 @@ pub(crate) struct Proxy {
     pub(crate) run: String,
     #[command(flatten)]
     pub(crate) received: Received,
+}
+
+/// Refused here, before there is a run.
+fn parse_upstream(text: &str) -> Result<Url, String> {
+    match Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
+        _ => Err("expected an address that begins with http:// or https://".to_owned()),
+    }
 }
 
 /// What a body holds.

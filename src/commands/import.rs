@@ -13,6 +13,7 @@ use crate::cli::{Import, SignalArg};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::progress::Progress;
+use crate::recording;
 
 pub(crate) async fn run(context: &Context, args: Import) -> Result<Code, Failure> {
     // Opened first: a file that is not there must not leave an empty run behind.
@@ -44,7 +45,7 @@ pub(crate) async fn run(context: &Context, args: Import) -> Result<Code, Failure
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
     let status = if outcome.is_ok() { RunStatus::Finished } else { RunStatus::Interrupted };
     let summary = recorder.finish(status);
-    receiving::warn_of_losses(context, &summary);
+    recording::warn_of_losses(context, &summary);
     let imported = outcome?;
     for (line, reason) in &imported.bad_lines {
         context.warn(&format!("line {line} was left out: {reason}"));

@@ -10,7 +10,7 @@ use crate::cli;
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::progress::Progress;
-use crate::recording::cancel_on_signal;
+use crate::recording::{self, cancel_on_signal};
 
 pub(crate) async fn run(context: &Context, args: cli::Proxy) -> Result<Code, Failure> {
     let store = context.store_for_writing()?;
@@ -44,7 +44,7 @@ pub(crate) async fn run(context: &Context, args: cli::Proxy) -> Result<Code, Fai
     let summary = tokio::task::spawn_blocking(move || recorder.finish(RunStatus::Finished))
         .await
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-    receiving::warn_of_losses(context, &summary);
+    recording::warn_of_losses(context, &summary);
     let served = served?;
     context.say(&format!(
         "{} calls recorded, {} requests passed unrecorded, {} refused",

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use retake_analyzer::Analyzer;
 use retake_recorder::otlp::{Aliases, IntakeSettings};
-use retake_recorder::recorder::RunSummary;
 use retake_schemas::event::TokensSource;
 use retake_schemas::settings::{RecordSettings, WhenFull};
 use retake_server::Token;
@@ -64,22 +63,6 @@ fn count_tokens(model: &str, text: &str) -> (u64, TokensSource) {
         && !OTHER_MODELS.iter().any(|other| model.starts_with(other));
     let source = if is_own { TokensSource::Tokenizer } else { TokensSource::Estimate };
     (retake_pipeline::tokens::count(text) as u64, source)
-}
-
-/// Warns of everything that is not in a run.
-pub(crate) fn warn_of_losses(context: &Context, summary: &RunSummary) {
-    if summary.dropped > 0 {
-        context.warn(&format!(
-            "{} of {} events were dropped; `retake sql \"select * from measures where name = 'retake.dropped'\"` says why",
-            summary.dropped, summary.offered
-        ));
-    }
-    if let Some(reason) = &summary.unsealed {
-        context.warn(&format!(
-            "run {} could not be sealed: {reason}; its events are in the journal, the next command recovers them",
-            summary.run_id
-        ));
-    }
 }
 
 /// Attributes that have no column, the most frequent named.

@@ -23,7 +23,7 @@ use crate::cli::{Format, Record};
 use crate::context::Context;
 use crate::failure::{Code, Exit, Failure};
 use crate::output::inert;
-use crate::render;
+use crate::{recording, render};
 
 pub(crate) async fn run(context: &Context, args: Record) -> Result<Exit, Failure> {
     let store = context.store_for_writing()?;
@@ -74,7 +74,7 @@ pub(crate) async fn run(context: &Context, args: Record) -> Result<Exit, Failure
     let summary = tokio::task::spawn_blocking(move || recorder.finish(status))
         .await
         .map_err(|error| Failure::new(Code::Internal, error.to_string()))?;
-    receiving::warn_of_losses(context, &summary);
+    recording::warn_of_losses(context, &summary);
     let ended = outcome.map_err(|error| {
         let code = match error.kind() {
             std::io::ErrorKind::NotFound => Code::NotFound,

@@ -12,7 +12,7 @@ use crate::cli::Serve;
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::progress::Progress;
-use crate::recording::cancel_on_signal;
+use crate::recording::{self, cancel_on_signal};
 
 pub(crate) async fn run(context: &Context, args: Serve) -> Result<Code, Failure> {
     let store = context.store_for_writing()?;
@@ -82,7 +82,7 @@ pub(crate) async fn run(context: &Context, args: Serve) -> Result<Code, Failure>
 fn tell(context: &Context, ended: &[RunSummary]) {
     for summary in ended {
         context.say(&format!("run {} ended with {} spans", summary.run_id, summary.spans));
-        receiving::warn_of_losses(context, summary);
+        recording::warn_of_losses(context, summary);
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! Four columns need to know a span's children, and children may be sealed before their parent:
 //! `self_ns` (time not covered by the *union* of the children; the usual "minus the sum" is wrong
-//! with parallel children), `is_error_origin` (one failure is one error, the deepest), and
+//! with parallel children), `is_error_origin` (one failure is one error, the deepest),
 //! `tokens_counted` (a call's tokens count once, at the leaf), and `is_call` (instrumentations nest
 //! several spans around one call).
 

@@ -1,7 +1,6 @@
 //! OTLP over gRPC: unary calls of three services, framed by hand.
 //!
-//! A whole gRPC library would be a second HTTP server with limits of its own, and tonic's checks
-//! a message's size before it decompresses it, not while.
+//! A whole gRPC library would be a second HTTP server with limits of its own.
 
 use std::time::Duration;
 
