@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rand::distr::Alphanumeric;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use retake_recorder::journal::{JournalLimits, Offered};
 use retake_recorder::{Recorder, RecorderBuilder, RunReader, Store};
 use retake_schemas::event::{Annotated, EventBody, Level, RunStatus};
@@ -158,7 +161,7 @@ impl Notes<'_> {
                 name: "note".to_owned(),
                 target: "app".to_owned(),
                 message: Some(self.next.to_string()),
-                attributes: vec![("padding".into(), "x".repeat(2000).into())],
+                attributes: vec![("padding".into(), incompressible(self.next).into())],
             });
             match self.recorder.dispatcher().emit(&note) {
                 Offered::Accepted => self.taken.push(self.next),
@@ -166,6 +169,13 @@ impl Notes<'_> {
             }
         }
     }
+}
+
+/// 2,000 characters no compressor makes small: a segment of them is larger than the limit on files,
+/// however few of them the journal took.
+fn incompressible(seed: u64) -> String {
+    let mut rng = StdRng::seed_from_u64(seed);
+    (0..2000).map(|_| char::from(rng.sample(Alphanumeric))).collect()
 }
 
 /// Set in the child: the folder to record into.
