@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use retake_schemas::RunId;
 use rustix::fs::{FlockOperation, flock};
@@ -16,12 +17,24 @@ use super::files::NO_LINKS;
 #[derive(Debug)]
 pub(crate) struct RunLock {
     file: File,
+    /// The process that took it. A forked child that drops its copy must not free the original.
+    owner: u32,
 }
 
 impl Drop for RunLock {
     fn drop(&mut self) {
         crate::fork::forget(self.file.as_raw_fd());
+        if std::process::id() == self.owner {
+            release(&self.file);
+        }
     }
+}
+
+/// Gives a lock up. Closing the file would not: while another thread starts a program, the child
+/// has a copy of every file until it becomes that program.
+fn release(file: &File) {
+    // What cannot be released here is when the last copy is closed.
+    let _ = flock(file, FlockOperation::Unlock);
 }
 
 impl RunLock {
@@ -43,10 +56,11 @@ impl RunLock {
     #[cfg(test)]
     pub(crate) fn of_nothing() -> io::Result<Self> {
         crate::fork::watch();
-        Ok(Self { file: File::open("/dev/null")? })
+        Ok(Self { file: File::open("/dev/null")?, owner: std::process::id() })
     }
 
-    /// Takes the lock; `None` when another process (or another recorder) has it.
+    /// Takes the lock; `None` when another process (or another recorder) has it for longer than it
+    /// takes to look whether somebody has it.
     pub(crate) fn try_take(folder: &Path) -> io::Result<Option<Self>> {
         let file = OpenOptions::new()
             .write(true)
@@ -55,15 +69,21 @@ impl RunLock {
             .mode(0o600)
             .custom_flags(NO_LINKS)
             .open(folder.join(LOCK_FILE))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                crate::fork::watch();
-                crate::fork::release_in_children(file.as_raw_fd());
-                Ok(Some(Self { file }))
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                std::thread::sleep(BETWEEN_ATTEMPTS);
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {
+                    crate::fork::watch();
+                    crate::fork::release_in_children(file.as_raw_fd());
+                    return Ok(Some(Self { file, owner: std::process::id() }));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
+        Ok(None)
     }
 
     /// Whether a file of this name is the lock.
@@ -77,11 +97,18 @@ impl RunLock {
         let Ok(file) = File::open(folder.join(LOCK_FILE)) else { return false };
         // A shared lock is refused exactly while a writer has the exclusive one, and several
         // readers may look at the same time.
-        flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+        let looked = flock(&file, FlockOperation::NonBlockingLockShared);
+        if looked.is_ok() {
+            release(&file);
+        }
+        looked == Err(rustix::io::Errno::WOULDBLOCK)
     }
 }
 
 const LOCK_FILE: &str = "writer.lock";
+/// A reader that looks whether the lock is held has it for some microseconds itself.
+const ATTEMPTS: u32 = 10;
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(2);
 
 #[cfg(test)]
 mod tests {
@@ -99,5 +126,33 @@ mod tests {
         drop(lock);
         assert!(!RunLock::is_held(folder.path()));
         assert!(RunLock::take(folder.path(), &run_id).is_ok());
+    }
+
+    /// Scenario: the holder's file was copied into a child that is about to become a program; the
+    /// holder gives the lock up. Then readers look all the time while a writer wants it.
+    /// Guarantees: the lock is free as soon as its holder says so, and looking takes it from nobody.
+    #[test]
+    fn neither_copies_nor_readers_hold_a_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let run_id: RunId = "r".parse().unwrap();
+        let lock = RunLock::take(folder.path(), &run_id).unwrap();
+        let copy = lock.file.try_clone().unwrap();
+        drop(lock);
+        assert!(!RunLock::is_held(folder.path()));
+        drop(RunLock::take(folder.path(), &run_id).unwrap());
+        drop(copy);
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    RunLock::is_held(folder.path());
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let taken: Vec<_> =
+                (0..2_000).map(|_| RunLock::take(folder.path(), &run_id).map(drop)).collect();
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(taken.iter().all(Result::is_ok));
+        });
     }
 }
