@@ -8,6 +8,7 @@
 
 #![expect(unsafe_code, reason = "the time stamp counter and the raw monotonic clock")]
 
+use std::collections::VecDeque;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -111,18 +112,26 @@ impl Clock {
     }
 }
 
-/// Converts ticks to wall time between anchors. Times never step back while ticks do not.
-#[derive(Debug, Clone, Copy)]
+/// Converts ticks to wall time between anchors. Of two ticks the later one never has the earlier
+/// time, whatever anchors came between their conversions: the rate changes, the line never jumps,
+/// and what was already passed keeps its rate for records that come late (a thread may be
+/// interrupted between reading the clock and handing its record over).
+#[derive(Debug, Clone)]
 pub struct Timeline {
+    /// Where the present stretch begins, and its nanoseconds per tick.
     from: Anchor,
     ns_per_tick: f64,
+    /// The last anchor that was passed, or where this timeline began.
+    passed: Anchor,
+    /// Stretches before the present one, oldest first: where each began, and its rate.
+    past: VecDeque<(Anchor, f64)>,
 }
 
 impl Timeline {
     /// A timeline from the start anchor on, at the first estimate of the rate.
     #[must_use]
     pub fn new(start: Anchor, ticks_per_ns: f64) -> Self {
-        Self { from: start, ns_per_tick: 1.0 / ticks_per_ns }
+        Self::from_state(start, 1.0 / ticks_per_ns)
     }
 
     /// The origin and the nanoseconds of a tick, to go on from in another process.
@@ -134,11 +143,11 @@ impl Timeline {
     /// A timeline with the origin and rate of [`Timeline::state`].
     #[must_use]
     pub fn from_state(from: Anchor, ns_per_tick: f64) -> Self {
-        Self { from, ns_per_tick }
+        Self { from, ns_per_tick, passed: from, past: VecDeque::new() }
     }
 
-    /// Goes on from a newer anchor; ticks converted from now on lie mostly before it. The rate
-    /// becomes the one between the last place and this anchor, so that converted times meet it.
+    /// Goes on towards an anchor that lies after everything converted so far. The rate becomes the
+    /// one between the last place and this anchor, so that converted times meet it.
     pub fn advance(&mut self, to: Anchor) {
         let ticks = to.ticks.saturating_sub(self.from.ticks);
         if ticks < TICKS_APART_MIN {
@@ -148,18 +157,63 @@ impl Timeline {
         self.ns_per_tick = ns as f64 / ticks as f64;
     }
 
+    /// Passes an anchor up to which everything is converted, when the next one is not known. What
+    /// the times are off by here is made up for over as long a stretch as there was since the
+    /// anchor before.
+    pub fn pass(&mut self, at: Anchor) {
+        let ticks = at.ticks.saturating_sub(self.passed.ticks);
+        if ticks < TICKS_APART_MIN {
+            return;
+        }
+        self.rebase(at.ticks);
+        let ns = at.unix_ns.saturating_sub(self.passed.unix_ns).max(1);
+        let rate = ns as f64 / ticks as f64;
+        let behind_ns = at.unix_ns.saturating_sub(self.from.unix_ns) as f64;
+        self.ns_per_tick = (rate + behind_ns / ticks as f64).clamp(rate / 2.0, rate * 2.0);
+        self.passed = at;
+    }
+
     /// Makes a place on the timeline the new origin; small differences keep full precision.
     pub fn rebase(&mut self, ticks: u64) {
-        self.from = Anchor { ticks, unix_ns: self.unix_ns(ticks) };
+        if ticks <= self.from.ticks {
+            return;
+        }
+        let from = Anchor { ticks, unix_ns: self.unix_ns(ticks) };
+        if self.past.len() == PAST_MAX {
+            self.past.pop_front();
+        }
+        self.past.push_back((self.from, self.ns_per_tick));
+        self.from = from;
     }
 
     /// The wall time of ticks, nanoseconds since the Unix epoch.
     #[inline]
     #[must_use]
     pub fn unix_ns(&self, ticks: u64) -> i64 {
-        let apart = ticks.wrapping_sub(self.from.ticks).cast_signed();
-        self.from.unix_ns.saturating_add((apart as f64 * self.ns_per_tick) as i64)
+        if ticks >= self.from.ticks {
+            return on_stretch(self.from, self.ns_per_tick, ticks);
+        }
+        self.unix_ns_before(ticks)
     }
+
+    #[cold]
+    fn unix_ns_before(&self, ticks: u64) -> i64 {
+        let mut end = self.from.unix_ns;
+        for (from, ns_per_tick) in self.past.iter().rev() {
+            if ticks >= from.ticks {
+                return on_stretch(*from, *ns_per_tick, ticks).min(end);
+            }
+            end = from.unix_ns;
+        }
+        let (from, ns_per_tick) =
+            self.past.front().copied().unwrap_or((self.from, self.ns_per_tick));
+        on_stretch(from, ns_per_tick, ticks)
+    }
+}
+
+fn on_stretch(from: Anchor, ns_per_tick: f64, ticks: u64) -> i64 {
+    let apart = ticks.wrapping_sub(from.ticks).cast_signed();
+    from.unix_ns.saturating_add((apart as f64 * ns_per_tick) as i64)
 }
 
 #[inline]
@@ -221,9 +275,14 @@ const ANCHOR_TRIES: usize = 5;
 const RATE_NS: u64 = 300_000;
 /// Closer anchors would give a rate made of their jitter.
 const TICKS_APART_MIN: u64 = 100_000;
+/// Stretches remembered for late records. The writer begins one with each look at the journal, so
+/// that a thread would have to be interrupted for this many looks to outlast them.
+const PAST_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -269,6 +328,71 @@ mod tests {
             }
             timeline.rebase(to.ticks);
         }
+    }
+
+    /// A journal's reader passes anchors one by one; a writer knows the present one.
+    #[derive(Debug, Clone, Copy)]
+    enum Reading {
+        Journal,
+        Live,
+    }
+
+    fn anchors_strategy() -> impl Strategy<Value = (Reading, f64, Vec<(u64, i64)>)> {
+        // Distance to the next anchor (ticks), and by how much its wall time is misread (ns).
+        let anchors = prop::collection::vec((20_000..40_000_000u64, -3_000..3_000i64), 1..40);
+        let reading = prop_oneof![Just(Reading::Journal), Just(Reading::Live)];
+        (reading, 0.9..1.1f64, anchors)
+    }
+
+    proptest! {
+        /// Scenario: the first estimate of the rate is wrong, anchors are misread by a few
+        /// microseconds, and some records come after the stretch they were made in was passed.
+        /// Guarantees: of two records the later one never has the earlier time.
+        #[test]
+        fn a_later_record_never_has_an_earlier_time(
+            (reading, misjudged, anchors) in anchors_strategy(),
+            late in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+        ) {
+            let mut timeline = Timeline::new(Anchor { ticks: 0, unix_ns: 0 }, 2.0 * misjudged);
+            let mut times: Vec<(u64, i64)> = Vec::new();
+            let mut at = 0;
+            for (apart, misread_ns) in anchors {
+                let anchor = Anchor {
+                    ticks: at + apart,
+                    unix_ns: ((at + apart) / 2).cast_signed() + misread_ns,
+                };
+                if let Reading::Live = reading {
+                    timeline.advance(anchor);
+                }
+                let step = (apart / 50).max(1) as usize;
+                let inside = (at..anchor.ticks).step_by(step).chain([anchor.ticks - 1]);
+                times.extend(inside.map(|ticks| (ticks, timeline.unix_ns(ticks))));
+                timeline.pass(anchor);
+                timeline.rebase(anchor.ticks);
+                at = anchor.ticks;
+                for index in &late {
+                    // As late as four anchors before this one.
+                    let ticks = at.saturating_sub(index.index(apart as usize * 4) as u64);
+                    times.push((ticks, timeline.unix_ns(ticks)));
+                }
+            }
+            times.sort_unstable();
+            for pair in times.windows(2) {
+                prop_assert!(pair[0].1 <= pair[1].1, "{:?} then {:?}", pair[0], pair[1]);
+            }
+        }
+    }
+
+    /// Scenario: a journal whose first estimate of the rate is off by 500 parts in a million.
+    /// Guarantees: times read from it are soon right to a microsecond.
+    #[test]
+    fn passing_anchors_corrects_the_rate() {
+        let mut timeline = Timeline::new(Anchor { ticks: 0, unix_ns: 0 }, 2.0 * 1.0005);
+        for ms in (10..200).step_by(10) {
+            timeline.pass(Anchor { ticks: ms * 2_000_000, unix_ns: ms.cast_signed() * 1_000_000 });
+        }
+        let error = timeline.unix_ns(400_000_000) - 200_000_000;
+        assert!(error.abs() < 1_000, "off by {error} ns");
     }
 
     /// Guarantees: wall time is read once, when a clock starts: setting the system clock back

@@ -396,8 +396,7 @@ impl Fold {
         if record.kind == Kind::Anchor {
             if let Some(unix_ns) = record.rest.first() {
                 let unix_ns = unix_ns.cast_signed();
-                self.timeline.advance(Anchor { ticks: record.ticks, unix_ns });
-                self.timeline.rebase(record.ticks);
+                self.timeline.pass(Anchor { ticks: record.ticks, unix_ns });
             }
             return;
         }
