@@ -18,6 +18,7 @@ mod quantile;
 mod run_spread;
 mod seeded;
 mod signed_rank;
+mod sketch;
 mod student;
 mod time_blocks;
 mod two_sample;
@@ -34,6 +35,7 @@ pub use quantile::{median, nearest_rank};
 pub use run_spread::{RunSpread, SpreadPrior};
 pub use seeded::SplitMix64;
 pub use signed_rank::signed_rank_p;
+pub use sketch::{Sketch, SketchError, sketch_cliffs_delta, sketch_rank_sum};
 pub use time_blocks::{QuantileRatio, quantile_ratio};
 pub use two_sample::two_sample_shift;
 
