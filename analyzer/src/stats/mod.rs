@@ -5,6 +5,7 @@
 //! numbers themselves, and effects are ratios (differences of logarithms).
 
 mod bootstrap;
+mod change_points;
 mod cliffs_delta;
 mod cluster;
 mod hodges_lehmann;
@@ -23,7 +24,11 @@ mod student;
 mod time_blocks;
 mod two_sample;
 
+#[cfg(test)]
+mod facts;
+
 pub use bootstrap::median_ratio;
+pub use change_points::{ChangePoint, ChangePointSearch, RecentShift, recent_shift};
 pub use cliffs_delta::{CliffsDelta, EffectSize, cliffs_delta};
 pub use cluster::paired_replays;
 pub use hodges_lehmann::{Shift, shift};
