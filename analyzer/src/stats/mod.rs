@@ -25,6 +25,8 @@ mod time_blocks;
 mod two_sample;
 
 #[cfg(test)]
+mod error_rates;
+#[cfg(test)]
 mod facts;
 
 pub use bootstrap::median_ratio;
