@@ -76,6 +76,23 @@ fn shifts_and_their_intervals_are_those_of_the_definition() {
 }
 
 #[test]
+fn paired_shifts_and_their_intervals_are_those_of_the_definition() {
+    #[derive(Deserialize)]
+    struct Case {
+        differences: Vec<f64>,
+        estimate: f64,
+        low: f64,
+        high: f64,
+    }
+    for case in cases::<Case>(include_str!("facts/walsh.json")) {
+        let interval = shift(&case.differences).unwrap().interval;
+        assert_close(interval.estimate, case.estimate, 1e-12);
+        assert_close(interval.low, case.low, 1e-12);
+        assert_close(interval.high, case.high, 1e-12);
+    }
+}
+
+#[test]
 fn deltas_are_those_of_the_definition() {
     for case in cases::<TwoSamples>(include_str!("facts/cliffs_delta.json")) {
         let found = cliffs_delta(&case.base, &case.candidate).unwrap();

@@ -28,6 +28,8 @@ mod two_sample;
 mod error_rates;
 #[cfg(test)]
 mod facts;
+#[cfg(test)]
+mod hostile;
 
 pub use bootstrap::median_ratio;
 pub use change_points::{ChangePoint, ChangePointSearch, RecentShift, recent_shift};

@@ -25,7 +25,7 @@ pub struct Permutation {
 /// Up to [`RELABELLINGS_MAX`] relabellings each is looked at (Fisher 1935); above, m = 9,999 are
 /// drawn from `seed`, and p is (b + 1) / (m + 1) with b of them at least as extreme (Phipson and
 /// Smyth 2010), which keeps the error rate. Values that are not finite are left out; `None` when
-/// a side is then empty. Above [`SIDE_VALUES_MAX`] a side the same random sample of it is used
+/// a side is then empty, or where sums are too large for a float. Above [`SIDE_VALUES_MAX`] a side the same random sample of it is used
 /// each time. Where all values are equal, both shares are 1.
 #[must_use]
 pub fn permutation(base: &[f64], candidate: &[f64], seed: u64) -> Option<Permutation> {
@@ -43,6 +43,9 @@ pub fn permutation(base: &[f64], candidate: &[f64], seed: u64) -> Option<Permuta
     } else {
         -centred.iter().skip(candidate.len()).sum::<f64>()
     };
+    if !observed.is_finite() {
+        return None;
+    }
     let mut extremes = Extremes::of(observed, &centred);
     let is_exact = relabellings(all.len(), smaller) <= RELABELLINGS_MAX;
     let drawn = if is_exact {

@@ -76,10 +76,10 @@ fn shift_found(runs: usize, outside: usize, random: &mut SplitMix64) -> Option<f
 }
 
 const POWER: f64 = 0.8;
-/// The smallest effect is then right to 1 %, in at most twenty milliseconds.
-const SIMULATIONS: usize = 4_000;
-/// Thirty a side is where the exact test ends, too.
-const SIMULATED_RUNS_MAX: usize = 30;
+/// The smallest effect is then right to 2 %, in a few milliseconds.
+const SIMULATIONS: usize = 2_000;
+/// Beyond, simulation and formula differ by less than the simulation's own error.
+const SIMULATED_RUNS_MAX: usize = 20;
 /// Nobody runs more.
 const RUNS_MAX: usize = 10_000;
 const SEED: u64 = 0x90e4_57a7_1571_c500;
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn more_runs_resolve_less() {
         let effects: Vec<f64> =
-            [4, 5, 6, 8, 12, 20, 30, 31, 60, 1000].map(|k| effect_in_sds(k, 0.05).unwrap()).into();
+            [4, 5, 6, 8, 12, 20, 21, 30, 60, 1000].map(|k| effect_in_sds(k, 0.05).unwrap()).into();
         assert!(effects.is_sorted_by(|a, b| a > b), "{effects:?}");
         // Four against four must not overlap at all: the gap has a mean of 2.06 and a standard
         // deviation of 0.99 in units of the noise's.

@@ -120,6 +120,10 @@ impl ChangePointSearch {
     fn split(&self, part: &[f64], random: &mut SplitMix64) -> Option<(usize, f64)> {
         let mut segment = Segment::new(part);
         let best = segment.best_split_of_part(LEVEL_MIN)?;
+        // Nothing can be said where sums are too large for a float.
+        if !best.statistic.is_finite() {
+            return None;
+        }
         let mut as_good = 0_usize;
         let share = |count: usize| (count + 1) as f64 / (self.shuffles + 1) as f64;
         // Sums in another order differ in their last digits.
