@@ -7,13 +7,14 @@ use super::seeded::SplitMix64;
 use super::signed_rank::walsh_outside;
 use super::{Interval, median};
 
-/// The centre of paired differences.
+/// The centre of paired differences, or the distance of two samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shift {
-    /// The estimate and its 95 % interval; the range of all pairwise means when there are too few
-    /// pairs for 95 %.
+    /// The estimate and its interval: 95 %, unless another level was asked for. The range of all
+    /// that the estimate is the median of, when there are too few values for that.
     pub interval: Interval,
-    /// Whether the interval really has 95 %: there were at least six differences.
+    /// Whether the interval really has that level. For 95 % it takes six paired differences, or
+    /// four values on either side.
     pub is_decidable: bool,
 }
 
@@ -23,7 +24,7 @@ pub struct Shift {
 /// that of the sample.
 #[must_use]
 pub fn shift(differences: &[f64]) -> Option<Shift> {
-    let sample = sampled(differences);
+    let sample = sampled(differences, PAIRS_MAX);
     let mut means = Vec::with_capacity(sample.len() * (sample.len() + 1) / 2);
     for (index, first) in sample.iter().enumerate() {
         means.extend(sample.iter().skip(index).map(|second| f64::midpoint(*first, *second)));
@@ -37,15 +38,12 @@ pub fn shift(differences: &[f64]) -> Option<Shift> {
     Some(Shift { interval: Interval { estimate, low, high }, is_decidable: outside.is_some() })
 }
 
-fn sampled(differences: &[f64]) -> Vec<f64> {
-    let mut sample = differences.to_vec();
-    if sample.len() > PAIRS_MAX {
-        let mut random = SplitMix64::new(SEED);
-        for index in 0..PAIRS_MAX {
-            let other = index + random.below(sample.len() - index);
-            sample.swap(index, other);
-        }
-        sample.truncate(PAIRS_MAX);
+/// All `values`, or the same random `most` of them each time.
+pub(super) fn sampled(values: &[f64], most: usize) -> Vec<f64> {
+    let mut sample = values.to_vec();
+    if sample.len() > most {
+        SplitMix64::new(SEED).shuffle(&mut sample, most);
+        sample.truncate(most);
     }
     sample
 }

@@ -11,7 +11,11 @@ pub fn nearest_rank(sorted: &[i64], percent: usize) -> i64 {
 /// The median, the mean of the middle two when their number is even; `None` of nothing.
 #[must_use]
 pub fn median(values: &[f64]) -> Option<f64> {
-    let mut values = values.to_vec();
+    median_in_place(&mut values.to_vec())
+}
+
+/// The median of values whose order no longer matters.
+pub(super) fn median_in_place(values: &mut [f64]) -> Option<f64> {
     let middle = values.len() / 2;
     if values.is_empty() {
         return None;

@@ -29,6 +29,20 @@ impl SplitMix64 {
         let product = u128::from(self.next_u64()) * bound as u128;
         usize::try_from(product >> 64).unwrap_or(0)
     }
+
+    /// A number between 0 and 1, never either of them: one of 2^53 equally far apart.
+    pub fn unit(&mut self) -> f64 {
+        ((self.next_u64() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+    }
+
+    /// Brings a random choice of `chosen` values to the front, by the first steps of Fisher and
+    /// Yates's shuffle.
+    pub fn shuffle<T>(&mut self, values: &mut [T], chosen: usize) {
+        for index in 0..chosen.min(values.len()) {
+            let other = index + self.below(values.len() - index);
+            values.swap(index, other);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -43,5 +57,15 @@ mod tests {
         assert_eq!(numbers.next_u64(), 3_203_168_211_198_807_973);
         assert!((0..1000).all(|_| numbers.below(7) < 7));
         assert_eq!(numbers.below(0), 0);
+        assert!((0..1000).map(|_| numbers.unit()).all(|u| 0.0 < u && u < 1.0));
+    }
+
+    #[test]
+    fn a_shuffle_keeps_every_value() {
+        let mut values: Vec<usize> = (0..50).collect();
+        SplitMix64::new(1).shuffle(&mut values, usize::MAX);
+        assert_ne!(values, (0..50).collect::<Vec<_>>());
+        values.sort_unstable();
+        assert_eq!(values, (0..50).collect::<Vec<_>>());
     }
 }
