@@ -7,9 +7,11 @@ use retake_schemas::event::Capture;
 
 use crate::failure::EXIT_CODES;
 
+mod gate;
 mod receive;
 mod upkeep;
 
+pub(crate) use gate::{Baseline, BaselineAction, Check, Inconclusive};
 pub(crate) use receive::{Export, Import, Proxy, Received, Record, Serve, SignalArg};
 pub(crate) use upkeep::{Compact, Gc, Pull, Push, Recover, Verify};
 
@@ -92,9 +94,16 @@ pub(crate) enum Verb {
     /// One trace as a waterfall in the terminal
     #[command(after_help = "Example: retake trace slowest")]
     Trace(Trace),
-    /// Two runs compared, stage by stage
-    #[command(after_help = "Example: retake diff last~1 last")]
+    /// Runs compared, stage by stage
+    #[command(after_help = "Examples: retake diff last~1 last\n          \
+                      retake diff baseline:main \'nightly*5\'")]
     Diff(Diff),
+    /// The gate: does a run keep to its budgets, and did it get worse than its baseline?
+    #[command(after_help = "Example: retake check last --baseline baseline:main --github")]
+    Check(Check),
+    /// The runs that others are compared with
+    #[command(after_help = "Example: retake baseline set main \'nightly*10\'")]
+    Baseline(Baseline),
     /// SQL over the run history
     #[command(
         after_help = "Example: retake sql \"select stage, count(*), approx_percentile_cont(duration_ns, 0.95) \
@@ -271,9 +280,10 @@ pub(crate) struct Trace {
 /// Options of `diff`.
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
-    /// The run to compare against
+    /// The runs to compare against: a run, `NAME*5` for the five youngest of a name (`label:k=v*5`,
+    /// `last*5` too), `baseline:NAME`, or several of these separated by commas
     pub(crate) base: String,
-    /// The run under question
+    /// The runs under question
     #[arg(default_value = "last")]
     pub(crate) candidate: String,
     /// Exit with 10 when the candidate is worse, 20 when the data cannot tell

@@ -31,14 +31,32 @@ pub(crate) enum Code {
     Regression = 10,
     /// A budget was crossed.
     OverBudget = 11,
+    /// Both.
+    RegressionAndOverBudget = 12,
     /// Too few samples to decide.
     Inconclusive = 20,
+    /// There is nothing to compare with.
+    NoBaseline = 21,
     /// The recording does not hold what this replay needs.
     NotReplayable = 30,
     /// The replay was too far off its schedule to be used.
     ReplayInvalid = 31,
     /// Ended by Ctrl-C, as shells have it.
     Interrupted = 130,
+}
+
+impl Code {
+    /// The code of a check, which is one of those it documents.
+    pub(crate) fn of_check(code: u8) -> Self {
+        let of_checks = [
+            Self::Ok,
+            Self::Regression,
+            Self::OverBudget,
+            Self::RegressionAndOverBudget,
+            Self::Inconclusive,
+        ];
+        of_checks.into_iter().find(|known| *known as u8 == code).unwrap_or(Self::Internal)
+    }
 }
 
 impl From<Code> for ExitCode {
@@ -73,12 +91,14 @@ impl From<Exit> for ExitCode {
 
 /// The list of exit codes for `--help`.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
-  0 ok                        10 regression (diff --fail-on-regression)
-  1 internal error            11 token budget crossed ([record.budget], on_exceeded)
-  2 usage or configuration    20 inconclusive (diff --fail-on-regression)
-  3 not found                 30 not replayable from this capture
-  4 environment (server, file or permission)
-  5 data damaged              31 replay not valid (fidelity)
+  0 ok                        10 regression (check; diff --fail-on-regression)
+  1 internal error            11 budget crossed (check; [record.budget], on_exceeded)
+  2 usage or configuration    12 both
+  3 not found                 20 inconclusive (check --inconclusive fail;
+  4 environment (server,         diff --fail-on-regression)
+    file or permission)       21 no baseline and no budgets (check)
+  5 data damaged              30 not replayable from this capture
+                              31 replay not valid (fidelity)
                              130 ended by Ctrl-C; everything recorded so far is kept
   record ends as the recorded program did (128 + the signal that ended it)";
 

@@ -10,6 +10,7 @@
 
 mod assemble;
 pub mod breakdown;
+pub mod check;
 pub mod diff;
 pub mod error;
 pub mod format;
@@ -17,6 +18,7 @@ pub mod model;
 pub mod report;
 mod report_data;
 pub mod session;
+mod sources;
 pub mod sql;
 pub mod stats;
 mod tables;

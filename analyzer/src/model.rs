@@ -205,6 +205,154 @@ pub struct Diff {
     pub verdict: Verdict,
     /// What the verdict rests on, in words.
     pub note: String,
+    /// What got worse, each cause once; empty when nothing did.
+    pub findings: Vec<Finding>,
+}
+
+/// A regression: what got worse for whoever waits or pays, and where it comes from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// What got worse: `latency`, `latency p95`, `ttft`, `cost`, `input tokens`, `output tokens`
+    /// or `errors`; further ones of the same cause follow, separated by `, `.
+    pub metric: String,
+    /// Kind of operation, empty when the program has one only.
+    pub operation: String,
+    /// The stage that accounts for most of it; `None` where stages do not say.
+    pub stage: Option<String>,
+    /// Where that stage is instrumented, when the instrumentation says.
+    pub source_file: Option<String>,
+    /// Line in it, from 1.
+    pub source_line: Option<i64>,
+    /// Relative change: 0.10 is 10 % more than base.
+    pub effect: f64,
+    /// 95 % confidence interval of `effect`.
+    pub effect_ci: [f64; 2],
+    /// Typical value in the base.
+    pub base: f64,
+    /// Typical value in the candidate.
+    pub candidate: f64,
+    /// Unit of both.
+    pub unit: String,
+    /// What each stage adds to the end-to-end change of the mean; sums exactly to it, largest
+    /// first.
+    pub contributions: Vec<Contribution>,
+    /// The candidate's traces that show it best, slowest in that stage first; at most three.
+    pub examples: Vec<ExampleTrace>,
+}
+
+/// A stage's part of an end-to-end change.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Contribution {
+    /// The stage.
+    pub stage: String,
+    /// What it adds to the mean operation, ns; below zero when it got faster.
+    pub change_ns: f64,
+    /// The same as a share of the whole change.
+    pub share: f64,
+}
+
+/// Whether a run keeps to its budgets, and whether it got worse.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CheckReport {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The run checked; the first, where several are checked together.
+    pub run_id: String,
+    /// All runs checked.
+    pub runs: Vec<String>,
+    /// The runs compared with; empty without a baseline.
+    pub baseline: Vec<String>,
+    /// Every budget, in the order of the file; with groups, the ones that matter.
+    pub budgets: Vec<BudgetVerdict>,
+    /// The budgets that were crossed.
+    pub violations: Vec<BudgetVerdict>,
+    /// The comparison with the baseline, if there is one.
+    pub comparison: Option<Diff>,
+    /// What got worse, each cause once.
+    pub regressions: Vec<Finding>,
+    /// What to mind.
+    pub warnings: Vec<String>,
+    /// Whether the check passes.
+    pub verdict: CheckVerdict,
+    /// How the process ends (`retake --help`).
+    pub exit_code: u8,
+}
+
+/// Whether a budget is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckVerdict {
+    /// It is.
+    Pass,
+    /// It is not, and is only to be said.
+    Warn,
+    /// It is not.
+    Fail,
+    /// The data cannot tell; `note` says what would.
+    Inconclusive,
+}
+
+/// One budget, for one group of rows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BudgetVerdict {
+    /// Name of the budget.
+    pub budget: String,
+    /// The group, where a budget is `per` something.
+    pub group: Option<String>,
+    /// What was measured, as written.
+    pub metric: String,
+    /// Unit of the numbers: `ns`, `usd`, `share` or `number`.
+    pub unit: String,
+    /// The limit; for a relative budget the change allowed.
+    pub limit: Option<f64>,
+    /// Whether the limit is the least allowed rather than the most.
+    pub is_min: bool,
+    /// Whether `limit`, `actual` and `interval` are relative changes against a baseline.
+    pub is_relative: bool,
+    /// What was found; for a relative budget the change.
+    pub actual: Option<f64>,
+    /// Room left as a share of the limit; below zero when crossed.
+    pub margin: Option<f64>,
+    /// 95 % interval of `actual`.
+    pub interval: Option<[f64; 2]>,
+    /// Rows (for a relative budget runs) it rests on.
+    pub samples: u64,
+    /// What crossing it means.
+    pub severity: crate::check::Severity,
+    /// Whether it is kept.
+    pub verdict: CheckVerdict,
+    /// Traces that contribute most.
+    pub evidence: Vec<Evidence>,
+    /// The first of the unbroken row of runs, up to this one, that cross it.
+    pub first_bad_run: Option<String>,
+    /// Line in the budget file, from 1.
+    pub line: u64,
+    /// What to mind, or what would decide.
+    pub note: Option<String>,
+}
+
+/// A trace behind a number.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evidence {
+    /// Its run.
+    pub run_id: String,
+    /// The trace.
+    pub trace_id: String,
+    /// What was measured in it.
+    pub value: f64,
+}
+
+/// A trace to look at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExampleTrace {
+    /// Its run.
+    pub run_id: String,
+    /// The trace.
+    pub trace_id: String,
+    /// What it took in the stage in question, ns.
+    pub stage_ns: i64,
+    /// What it took in all, ns.
+    pub duration_ns: i64,
 }
 
 /// One stage of a comparison.
@@ -226,9 +374,9 @@ pub struct DiffRow {
     pub effect_ci: [f64; 2],
     /// p-value after correction for the number of stages; `None` where no test applies.
     pub p_adjusted: Option<f64>,
-    /// Operations in the base run.
+    /// Operations in the base run; runs, where sets of runs are compared.
     pub n_base: u64,
-    /// Operations in the candidate run.
+    /// Operations in the candidate run; runs, where sets of runs are compared.
     pub n_candidate: u64,
     /// The verdict.
     pub verdict: Verdict,
@@ -237,6 +385,11 @@ pub struct DiffRow {
     pub explains_share: Option<f64>,
     /// Why it is inconclusive, or what to mind.
     pub note: Option<String>,
+    /// Where sets of runs are compared: the smallest relative change that as many runs would find
+    /// in four of five attempts. `None` where that is not known.
+    pub resolvable: Option<f64>,
+    /// Runs a side it would take to find a change of the practical minimum; `None` when decided.
+    pub runs_needed: Option<u64>,
 }
 
 /// What is odd about a run's data.

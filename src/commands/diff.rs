@@ -2,6 +2,8 @@
 
 use retake_analyzer::DiffOptions;
 use retake_analyzer::model::Verdict;
+use retake_recorder::Store;
+use retake_schemas::RunId;
 
 use super::{analyzer, with_repeats};
 use crate::cli::{Diff, Format};
@@ -12,17 +14,19 @@ use crate::render;
 
 pub(crate) async fn run(context: &Context, args: &Diff) -> Result<Code, Failure> {
     let store = context.store()?;
-    let base = context.select(&store, &args.base)?;
-    let candidate = context.select(&store, &args.candidate)?;
-    if base == candidate {
-        return Err(Failure::new(Code::Usage, format!("compare run {base} with itself"))
+    let (base_set, candidate_set) =
+        (store.select_set(&args.base)?, store.select_set(&args.candidate)?);
+    if base_set == candidate_set {
+        let what = base_set.first().map_or("", RunId::as_str);
+        return Err(Failure::new(Code::Usage, format!("compare run {what} with itself"))
             .help("name two runs, such as `retake diff last~1 last`; `retake runs` lists them"));
     }
-    let bases = with_repeats(&store, &base)?;
-    let candidates = with_repeats(&store, &candidate)?;
-    if bases.contains(&candidate) {
-        let message =
-            format!("compare run {base} with {candidate}: they are repeats of one replay");
+    let (bases, candidates) = (all(&store, base_set)?, all(&store, candidate_set)?);
+    if let Some(both) = candidates.iter().find(|run_id| bases.contains(run_id)) {
+        let message = format!(
+            "compare {} with {}: run {both} is on both sides, or a repeat of one replay with it",
+            args.base, args.candidate
+        );
         return Err(Failure::new(Code::Usage, message));
     }
     let analyzer = analyzer(context, &store, &[&bases, &candidates])?;
@@ -38,4 +42,12 @@ pub(crate) async fn run(context: &Context, args: &Diff) -> Result<Code, Failure>
         Verdict::Inconclusive if args.fail_on_regression => Code::Inconclusive,
         _ => Code::Ok,
     })
+}
+
+/// One run stands for its repeats, too.
+pub(super) fn all(store: &Store, runs: Vec<RunId>) -> Result<Vec<RunId>, Failure> {
+    match runs.as_slice() {
+        [one] => with_repeats(store, one),
+        _ => Ok(runs),
+    }
 }

@@ -1,7 +1,9 @@
 //! One module per verb.
 
 mod about;
+mod baseline;
 mod breakdown;
+mod check;
 mod compact;
 mod demo;
 mod diff;
@@ -45,6 +47,8 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Runs(args) => runs::run(&context, args).await,
         Verb::Breakdown(args) => breakdown::run(&context, &args).await,
         Verb::Trace(args) => trace::run(&context, &args).await,
+        Verb::Check(args) => check::run(&context, &args).await,
+        Verb::Baseline(args) => baseline::run(&context, &args),
         Verb::Diff(args) => diff::run(&context, &args).await,
         Verb::Sql(args) => sql::run(&context, args).await,
         Verb::Replay(verb) => replay::run(&context, verb).await,

@@ -1,5 +1,6 @@
 //! Breakdowns and comparisons.
 
+use retake_analyzer::check::shown;
 use retake_analyzer::model::{Breakdown, BreakdownRow, Diff, DiffRow, Verdict};
 
 use crate::cli::Format;
@@ -118,8 +119,10 @@ pub(crate) fn diff(diff: &Diff, format: Format) -> String {
     let header =
         ["stage", "base", "candidate", "change", "95 % interval", "p", "explains", "verdict"];
     let mut shown = table(format, &header, 1);
+    // Where only latencies are compared, saying so in every row helps nobody.
+    let has_metrics = diff.rows.iter().any(|row| row.metric != "latency");
     for stage in &diff.rows {
-        row(&mut shown, diff_cells(stage));
+        row(&mut shown, diff_cells(stage, has_metrics));
     }
     let paired = if diff.paired {
         let [base, candidate] = diff.repeats;
@@ -128,7 +131,8 @@ pub(crate) fn diff(diff: &Diff, format: Format) -> String {
             diff.pairs
         )
     } else {
-        "not paired".to_owned()
+        let [base, candidate] = diff.repeats;
+        format!("not paired, {base} runs against {candidate}")
     };
     let mut text = format!("base {} · candidate {} · {paired}\n", diff.base, diff.candidate);
     for (name, base, candidate) in &diff.settings_diff {
@@ -158,13 +162,15 @@ fn notes(diff: &Diff) -> Vec<(&str, Vec<&str>)> {
     notes
 }
 
-fn diff_cells(stage: &DiffRow) -> Vec<String> {
-    let value = |value: f64| {
-        if stage.unit == "ns" { duration(value as i64) } else { format!("{value:.3}") }
-    };
+fn diff_cells(stage: &DiffRow, has_metrics: bool) -> Vec<String> {
+    let value = |value: f64| shown(value, &stage.unit);
     let [low, high] = stage.effect_ci;
+    let name = match has_metrics {
+        true => format!("{} {}", stage.stage, stage.metric),
+        false => stage.stage.clone(),
+    };
     vec![
-        stage.stage.clone(),
+        name,
         value(stage.base),
         value(stage.candidate),
         change(stage.effect),

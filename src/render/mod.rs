@@ -1,11 +1,13 @@
 //! Results as text for people. Everything that comes from a trace is made inert on the way.
 
+mod check;
 mod compare;
 mod pipeline;
 mod runs;
 mod sql;
 mod tree;
 
+pub(crate) use check::check;
 pub(crate) use compare::{breakdown, diff};
 pub(crate) use pipeline::{
     answer, answer_json, eval, ingest, ingest_json, plan, question, replay, replay_line,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::ops::Op;
+
 /// The share of each stage in the change of the mean time of an operation.
 ///
 /// An operation's attributed wall times sum to its wall time, so the shares sum to 1; stages that
@@ -38,6 +40,16 @@ pub(super) fn means<'a>(
     }
     sums.values_mut().for_each(|sum| *sum /= count);
     sums
+}
+
+/// Mean attributed wall time of each stage in an operation, ns. An operation without a stage spent
+/// none in it.
+pub(super) fn mean_stages(ops: &[&Op]) -> BTreeMap<String, f64> {
+    let stages: Vec<BTreeMap<String, f64>> = ops
+        .iter()
+        .map(|op| op.stages.iter().map(|(name, ns)| (name.clone(), *ns as f64)).collect())
+        .collect();
+    means(stages.iter())
 }
 
 /// Below half a percent of the whole, shares would be quotients of noise.

@@ -39,15 +39,22 @@ pub(super) fn warnings(base: &RunRow, candidate: &RunRow) -> Vec<String> {
         ));
     }
     for run in [base, candidate] {
-        if run.events_dropped > 0 {
-            warnings.push(format!(
-                "run {}: the recorder had to drop {} events, so times may lack spans",
-                run.run_id, run.events_dropped
-            ));
-        }
-        if run.status != "finished" {
-            warnings.push(format!("run {} is {}", run.run_id, run.status));
-        }
+        warnings.extend(run_warnings(run));
+    }
+    warnings
+}
+
+/// Why the numbers of one run may not be what they seem.
+pub(super) fn run_warnings(run: &RunRow) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if run.events_dropped > 0 {
+        warnings.push(format!(
+            "run {}: the recorder had to drop {} events, so times may lack spans",
+            run.run_id, run.events_dropped
+        ));
+    }
+    if run.status != "finished" {
+        warnings.push(format!("run {} is {}", run.run_id, run.status));
     }
     warnings
 }

@@ -99,6 +99,8 @@ fn row(stage: &str, base: &[f64], candidate: &[f64]) -> DiffRow {
         verdict: Verdict::Inconclusive,
         explains_share: None,
         note: None,
+        resolvable: None,
+        runs_needed: None,
     }
 }
 
@@ -138,7 +140,8 @@ fn note(row: &mut DiffRow, text: &str) {
 /// With fewer pairs no interval has 95 % (the smallest two-sided p-value of five is 0.0625).
 pub(super) const PAIRS_MIN: u64 = 6;
 /// What would give a verdict.
-pub(super) const NEEDS_MORE: &str = "need >= 4 runs a side, or replay the same workload";
+pub(super) const NEEDS_MORE: &str =
+    "need >= 4 runs of the base (`retake baseline set`), or replay the same workload";
 const SEED: u64 = 0x7265_7461_6b65;
 
 #[cfg(test)]

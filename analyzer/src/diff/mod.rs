@@ -1,19 +1,22 @@
-//! Two runs compared: what changed, by how much, and whether the data can tell.
+//! Runs compared: what changed, by how much, and whether the data can tell.
 //!
 //! The unit of replication is the run, never the span: thousands of requests of one run share
 //! its luck, and treating them as independent gives false alarms more often than not. So one run
 //! against another gets no verdict, with one exception: when both executed the *same* operations
 //! (a replay and its source, or two replays of one source), comparing them pairwise removes the
 //! largest source of difference, the mix of requests, and a verdict is given with the remark that
-//! what differs from run to run by chance is still in it.
+//! what differs from run to run by chance is still in it. Sets of runs that executed operations of
+//! their own are compared run by run ([`sets`]).
 
 mod explain;
 mod facts;
+mod found;
 mod judge;
 mod noise;
 mod ops;
 mod pair;
 mod rows;
+pub(crate) mod sets;
 
 use retake_schemas::RunId;
 
@@ -54,8 +57,8 @@ pub async fn diff(
         .await
 }
 
-/// Compares two sets of runs in scope: each the repeats of one replay. The first of each stands
-/// for its side in what is not measured (settings, machine).
+/// Compares two sets of runs in scope: the repeats of one replay each, or any runs. The first of
+/// each stands for its side in what is not measured (settings, machine).
 ///
 /// # Errors
 /// A run is not in scope, a side is empty, or a file is damaged.
@@ -70,6 +73,10 @@ pub async fn diff_repeated(
     let (candidate, candidate_repeats) = candidates.split_first().ok_or_else(none)?;
     let (base_run, candidate_run) = (analyzer.run(base)?, analyzer.run(candidate)?);
     let mut sides = ops::load(analyzer, base, candidate).await?;
+    if sides.link == ops::Link::None && bases.len() + candidates.len() > 2 {
+        drop(sides);
+        return sets::compare(analyzer, bases, candidates, options).await;
+    }
     ops::add_repeats(analyzer, &mut sides, base_repeats, candidate_repeats).await?;
     let mut warnings = facts::warnings(&base_run, &candidate_run);
     warnings.extend(sides.warnings());
@@ -87,6 +94,11 @@ pub async fn diff_repeated(
         None => rows::unpaired(&sides, &context),
     };
     let first = compared.rows.first();
+    let verdict = first.map_or(Verdict::Inconclusive, |row| row.verdict);
+    let findings = match &pairing.pairs {
+        Some(pairs) => found::paired(analyzer, &compared.rows, pairs, candidates).await?,
+        None => Vec::new(),
+    };
     Ok(Diff {
         schema_version: SCHEMA_VERSION,
         base: base.to_string(),
@@ -96,9 +108,10 @@ pub async fn diff_repeated(
         settings_diff: facts::settings_diff(&base_run.settings, &candidate_run.settings),
         repeats: [bases.len() as u64, candidates.len() as u64],
         warnings,
-        verdict: first.map_or(Verdict::Inconclusive, |row| row.verdict),
+        verdict,
         rows: compared.rows,
         note: compared.note,
+        findings,
     })
 }
 

@@ -6,7 +6,7 @@ use datafusion::prelude::{col, lit};
 use futures::StreamExt;
 use retake_schemas::{RunId, convention};
 
-use crate::assemble::{LeanSpan, TraceView, text, value, visit_traces};
+use crate::assemble::{Family, LeanSpan, TraceView, family, text, value, visit_traces};
 use crate::breakdown::IDLE;
 use crate::error::AnalyzeError;
 use crate::session::Analyzer;
@@ -27,6 +27,13 @@ pub(super) struct Op {
     /// Attributed wall time by stage, ns.
     pub(super) stages: BTreeMap<String, i64>,
     pub(super) is_ok: bool,
+    /// From its start to the first output token, ns.
+    pub(super) ttft_ns: Option<i64>,
+    /// Tokens, each counted once; `None` when nobody counted.
+    pub(super) input_tokens: Option<i64>,
+    pub(super) output_tokens: Option<i64>,
+    /// US dollars; `None` when nobody said.
+    pub(super) cost_usd: Option<f64>,
 }
 
 /// Names an operation. Without a span it is the first root of its trace.
@@ -158,6 +165,16 @@ async fn sources(analyzer: &Analyzer, run_id: &RunId) -> Result<HashSet<OpId>, A
     Ok(found)
 }
 
+/// The operations of one run, in order of their start, and how many of its spans never arrived.
+pub(super) async fn operations(
+    analyzer: &Analyzer,
+    run_id: &RunId,
+) -> Result<(Vec<Op>, u64), AnalyzeError> {
+    let links = sources(analyzer, run_id).await?;
+    let roots = if links.is_empty() { Roots::Any } else { Roots::Linked };
+    ops(analyzer, run_id, &roots).await
+}
+
 async fn ops(
     analyzer: &Analyzer,
     run_id: &RunId,
@@ -168,6 +185,7 @@ async fn ops(
     let mut lost_spans = 0;
     visit_traces(analyzer, run_id, |trace| {
         lost_spans += trace.forest.lost_parents().len() as u64;
+        let family = family(trace.spans, &trace.forest, trace.texts);
         let found = op_roots(trace, run_id, roots);
         for (root, id) in &found {
             let members: Vec<usize> = match found.len() {
@@ -177,7 +195,8 @@ async fn ops(
             };
             if let Some(span) = trace.spans.get(*root) {
                 let kind = kinds.get(&(trace.trace_id.to_owned(), span.id)).cloned();
-                ops.push(op(trace, span, id.clone(), kind.unwrap_or_default(), &members));
+                let kind = kind.unwrap_or_default();
+                ops.push(Op { kind, ..op(trace, &family, span, id.clone(), &members) });
             }
         }
         Ok(())
@@ -211,7 +230,7 @@ fn op_roots(trace: &TraceView<'_>, run_id: &RunId, roots: &Roots) -> Vec<(usize,
     }
 }
 
-fn op(trace: &TraceView<'_>, root: &LeanSpan, id: OpId, kind: String, members: &[usize]) -> Op {
+fn op(trace: &TraceView<'_>, family: &Family, root: &LeanSpan, id: OpId, members: &[usize]) -> Op {
     let spans: Vec<&LeanSpan> =
         members.iter().filter_map(|index| trace.spans.get(*index)).collect();
     let shapes: Vec<SpanTimes> = spans.iter().map(|span| span.times()).collect();
@@ -228,14 +247,30 @@ fn op(trace: &TraceView<'_>, root: &LeanSpan, id: OpId, kind: String, members: &
         trace: trace.texts.text(source.trace).to_owned(),
         span: source.span,
     });
+    let counted = |counts: &[bool], value: fn(&LeanSpan) -> Option<i64>| {
+        let counts = |index: &&usize| counts.get(**index).copied().unwrap_or(false);
+        let spans = members.iter().filter(counts).filter_map(|index| trace.spans.get(*index));
+        spans.filter_map(value).reduce(i64::saturating_add)
+    };
+    let counts_cost = |index: &&usize| family.counts_cost.get(**index).copied().unwrap_or(false);
+    let cost_usd = members
+        .iter()
+        .filter(counts_cost)
+        .filter_map(|index| trace.spans.get(*index)?.cost_usd)
+        .reduce(|a, b| a + b);
+    let first_token = spans.iter().filter_map(|span| Some(span.start_unix_ns + span.ttft_ns?));
     Op {
         id,
         source,
-        kind,
+        kind: String::new(),
         start_unix_ns: root.start_unix_ns,
         latency_ns: root.duration_ns,
         stages,
         is_ok: trace.texts.text(root.status) == "ok",
+        ttft_ns: first_token.min().map(|first| first.saturating_sub(root.start_unix_ns).max(0)),
+        input_tokens: counted(&family.counts_tokens, |span| span.input_tokens),
+        output_tokens: counted(&family.counts_tokens, |span| span.output_tokens),
+        cost_usd,
     }
 }
 

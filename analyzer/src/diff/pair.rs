@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::ops::{Link, Op, OpId, Sides};
+use crate::model::ExampleTrace;
 use crate::stats::median;
 
 /// One side of a pair: the medians over its repeats.
@@ -11,6 +12,8 @@ pub(super) struct Side {
     pub(super) latency_ns: f64,
     pub(super) stages: BTreeMap<String, f64>,
     pub(super) repeats: usize,
+    /// The execution in which each stage took longest.
+    pub(super) longest: BTreeMap<String, ExampleTrace>,
 }
 
 /// The same operation on both sides.
@@ -89,5 +92,24 @@ fn side(repeats: &[&Op]) -> Option<Side> {
         latency_ns: median(&latencies)?,
         stages: names.into_iter().filter_map(stage).collect(),
         repeats: good.len(),
+        longest: longest(&good),
     })
+}
+
+fn longest(repeats: &[&Op]) -> BTreeMap<String, ExampleTrace> {
+    let mut found: BTreeMap<String, ExampleTrace> = BTreeMap::new();
+    for op in repeats {
+        for (stage, stage_ns) in &op.stages {
+            if found.get(stage).is_none_or(|longest| longest.stage_ns < *stage_ns) {
+                let example = ExampleTrace {
+                    run_id: op.id.run.clone(),
+                    trace_id: op.id.trace.clone(),
+                    stage_ns: *stage_ns,
+                    duration_ns: op.latency_ns,
+                };
+                found.insert(stage.clone(), example);
+            }
+        }
+    }
+    found
 }

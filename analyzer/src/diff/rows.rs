@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::explain::{means, shares};
+use super::explain::{mean_stages, means, shares};
 use super::judge::{self, Context, NEEDS_MORE};
 use super::noise::half_width;
 use super::ops::{Op, Sides};
@@ -104,14 +104,7 @@ fn unpaired_kind(prefix: &str, base: &[&Op], candidate: &[&Op], context: &Contex
             judge::unpaired(&name, &walls(base, stage), &walls(candidate, stage), context)
         })
         .collect();
-    let mean = |ops: &[&Op]| {
-        let stages: Vec<BTreeMap<String, f64>> = ops
-            .iter()
-            .map(|op| op.stages.iter().map(|(name, ns)| (name.clone(), *ns as f64)).collect())
-            .collect();
-        means(stages.iter())
-    };
-    explain(&mut rows, prefix, &mean(base), &mean(candidate));
+    explain(&mut rows, prefix, &mean_stages(base), &mean_stages(candidate));
     rows.insert(0, whole);
     rows
 }

@@ -418,6 +418,8 @@ fn diff() -> Diff {
         n_candidate: 400,
         verdict,
         explains_share: explains,
+        resolvable: None,
+        runs_needed: None,
         note: (verdict == Verdict::Inconclusive)
             .then(|| "about 900 more operations would tell".to_owned()),
     };
@@ -447,6 +449,7 @@ fn diff() -> Diff {
             row("prompt", 1.1e6, f64::NAN, f64::NAN, Verdict::Inconclusive, None),
         ],
         verdict: Verdict::Worse,
+        findings: Vec::new(),
         note: "Wilcoxon signed rank on log ratios, cluster bootstrap over 20 blocks.".to_owned(),
     }
 }

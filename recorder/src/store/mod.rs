@@ -33,7 +33,7 @@ pub(crate) use manifest_file::MANIFEST_FILE;
 pub(crate) use manifest_file::parse_manifest;
 pub use manifest_file::{ManifestError, read_manifest};
 pub(crate) use manifest_file::{read_manifest_on, write_manifest, write_manifest_on};
-pub use select::{SelectError, Selector, select_among};
+pub use select::{SelectError, Selector, select_among, select_set_among};
 
 use crate::disk::{self, Disk};
 

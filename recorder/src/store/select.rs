@@ -1,10 +1,14 @@
-//! Run selectors: `last`, `last~1`, an id, a unique prefix of one, a name, `label:key=value`.
+//! Run selectors: `last`, `last~1`, an id, a unique prefix of one, a name, `label:key=value`; and
+//! sets of runs made of them.
 
 use std::str::FromStr;
 
 use retake_schemas::RunId;
+use retake_schemas::event::RunStatus;
+use retake_schemas::manifest::Manifest;
 
 use super::{RunEntry, Store, StoreError};
+use crate::upkeep::gc::BASELINE_LABEL;
 
 /// What a user may write to name a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +71,95 @@ impl Store {
     pub fn select(&self, text: &str) -> Result<RunId, SelectError> {
         select_among(&self.runs()?, text)
     }
+}
+
+impl Store {
+    /// The runs that a set of runs names, in the order named: selectors separated by commas, each
+    /// one run; `SELECTOR*5` for the five youngest finished runs that a label, a name or `last`
+    /// would give one of; `baseline:NAME` for all runs of a baseline.
+    ///
+    /// # Errors
+    /// See [`SelectError`].
+    pub fn select_set(&self, text: &str) -> Result<Vec<RunId>, SelectError> {
+        select_set_among(&self.runs()?, text)
+    }
+}
+
+/// The runs of `runs`, oldest first, that a set names; see [`Store::select_set`].
+///
+/// # Errors
+/// See [`SelectError`].
+pub fn select_set_among(runs: &[RunEntry], text: &str) -> Result<Vec<RunId>, SelectError> {
+    let mut found: Vec<RunId> = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let several = match part.strip_prefix("baseline:") {
+            Some(name) => baseline(runs, name, part)?,
+            None => match part.rsplit_once('*') {
+                Some((selector, count)) => youngest_of(runs, selector, count, part)?,
+                None => vec![select_among(runs, part)?],
+            },
+        };
+        found.extend(
+            several.into_iter().filter(|run_id| !found.contains(run_id)).collect::<Vec<_>>(),
+        );
+    }
+    Ok(found)
+}
+
+fn baseline(runs: &[RunEntry], name: &str, text: &str) -> Result<Vec<RunId>, SelectError> {
+    let found = matching(runs, |manifest| {
+        manifest.facts.labels.get(BASELINE_LABEL).is_some_and(|label| label == name)
+    });
+    match found.is_empty() {
+        false => Ok(found),
+        true => Err(SelectError::NotFound {
+            selector: text.to_owned(),
+            reason: format!(
+                "no run is in baseline {name:?}; `retake baseline set {name} RUNS` puts some there"
+            ),
+        }),
+    }
+}
+
+fn youngest_of(
+    runs: &[RunEntry],
+    selector: &str,
+    count: &str,
+    text: &str,
+) -> Result<Vec<RunId>, SelectError> {
+    let not_found = |reason: &str| SelectError::NotFound {
+        selector: text.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let count: usize = count
+        .parse()
+        .ok()
+        .filter(|count| *count > 0)
+        .ok_or_else(|| not_found("after * stands how many runs, from 1"))?;
+    let Ok(parsed) = selector.parse::<Selector>();
+    let is_finished = |manifest: &Manifest| manifest.status == RunStatus::Finished;
+    let mut found = match &parsed {
+        Selector::Last(back) => {
+            let mut found = matching(runs, is_finished);
+            found.truncate(found.len().saturating_sub(*back));
+            found
+        }
+        Selector::Label(key, value) => matching(runs, |manifest| {
+            is_finished(manifest) && manifest.facts.labels.get(key) == Some(value)
+        }),
+        Selector::Text(name) => {
+            matching(runs, |manifest| is_finished(manifest) && manifest.facts.name == *name)
+        }
+    };
+    if found.is_empty() {
+        return Err(not_found("no finished run has that name or label"));
+    }
+    Ok(found.split_off(found.len().saturating_sub(count)))
+}
+
+fn matching(runs: &[RunEntry], is_wanted: impl Fn(&Manifest) -> bool) -> Vec<RunId> {
+    let wanted = |run: &&RunEntry| run.manifest.as_ref().is_ok_and(&is_wanted);
+    runs.iter().filter(wanted).map(|run| run.run_id.clone()).collect()
 }
 
 /// The one of `runs`, oldest first, that a selector names.
