@@ -12,12 +12,11 @@ use rig_agent::prelude::{
 };
 use rig_agent::tool::ToolContext;
 use rig_core::completion::Usage;
-use rig_core::providers::openai::{OpenAI, OpenAIConfig};
-use rig_core::providers::openai::wire::Route;
+use rig_core::providers::openai::{OpenAI, OpenAIConfig, Route};
 use serde_json::{Value, json};
 use tracing::Instrument;
 
-/// What the app is built from: an error of it is rig's.
+/// What the app does, or why it could not.
 pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// What rig says of the app's prompts.
@@ -27,8 +26,8 @@ pub struct Said {
     pub prompts: Vec<Usage>,
     /// Answers, in their order.
     pub answers: Vec<String>,
-    /// What became of the prompt that failed.
-    pub failure: String,
+    /// What became of the prompts that failed.
+    pub failures: Vec<String>,
 }
 
 /// The model that answers.
@@ -49,8 +48,7 @@ const DOCUMENTS: [&str; 4] = [
 
 /// Runs the app against a service.
 pub async fn run(base_url: &str) -> Outcome<Said> {
-    let openai =
-        OpenAIConfig::new("none").with_base_url(base_url).with_route(Route::Chat).client();
+    let openai = OpenAIConfig::new("none").with_base_url(base_url).with_route(Route::Chat).client();
     let guide = guide(&openai).await?;
     let mut said = Said::default();
     said.ask(&guide, "zodiacal-canary Why is the sky blue?").await?;
@@ -60,11 +58,16 @@ pub async fn run(base_url: &str) -> Outcome<Said> {
     said.ask(&observer(&openai), "zodiacal-canary Which lights are seen in Kiruna?").await?;
     said.ask_streamed(&guide, "zodiacal-canary Tell me of rainbows").await?;
     let failing = AgentBuilder::new(openai.completion(FAILING_MODEL)).name("failing").build();
-    said.failure = match failing.prompt("zodiacal-canary Are you there?").await {
-        Ok(answer) => return Err(format!("it was to fail and said {answer}").into()),
-        Err(error) => error.to_string(),
-    };
+    let failures =
+        [said.ask(&failing, "zodiacal-canary Are you there?").await, ask_telling(&failing).await];
+    said.failures = failures.into_iter().filter_map(Result::err).map(|e| e.to_string()).collect();
     Ok(said)
+}
+
+/// Asks in a span of the app's own, which says when it fails.
+#[tracing::instrument(skip_all, err)]
+async fn ask_telling(agent: &Agent) -> Outcome<()> {
+    Said::default().ask(agent, "zodiacal-canary And now?").await
 }
 
 /// An agent that is told of the documents nearest to a question.
