@@ -55,7 +55,10 @@ pub async fn run(base_url: &str) -> Outcome<Said> {
     // An app's own span around a prompt: rig puts its spans below it and makes none for the agent.
     let request = tracing::info_span!("request", http.route = "/ask");
     said.ask(&guide, "zodiacal-canary What are polar lights?").instrument(request).await?;
-    said.ask(&observer(&openai), "zodiacal-canary Which lights are seen in Kiruna?").await?;
+    let observer = observer(&openai);
+    said.ask(&observer, "zodiacal-canary Which lights are seen in Kiruna?").await?;
+    // The tool fails for want of a place, the prompt does not: rig tells the model.
+    said.ask(&observer, "zodiacal-canary Which lights are seen there?").await?;
     said.ask_streamed(&guide, "zodiacal-canary Tell me of rainbows").await?;
     let failing = AgentBuilder::new(openai.completion(FAILING_MODEL)).name("failing").build();
     let failures =
