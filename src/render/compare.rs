@@ -142,35 +142,43 @@ pub(crate) fn diff(diff: &Diff, format: Format) -> String {
     for warning in &diff.warnings {
         text.push_str(&format!("warning: {}\n", inert(warning)));
     }
-    for (note, stages) in notes(diff) {
-        text.push_str(&format!("{}: {}\n", inert(&stages.join(", ")), inert(note)));
+    for (note, stages) in notes(diff, has_metrics) {
+        text.push_str(&format!("{}: {}\n", inert(note), inert(&stages.join(", "))));
     }
     text.push_str(&format!("verdict: {}. {}\n", verdict(diff.verdict), inert(&diff.note)));
     text
 }
 
 /// Why rows have no verdict, each reason once.
-fn notes(diff: &Diff) -> Vec<(&str, Vec<&str>)> {
-    let mut notes: Vec<(&str, Vec<&str>)> = Vec::new();
+fn notes(diff: &Diff, has_metrics: bool) -> Vec<(&str, Vec<String>)> {
+    let mut notes: Vec<(&str, Vec<String>)> = Vec::new();
     for row in diff.rows.iter().filter(|row| row.verdict == Verdict::Inconclusive) {
         let Some(note) = row.note.as_deref() else { continue };
+        let mut name = row_name(row, has_metrics);
+        // A large number is no plan, and a small one is.
+        if let Some(runs) = row.runs_needed.filter(|runs| *runs > 4) {
+            name.push_str(&format!(" ({runs} a side)"));
+        }
         match notes.iter_mut().find(|(seen, _)| *seen == note) {
-            Some((_, stages)) => stages.push(&row.stage),
-            None => notes.push((note, vec![&row.stage])),
+            Some((_, stages)) => stages.push(name),
+            None => notes.push((note, vec![name])),
         }
     }
     notes
 }
 
+fn row_name(row: &DiffRow, has_metrics: bool) -> String {
+    match has_metrics {
+        true => format!("{} {}", row.stage, row.metric),
+        false => row.stage.clone(),
+    }
+}
+
 fn diff_cells(stage: &DiffRow, has_metrics: bool) -> Vec<String> {
     let value = |value: f64| shown(value, &stage.unit);
     let [low, high] = stage.effect_ci;
-    let name = match has_metrics {
-        true => format!("{} {}", stage.stage, stage.metric),
-        false => stage.stage.clone(),
-    };
     vec![
-        name,
+        row_name(stage, has_metrics),
         value(stage.base),
         value(stage.candidate),
         change(stage.effect),

@@ -74,7 +74,7 @@ fn budgets(page: &mut Page, budgets: &[BudgetVerdict]) {
             said.push_str(&format!(": {note}"));
         }
         if let Some(run) = &budget.first_bad_run {
-            said.push_str(&format!(" since `{run}`"));
+            said.push_str(&format!(" since run {run}"));
         }
         page.add(&format!(
             "| {} | {} | {} | {} | {} | {} |\n",

@@ -10,6 +10,8 @@ pub fn shown(value: f64, unit: &str) -> String {
         "usd" => format!("${value:.4}"),
         "share" => format!("{:.1} %", value * 100.0),
         _ if value.fract() == 0.0 && value.abs() < 1e15 => format!("{value:.0}"),
+        _ if value.abs() >= 100.0 => format!("{value:.1}"),
+        _ if value.abs() >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.4}"),
     }
 }

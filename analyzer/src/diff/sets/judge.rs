@@ -33,8 +33,9 @@ struct Evidence {
     /// One-sided p-values of "more" and of "less".
     p_more: f64,
     p_less: f64,
-    /// The practical minimum.
+    /// The practical minimum: what a change must clear to be one, and stay within to be none.
     least: f64,
+    asked: f64,
 }
 
 impl Judge {
@@ -89,7 +90,7 @@ impl Judge {
             _ => return one_sided(row),
         };
         let shown = |value: f64| if metric.is_ratio { value.exp_m1() } else { value };
-        let spread = Spread::new(&before, &after);
+        let spread = Spread::new(&before, &after, metric.is_ratio);
         let effect = shift(&before, &after);
         let half = spread.student.inverse_cdf(0.975) * spread.error;
         row.effect = shown(effect);
@@ -99,32 +100,30 @@ impl Judge {
             row.note = Some(crate::diff::judge::NEEDS_MORE.to_owned());
             return Judged { row, evidence: None };
         }
-        let least = self.least(metric, &before, after.len());
+        let asked = self.asked(metric);
+        let least = noise_floor(&before, after.len()).max(asked);
         let bound = spread.student.inverse_cdf(self.level) * spread.error;
         let [p_more, p_less] = spread.p_values(&before, &after, effect);
         row.resolvable = Some(shown(least + bound + Z_80 * spread.error));
         let per_side = 2.0 * ((Z_95 + Z_80) * spread.deviation / least).powi(2);
         row.runs_needed = Some((per_side.ceil() as u64).clamp(RUNS_MIN as u64, RUNS_NEEDED_MAX));
-        let evidence =
-            Evidence { at_least: effect - bound, at_most: effect + bound, p_more, p_less, least };
+        let evidence = Evidence {
+            at_least: effect - bound,
+            at_most: effect + bound,
+            p_more,
+            p_less,
+            least,
+            asked,
+        };
         Judged { row, evidence: Some(evidence) }
     }
 
-    /// The practical minimum on the measure's scale: what the options say, or three times the
-    /// median absolute deviation of the base's runs over the root of the smaller side's number of
-    /// runs, whichever is larger.
-    fn least(&self, metric: Measure<'_>, base: &[f64], candidates: usize) -> f64 {
-        let asked = match metric.is_ratio {
+    /// The practical minimum that the options ask for, on the measure's scale.
+    fn asked(&self, metric: Measure<'_>) -> f64 {
+        match metric.is_ratio {
             true => self.options.effect_min.ln_1p(),
             false => SHARE_MIN,
-        };
-        if base.len() < RUNS_MIN {
-            return asked;
         }
-        let middle = median(base).unwrap_or(0.0);
-        let deviations: Vec<f64> = base.iter().map(|value| (value - middle).abs()).collect();
-        let runs = base.len().min(candidates).max(1) as f64;
-        asked.max(3.0 * median(&deviations).unwrap_or(0.0) / runs.sqrt())
     }
 
     /// Gives rows of one family their verdicts. p-values are adjusted for the number of rows that
@@ -160,7 +159,7 @@ impl Judge {
             && (row.candidate - row.base).abs() < self.options.change_ns_min as f64;
         let is_more = evidence.at_least > evidence.least;
         let is_less = evidence.at_most < -evidence.least;
-        let is_within = -evidence.least <= evidence.at_least && evidence.at_most <= evidence.least;
+        let is_within = -evidence.asked <= evidence.at_least && evidence.at_most <= evidence.asked;
         if (is_more || is_less) && is_small {
             row.verdict = Verdict::Same;
             row.note = Some("the change is too small in absolute terms to matter".to_owned());
@@ -173,12 +172,25 @@ impl Judge {
         } else {
             let needed = row.runs_needed.unwrap_or(0).max(row.n_base.min(row.n_candidate) + 1);
             row.runs_needed = Some(needed);
-            row.note = Some(format!("too uncertain; {needed} runs a side would tell"));
+            row.note = Some("too uncertain; more runs would tell".to_owned());
             return row;
         }
         row.runs_needed = None;
         row
     }
+}
+
+/// What the base's runs differ by anyway: three times their median absolute deviation, over the
+/// root of the smaller side's number of runs. With one new run that is the spread of single runs;
+/// the median of ten runs moves less, and a change of it matters sooner.
+fn noise_floor(base: &[f64], candidates: usize) -> f64 {
+    if base.len() < RUNS_MIN {
+        return 0.0;
+    }
+    let middle = median(base).unwrap_or(0.0);
+    let deviations: Vec<f64> = base.iter().map(|value| (value - middle).abs()).collect();
+    let runs = base.len().min(candidates).max(1) as f64;
+    3.0 * median(&deviations).unwrap_or(0.0) / runs.sqrt()
 }
 
 /// How far the difference of two sides may be off by chance.
@@ -191,7 +203,7 @@ struct Spread {
 }
 
 impl Spread {
-    fn new(base: &[f64], candidate: &[f64]) -> Self {
+    fn new(base: &[f64], candidate: &[f64], is_ratio: bool) -> Self {
         let squares = |side: &[f64]| {
             let mean = side.iter().sum::<f64>() / side.len().max(1) as f64;
             side.iter().map(|value| (value - mean).powi(2)).sum::<f64>()
@@ -200,7 +212,8 @@ impl Spread {
         let is_few = base.len().min(candidate.len()) < RUNS_MIN;
         let prior = if is_few { PRIOR_FREEDOM } else { 0.0 };
         let freedom = (prior + before + after - 2.0).max(PRIOR_FREEDOM);
-        let all = prior * SIGMA_PRIOR.powi(2) + squares(base) + squares(candidate);
+        let sigma = if is_ratio { SIGMA_PRIOR } else { SIGMA_PRIOR_SHARE };
+        let all = prior * sigma.powi(2) + squares(base) + squares(candidate);
         // Runs that agree to the last digit still differ by what the clock cannot show.
         let deviation = (all / freedom).sqrt().max(DEVIATION_MIN);
         let error = deviation * (1.0 / before + 1.0 / after).sqrt();
@@ -263,6 +276,8 @@ const RANKS_FROM: f64 = 0.1;
 /// Run-to-run standard deviation assumed before there are runs to see it, and its weight; as for
 /// replays (`diff/noise.rs`).
 const SIGMA_PRIOR: f64 = 0.15;
+/// The same for shares, which are mostly near zero: half an operation in a hundred.
+const SIGMA_PRIOR_SHARE: f64 = 0.005;
 const PRIOR_FREEDOM: f64 = 0.5;
 const DEVIATION_MIN: f64 = 1e-4;
 /// Smallest difference of shares worth reporting: one operation in a hundred.
