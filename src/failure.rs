@@ -202,6 +202,7 @@ impl From<AnalyzeError> for Failure {
         let code = match &error {
             _ if error.is_damage() => Code::Damaged,
             AnalyzeError::NoRun(_)
+            | AnalyzeError::Select(_)
             | AnalyzeError::Trace { .. }
             | AnalyzeError::Store(StoreError::NoStore(_) | StoreError::NoRun(_)) => Code::NotFound,
             AnalyzeError::Sql { .. }

@@ -2,7 +2,7 @@
 
 use datafusion::common::DataFusionError;
 use retake_recorder::reader::ReadError;
-use retake_recorder::store::StoreError;
+use retake_recorder::store::{SelectError, StoreError};
 use retake_schemas::RunId;
 
 /// A sealed file that is not what was sealed.
@@ -39,6 +39,9 @@ pub enum AnalyzeError {
     /// The run is not among those the analyzer was opened for.
     #[error("find run {0}: it is not among the runs that were opened; `retake runs` lists them")]
     NoRun(RunId),
+    /// A selector names no run in scope, or several.
+    #[error(transparent)]
+    Select(#[from] SelectError),
     /// A sealed file is damaged.
     #[error(transparent)]
     Damaged(#[from] DamagedFile),
@@ -115,6 +118,10 @@ impl From<DataFusionError> for AnalyzeError {
             DataFusionError::External(cause) => {
                 if let Some(damaged) = cause.downcast_ref::<DamagedFile>() {
                     return Self::Damaged(damaged.clone());
+                }
+                // What a table function failed with already says what and why.
+                if let Some(analysis) = cause.downcast_ref::<Self>() {
+                    return Self::Sql { message: analysis.to_string() };
                 }
             }
             DataFusionError::Internal(message) => return Self::Internal(message.clone()),

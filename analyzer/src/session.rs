@@ -12,12 +12,12 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{FutureExt, StreamExt};
 use retake_recorder::Store;
 use retake_recorder::reader::ReadError;
-use retake_recorder::store::StoreError;
+use retake_recorder::store::{RunEntry, StoreError, select_among, select_set_among};
 use retake_schemas::RunId;
 use retake_schemas::tables::{Row, RunRow, TableName};
 
 use crate::error::AnalyzeError;
-use crate::sql::{VIEWS, functions, sandbox};
+use crate::sql::{VIEWS, aggregates, functions, sandbox, sketch_functions, table_functions};
 use crate::tables::{RunSource, SealedTable};
 
 /// Which runs an analyzer sees.
@@ -76,7 +76,41 @@ impl Analyzer {
             warnings.extend(damage.map(|damage| format!("run {run_id}: {damage}")));
         }
         let runs: Arc<[Arc<RunSource>]> = runs.into();
-        Ok(Self { context: context(&runs)?, runs, warnings })
+        // What table functions compute with: a context that does not know them.
+        let plain =
+            Self { context: context(&runs)?, runs: Arc::clone(&runs), warnings: Vec::new() };
+        let context = context(&runs)?;
+        table_functions::register(&context, &Arc::new(plain));
+        Ok(Self { context, runs, warnings })
+    }
+
+    /// The run in scope that a selector names.
+    ///
+    /// # Errors
+    /// It names none, or several.
+    pub fn select(&self, selector: &str) -> Result<RunId, AnalyzeError> {
+        Ok(select_among(&self.entries(), selector)?)
+    }
+
+    /// The runs in scope that a set names, as `Store::select_set` reads it.
+    ///
+    /// # Errors
+    /// It names none.
+    pub fn select_set(&self, set: &str) -> Result<Vec<RunId>, AnalyzeError> {
+        Ok(select_set_among(&self.entries(), set)?)
+    }
+
+    fn entries(&self) -> Vec<RunEntry> {
+        let entry = |run: &Arc<RunSource>| RunEntry {
+            run_id: run.reader().run_id().clone(),
+            manifest: Ok(run.reader().manifest().clone()),
+        };
+        let mut entries: Vec<RunEntry> = self.runs.iter().map(entry).collect();
+        entries.sort_by_cached_key(|entry| {
+            let started = entry.manifest.as_ref().map_or(0, |m| m.facts.started_unix_ns);
+            (started, entry.run_id.clone())
+        });
+        entries
     }
 
     /// What was left out, and why.
@@ -186,6 +220,12 @@ fn context(runs: &Arc<[Arc<RunSource>]>) -> Result<SessionContext, AnalyzeError>
     sandbox::remove_functions(&context);
     for function in functions::all() {
         context.register_udf(function);
+    }
+    for function in sketch_functions::all() {
+        context.register_udf(function);
+    }
+    for function in aggregates::all() {
+        context.register_udaf(function);
     }
     let rows: Vec<RunRow> = runs.iter().map(|run| run.reader().run_row()).collect();
     let table = MemTable::try_new(RunRow::schema(), vec![vec![RunRow::to_batch(&rows)]])?;

@@ -69,7 +69,7 @@ pub(crate) struct Gc {
 /// Options of `push`.
 #[derive(Debug, Args)]
 pub(crate) struct Push {
-    /// The run, and where to: file:///folder, s3://bucket/prefix, gs://…, az://…
+    /// The run (or a set, such as `nightly*5`), and where to: file:///folder, s3://bucket/prefix, gs://…, az://…
     /// [default place: the setting record.upload]
     #[arg(value_names = ["RUN", "URL"], num_args = 0..=2)]
     pub(crate) run_and_url: Vec<String>,
@@ -83,6 +83,6 @@ pub(crate) struct Push {
 pub(crate) struct Pull {
     /// Where from: file:///folder, s3://bucket/prefix, gs://…, az://…
     pub(crate) url: String,
-    /// The run, by a selector over the runs there [default: all of them]
+    /// The runs there, by a selector or a set such as `baseline:main` [default: all of them]
     pub(crate) run: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! `retake pull`.
 
 use retake_recorder::remote::{Pulled, Remote, list_entries};
-use retake_recorder::store::select_among;
+use retake_recorder::store::select_set_among;
 use retake_schemas::RunId;
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ pub(crate) async fn run(context: &Context, args: &Pull) -> Result<Code, Failure>
 async fn wanted(remote: &Remote, args: &Pull) -> Result<Vec<RunId>, Failure> {
     let listing = remote.runs_there().await?;
     match &args.run {
-        Some(run) => Ok(vec![select_among(&list_entries(&listing), run)?]),
+        Some(runs) => Ok(select_set_among(&list_entries(&listing), runs)?),
         None => Ok(listing.runs.into_iter().map(|(run_id, _)| run_id).collect()),
     }
 }

@@ -21,7 +21,7 @@ pub(crate) async fn run(context: &Context, args: Push) -> Result<Code, Failure> 
     let (selector, url) = places(context, args)?;
     let store = context.store()?;
     let runs = match &selector {
-        Some(run) => vec![context.select(&store, run)?],
+        Some(runs) => store.select_set(runs)?,
         None => closed(&store)?,
     };
     let remote = Remote::create(&url)?;

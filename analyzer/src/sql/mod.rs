@@ -1,10 +1,16 @@
 //! The SQL surface beyond the plain tables: views, functions, and what is not allowed.
 
+pub(crate) mod aggregates;
 pub(crate) mod functions;
 mod reference;
 pub(crate) mod sandbox;
+pub(crate) mod sketch_functions;
+pub(crate) mod table_functions;
 mod views;
 
+pub use aggregates::AGGREGATES;
 pub use functions::{FUNCTIONS, FunctionDoc};
 pub use reference::sql_reference_markdown;
+pub use sketch_functions::SKETCH_FUNCTIONS;
+pub use table_functions::table_functions;
 pub use views::{VIEWS, View};

@@ -1,6 +1,6 @@
 //! The SQL reference, generated so that it cannot disagree with the code.
 
-use super::{FUNCTIONS, VIEWS};
+use super::{AGGREGATES, FUNCTIONS, SKETCH_FUNCTIONS, VIEWS, table_functions};
 
 /// Views and functions as Markdown; `docs/sql.md` is this text.
 #[must_use]
@@ -16,12 +16,20 @@ pub fn sql_reference_markdown() -> String {
             view.name, view.doc, view.sql
         ));
     }
-    text.push_str("\n## Functions\n");
-    for function in FUNCTIONS {
-        text.push_str(&format!(
-            "\n### {}\n\n{}\n\n```sql\n{}\n```\n",
-            function.call, function.doc, function.example
-        ));
+    let tables = table_functions();
+    let scalars = FUNCTIONS.iter().chain(SKETCH_FUNCTIONS);
+    for (title, functions) in [
+        ("Functions that give tables", tables.iter().collect::<Vec<_>>()),
+        ("Aggregate functions", AGGREGATES.iter().collect()),
+        ("Scalar functions", scalars.collect()),
+    ] {
+        text.push_str(&format!("\n## {title}\n"));
+        for function in functions {
+            text.push_str(&format!(
+                "\n### {}\n\n{}\n\n```sql\n{}\n```\n",
+                function.call, function.doc, function.example
+            ));
+        }
     }
     text
 }

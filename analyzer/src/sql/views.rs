@@ -32,16 +32,18 @@ FROM runs r LEFT JOIN (
     },
     View {
         name: "stage_latency",
-        doc: "One row per run and stage: durations, ns. Percentiles are approximate (t-digest); \
-              `retake breakdown` gives exact ones. `sum_ns` counts nested and parallel work more \
-              than once and is no share of anything.",
-        sql: "SELECT run_id, stage, count(*) AS n, sum(duration_ns) AS sum_ns,
-       CAST(approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ns) AS BIGINT) AS p50_ns,
-       CAST(approx_percentile_cont(0.9) WITHIN GROUP (ORDER BY duration_ns) AS BIGINT) AS p90_ns,
-       CAST(approx_percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ns) AS BIGINT) AS p95_ns,
-       CAST(approx_percentile_cont(0.99) WITHIN GROUP (ORDER BY duration_ns) AS BIGINT) AS p99_ns,
-       avg(CASE WHEN status = 'error' THEN 1.0 ELSE 0.0 END) AS error_rate
-FROM spans GROUP BY run_id, stage",
+        doc: "One row per run and stage: durations, ns. Percentiles are exact up to 1,024 spans a \
+              stage, then within 0.5 % (`quantiles`); `retake breakdown` gives exact ones. `sum_ns` \
+              counts nested and parallel work more than once and is no share of anything.",
+        sql: "SELECT run_id, stage, n, sum_ns, CAST(q[1] AS BIGINT) AS p50_ns,
+       CAST(q[2] AS BIGINT) AS p90_ns, CAST(q[3] AS BIGINT) AS p95_ns,
+       CAST(q[4] AS BIGINT) AS p99_ns, error_rate
+FROM (
+  SELECT run_id, stage, count(*) AS n, sum(duration_ns) AS sum_ns,
+         quantiles(duration_ns, [0.5, 0.9, 0.95, 0.99]) AS q,
+         avg(CASE WHEN status = 'error' THEN 1.0 ELSE 0.0 END) AS error_rate
+  FROM spans GROUP BY run_id, stage
+)",
     },
     View {
         name: "stage_self_time",
@@ -77,7 +79,8 @@ FROM spans WHERE kind = 'llm' AND coalesce(is_call, tokens_counted OR tokens_sou
        sum(input_tokens) FILTER (WHERE tokens_counted) AS input_tokens,
        sum(output_tokens) FILTER (WHERE tokens_counted) AS output_tokens,
        sum(retries) AS retries, count(*) FILTER (WHERE is_error_origin) AS errors,
-       sum(cost_usd) FILTER (WHERE tokens_counted OR tokens_source = 'none') AS cost_usd
+       sum(cost_usd) FILTER (WHERE tokens_counted OR tokens_source = 'none') AS cost_usd,
+       max(session_id) AS session_id, max(user_id) AS user_id
 FROM spans GROUP BY run_id, trace_id",
     },
     View {

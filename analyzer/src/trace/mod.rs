@@ -9,11 +9,13 @@ mod critical;
 mod forest;
 mod self_time;
 mod wall;
+mod what_if;
 
 #[cfg(test)]
 mod oracle;
 
 pub use forest::{Forest, SpanTimes, span_key};
+pub use what_if::wall_with;
 
 /// The times of every span of a [`Forest`], in the order the spans were given.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,211 @@
+//! The times of stages.
+
+use std::collections::BTreeMap;
+
+use arrow::datatypes::DataType::{Float64, Int64, Utf8};
+use futures::FutureExt;
+
+use super::arguments::Arguments;
+use super::columns::{batch, floats, ints, schema, texts};
+use super::computed::Answer;
+use super::{Definition, FunctionDoc};
+use crate::assemble::visit_traces;
+use crate::breakdown::{IDLE, breakdown};
+use crate::error::AnalyzeError;
+use crate::model::BreakdownRow;
+use crate::trace::times;
+
+pub(super) const SELF_TIME: Definition = Definition {
+    doc: FunctionDoc {
+        call: "self_time(run[, mode])",
+        doc: "One row per stage of a run: calls, total, self and attributed wall time, ns. With mode \
+              `'union'` (as it is without) self time is what the union of the children does not \
+              cover; with `'sum'` it is the duration minus the children's durations, which other \
+              tools show and which parallel children make negative.",
+        example: "SELECT * FROM self_time('last')",
+    },
+    prepare: self_time,
+};
+
+pub(super) const CRITICAL_PATH: Definition = Definition {
+    doc: FunctionDoc {
+        call: "critical_path(run[, by])",
+        doc: "Time on the critical path, ns: one row per stage, or with `by` = `'trace'` one per \
+              trace and stage. Sums to the wall time; says where a speed-up would shorten traces.",
+        example: "SELECT * FROM critical_path('last') ORDER BY critical_ns DESC",
+    },
+    prepare: critical_path,
+};
+
+pub(super) const QUEUE_TIME: Definition = Definition {
+    doc: FunctionDoc {
+        call: "queue_time(run)",
+        doc: "One row per stage that knows how long work waited: waiting and working, ns, and the share \
+              of the sum that is waiting.",
+        example: "SELECT * FROM queue_time('last')",
+    },
+    prepare: queue_time,
+};
+
+fn self_time(arguments: &Arguments) -> Result<Answer, String> {
+    arguments.at_most(2)?;
+    let run = arguments.text(0, "the run")?;
+    let is_sum = match arguments.optional_text(1)?.as_deref() {
+        None | Some("union") => false,
+        Some("sum") => true,
+        Some(other) => return Err(format!("mode {other:?} is neither 'union' nor 'sum'")),
+    };
+    let schema = schema(&[
+        ("stage", Utf8),
+        ("calls", Int64),
+        ("total_ns", Int64),
+        ("self_ns", Int64),
+        ("wall_ns", Int64),
+        ("wall_share", Float64),
+    ]);
+    let given = schema.clone();
+    Ok(Answer {
+        schema,
+        compute: Box::new(move |analyzer| {
+            let (run, schema) = (run.clone(), given.clone());
+            async move {
+                let run_id = analyzer.select(&run)?;
+                let rows: Vec<BreakdownRow> = breakdown(&analyzer, &run_id, &[]).await?.rows;
+                let mut sums: BTreeMap<String, i64> = BTreeMap::new();
+                if is_sum {
+                    visit_traces(&analyzer, &run_id, |trace| {
+                        for (index, span) in trace.spans.iter().enumerate() {
+                            let children = trace.forest.children(index).iter();
+                            let inside: i64 = children
+                                .filter_map(|child| trace.spans.get(*child))
+                                .map(|child| child.duration_ns)
+                                .sum();
+                            let stage = trace.texts.text(span.stage).to_owned();
+                            *sums.entry(stage).or_default() += span.duration_ns - inside;
+                        }
+                        Ok(())
+                    })
+                    .await?;
+                }
+                let own = |row: &BreakdownRow| match is_sum {
+                    true => sums.get(&row.stage).copied(),
+                    false => Some(row.self_ns),
+                };
+                batch(
+                    &schema,
+                    vec![
+                        texts(rows.iter().map(|row| row.stage.clone())),
+                        ints(rows.iter().map(|row| row.calls as i64)),
+                        ints(rows.iter().map(|row| row.total_ns)),
+                        ints(rows.iter().map(own)),
+                        ints(rows.iter().map(|row| row.wall_ns)),
+                        floats(rows.iter().map(|row| row.wall_share)),
+                    ],
+                )
+            }
+            .boxed()
+        }),
+    })
+}
+
+fn critical_path(arguments: &Arguments) -> Result<Answer, String> {
+    arguments.at_most(2)?;
+    let run = arguments.text(0, "the run")?;
+    let by_trace = match arguments.optional_text(1)?.as_deref() {
+        None | Some("stage") => false,
+        Some("trace") => true,
+        Some(other) => return Err(format!("by {other:?} is neither 'stage' nor 'trace'")),
+    };
+    let mut columns = vec![("stage", Utf8), ("critical_ns", Int64), ("share", Float64)];
+    if by_trace {
+        columns.insert(0, ("trace_id", Utf8));
+    }
+    let schema = schema(&columns);
+    let given = schema.clone();
+    Ok(Answer {
+        schema,
+        compute: Box::new(move |analyzer| {
+            let (run, schema) = (run.clone(), given.clone());
+            async move {
+                let run_id = analyzer.select(&run)?;
+                let mut found: BTreeMap<(String, String), i64> = BTreeMap::new();
+                let mut walls: BTreeMap<String, i64> = BTreeMap::new();
+                visit_traces(&analyzer, &run_id, |trace| {
+                    let times = times(&trace.forest);
+                    let key = if by_trace { trace.trace_id } else { "" };
+                    *walls.entry(key.to_owned()).or_default() += trace.forest.wall_ns();
+                    let mut add = |stage: &str, ns: i64| {
+                        *found.entry((key.to_owned(), stage.to_owned())).or_default() += ns;
+                    };
+                    for (span, ns) in trace.spans.iter().zip(&times.critical_ns) {
+                        add(trace.texts.text(span.stage), *ns);
+                    }
+                    if times.critical_idle_ns > 0 {
+                        add(IDLE, times.critical_idle_ns);
+                    }
+                    Ok(())
+                })
+                .await?;
+                let share = |trace: &String, ns: i64| {
+                    walls.get(trace).filter(|wall| **wall > 0).map(|wall| ns as f64 / *wall as f64)
+                };
+                let mut columns = vec![
+                    texts(found.keys().map(|(_, stage)| stage.clone())),
+                    ints(found.values().copied()),
+                    floats(found.iter().map(|((trace, _), ns)| share(trace, *ns))),
+                ];
+                if by_trace {
+                    columns.insert(0, texts(found.keys().map(|(trace, _)| trace.clone())));
+                }
+                batch(&schema, columns)
+            }
+            .boxed()
+        }),
+    })
+}
+
+fn queue_time(arguments: &Arguments) -> Result<Answer, String> {
+    arguments.at_most(1)?;
+    let run = arguments.text(0, "the run")?;
+    let schema = schema(&[
+        ("stage", Utf8),
+        ("n", Int64),
+        ("queue_mean_ns", Int64),
+        ("queue_p50_ns", Int64),
+        ("queue_p95_ns", Int64),
+        ("service_mean_ns", Int64),
+        ("service_p50_ns", Int64),
+        ("service_p95_ns", Int64),
+        ("queue_share", Float64),
+    ]);
+    let given = schema.clone();
+    Ok(Answer {
+        schema,
+        compute: Box::new(move |analyzer| {
+            let (run, schema) = (run.clone(), given.clone());
+            async move {
+                let run_id = analyzer.select(&run)?;
+                // Run ids are made of letters, digits and dashes, so this needs no escaping.
+                let sql = format!(
+                    "{QUEUES} WHERE run_id = '{run_id}' AND queue_ns IS NOT NULL {BY_STAGE}"
+                );
+                let found = analyzer.query(&sql).await?;
+                arrow::compute::concat_batches(&found.schema, &found.batches)
+                    .and_then(|rows| rows.with_schema(schema))
+                    .map_err(|error| AnalyzeError::Internal(error.to_string()))
+            }
+            .boxed()
+        }),
+    })
+}
+
+const QUEUES: &str = "SELECT stage, n, queue_mean_ns, CAST(q[1] AS BIGINT) AS queue_p50_ns,
+  CAST(q[2] AS BIGINT) AS queue_p95_ns, service_mean_ns, CAST(s[1] AS BIGINT) AS service_p50_ns,
+  CAST(s[2] AS BIGINT) AS service_p95_ns, queue_share
+FROM (SELECT stage, count(*) AS n, CAST(avg(queue_ns) AS BIGINT) AS queue_mean_ns,
+  quantiles(queue_ns, [0.5, 0.95]) AS q, CAST(avg(duration_ns) AS BIGINT) AS service_mean_ns,
+  quantiles(duration_ns, [0.5, 0.95]) AS s,
+  CASE WHEN sum(queue_ns) + sum(duration_ns) > 0
+       THEN CAST(sum(queue_ns) AS DOUBLE) / (sum(queue_ns) + sum(duration_ns)) END AS queue_share
+  FROM spans";
+const BY_STAGE: &str = "GROUP BY stage) ORDER BY queue_share DESC";
