@@ -46,6 +46,7 @@ pub(crate) fn load(explicit: Option<&Path>) -> Result<Config, Failure> {
     })?;
     settings.record.check()?;
     settings.rag.check()?;
+    settings.prices.check()?;
     // A rule that cannot run must stop the command, not let through what it should take out.
     Redactor::new(&settings.record.redact)
         .map_err(|error| Failure::new(Code::Usage, format!("read configuration: {error}")))?;

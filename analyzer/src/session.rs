@@ -14,10 +14,13 @@ use retake_recorder::Store;
 use retake_recorder::reader::ReadError;
 use retake_recorder::store::{RunEntry, StoreError, select_among, select_set_among};
 use retake_schemas::RunId;
+use retake_schemas::settings::Prices;
 use retake_schemas::tables::{Row, RunRow, TableName};
 
 use crate::error::AnalyzeError;
-use crate::sql::{VIEWS, aggregates, functions, sandbox, sketch_functions, table_functions};
+use crate::sql::{
+    VIEWS, aggregates, functions, prices, sandbox, sketch_functions, table_functions,
+};
 use crate::tables::{RunSource, SealedTable};
 
 /// Which runs an analyzer sees.
@@ -50,6 +53,15 @@ impl Analyzer {
     /// # Errors
     /// The store cannot be listed, or a run that was named cannot be read.
     pub fn open(store: &Store, scope: Scope) -> Result<Self, AnalyzeError> {
+        Self::open_priced(store, scope, &Prices::default())
+    }
+
+    /// The same, where calls whose instrumentation states no cost have the cost of `prices`.
+    ///
+    /// # Errors
+    /// As [`Analyzer::open`].
+    pub fn open_priced(store: &Store, scope: Scope, prices: &Prices) -> Result<Self, AnalyzeError> {
+        let prices = Arc::new(prices.clone());
         let mut warnings = Vec::new();
         let mut runs = Vec::new();
         match scope {
@@ -77,9 +89,12 @@ impl Analyzer {
         }
         let runs: Arc<[Arc<RunSource>]> = runs.into();
         // What table functions compute with: a context that does not know them.
-        let plain =
-            Self { context: context(&runs)?, runs: Arc::clone(&runs), warnings: Vec::new() };
-        let context = context(&runs)?;
+        let plain = Self {
+            context: context(&runs, &prices)?,
+            runs: Arc::clone(&runs),
+            warnings: Vec::new(),
+        };
+        let context = context(&runs, &prices)?;
         table_functions::register(&context, &Arc::new(plain));
         Ok(Self { context, runs, warnings })
     }
@@ -208,7 +223,10 @@ fn is_unreadable_manifest(error: &AnalyzeError) -> bool {
     )
 }
 
-fn context(runs: &Arc<[Arc<RunSource>]>) -> Result<SessionContext, AnalyzeError> {
+fn context(
+    runs: &Arc<[Arc<RunSource>]>,
+    prices: &Arc<Prices>,
+) -> Result<SessionContext, AnalyzeError> {
     let config = SessionConfig::new()
         .with_information_schema(true)
         .with_default_catalog_and_schema("retake", "public")
@@ -221,6 +239,7 @@ fn context(runs: &Arc<[Arc<RunSource>]>) -> Result<SessionContext, AnalyzeError>
     for function in functions::all() {
         context.register_udf(function);
     }
+    context.register_udf(prices::function(prices));
     for function in sketch_functions::all() {
         context.register_udf(function);
     }
@@ -232,19 +251,29 @@ fn context(runs: &Arc<[Arc<RunSource>]>) -> Result<SessionContext, AnalyzeError>
     context.register_table(TableName::Runs.as_str(), Arc::new(table))?;
     for table in TableName::SEALED {
         let provider = SealedTable::new(table, Arc::clone(runs));
-        context.register_table(table.as_str(), Arc::new(provider))?;
+        let is_priced = table == TableName::Spans && !prices.is_empty();
+        let name = if is_priced { RECORDED_SPANS } else { table.as_str() };
+        context.register_table(name, Arc::new(provider))?;
+        if is_priced {
+            register_view(&context, table.as_str(), &prices::priced_spans(RECORDED_SPANS))?;
+        }
     }
     for view in VIEWS {
-        // Planning only asks catalogs in memory, so it never waits and needs no runtime.
-        let plan =
-            context.state().create_logical_plan(view.sql).now_or_never().ok_or_else(|| {
-                AnalyzeError::Internal(format!("planning {} waited", view.name))
-            })??;
-        let table = ViewTable::new(plan, Some(view.sql.to_owned()));
-        context.register_table(view.name, Arc::new(table))?;
+        register_view(&context, view.name, view.sql)?;
     }
     Ok(context)
 }
+
+fn register_view(context: &SessionContext, name: &str, sql: &str) -> Result<(), AnalyzeError> {
+    // Planning only asks catalogs in memory, so it never waits and needs no runtime.
+    let plan = context.state().create_logical_plan(sql).now_or_never();
+    let plan = plan.ok_or_else(|| AnalyzeError::Internal(format!("planning {name} waited")))??;
+    context.register_table(name, Arc::new(ViewTable::new(plan, Some(sql.to_owned()))))?;
+    Ok(())
+}
+
+/// The spans as they were recorded, where `spans` has costs filled in.
+const RECORDED_SPANS: &str = "recorded_spans";
 
 /// Queries together may not take more memory than this; sorts and joins beyond it go to
 /// temporary files, the rest is refused.

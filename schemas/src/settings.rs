@@ -5,6 +5,7 @@
 //! environment variable that holds one.
 
 mod budget;
+mod prices;
 mod rag;
 mod record;
 mod url;
@@ -12,6 +13,7 @@ mod url;
 use serde::{Deserialize, Serialize};
 
 pub use budget::{Budget, BudgetSettings, BudgetTokens, ModelBudgetSettings, OnExceeded};
+pub use prices::{Price, PricedTokens, Prices};
 pub use rag::{
     ChunkSettings, EmbedProvider, EmbedSettings, LoadSettings, RagSettings, RerankProvider,
     RerankSettings, RetrieveSettings, SetError, SynthesizeProvider, SynthesizeSettings,
@@ -30,6 +32,8 @@ pub struct Settings {
     pub record: RecordSettings,
     /// The built-in RAG pipeline.
     pub rag: RagSettings,
+    /// What tokens cost, for calls whose instrumentation does not say.
+    pub prices: Prices,
 }
 
 /// A setting out of its range.

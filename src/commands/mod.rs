@@ -91,7 +91,8 @@ const REPEAT_LABEL: &str = "retake.repeats";
 
 /// Opens some runs for analysis, passing on what the analyzer warns of.
 fn analyzer(context: &Context, store: &Store, runs: &[&[RunId]]) -> Result<Analyzer, Failure> {
-    let analyzer = Analyzer::open(store, Scope::Runs(runs.concat()))?;
+    let analyzer =
+        Analyzer::open_priced(store, Scope::Runs(runs.concat()), &context.config.settings.prices)?;
     analyzer.warnings().iter().for_each(|warning| context.warn(warning));
     Ok(analyzer)
 }

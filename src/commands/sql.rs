@@ -24,7 +24,7 @@ pub(crate) async fn run(context: &Context, args: Sql) -> Result<Code, Failure> {
         let runs = args.run.iter().map(|run| context.select(&store, run));
         Scope::Runs(runs.collect::<Result<_, _>>()?)
     };
-    let analyzer = Analyzer::open(&store, scope)?;
+    let analyzer = Analyzer::open_priced(&store, scope, &context.config.settings.prices)?;
     analyzer.warnings().iter().for_each(|warning| context.warn(warning));
     let query = match (args.query, args.file) {
         (Some(query), _) => Some(query),

@@ -2,6 +2,7 @@
 
 pub(crate) mod aggregates;
 pub(crate) mod functions;
+pub(crate) mod prices;
 mod reference;
 pub(crate) mod sandbox;
 pub(crate) mod sketch_functions;
@@ -10,6 +11,7 @@ mod views;
 
 pub use aggregates::AGGREGATES;
 pub use functions::{FUNCTIONS, FunctionDoc};
+pub use prices::PRICE_FUNCTION;
 pub use reference::sql_reference_markdown;
 pub use sketch_functions::SKETCH_FUNCTIONS;
 pub use table_functions::table_functions;

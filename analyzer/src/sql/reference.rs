@@ -1,6 +1,6 @@
 //! The SQL reference, generated so that it cannot disagree with the code.
 
-use super::{AGGREGATES, FUNCTIONS, SKETCH_FUNCTIONS, VIEWS, table_functions};
+use super::{AGGREGATES, FUNCTIONS, PRICE_FUNCTION, SKETCH_FUNCTIONS, VIEWS, table_functions};
 
 /// Views and functions as Markdown; `docs/sql.md` is this text.
 #[must_use]
@@ -17,7 +17,7 @@ pub fn sql_reference_markdown() -> String {
         ));
     }
     let tables = table_functions();
-    let scalars = FUNCTIONS.iter().chain(SKETCH_FUNCTIONS);
+    let scalars = FUNCTIONS.iter().chain([&PRICE_FUNCTION]).chain(SKETCH_FUNCTIONS);
     for (title, functions) in [
         ("Functions that give tables", tables.iter().collect::<Vec<_>>()),
         ("Aggregate functions", AGGREGATES.iter().collect()),

@@ -165,3 +165,41 @@ async fn quantiles_are_those_of_the_definition() {
     let good = ask(&analyzer, "select goodput(duration_ns < 45000) from trace_summary where run_id in (select run_id from runs where name = 'before')").await;
     assert_eq!(floats(&good, 0), [0.5]);
 }
+
+/// Scenario: calls of a model with a price, with and without a cost of their own.
+/// Guarantees: what is stated stays, what is not is priced; a wrapper's copy counts once.
+#[tokio::test]
+async fn calls_cost_what_the_settings_say() {
+    let fixture = Fixture::new();
+    fixture.run("r", |recorder| {
+        let call = |id: u64, parent: Option<u64>| {
+            spec(1, id, parent, "llm")
+                .at(0, 10)
+                .with("gen_ai.operation.name", "chat")
+                .with("gen_ai.request.model", "model-a-2026-01-01")
+                .with("gen_ai.usage.input_tokens", 1_000_000_i64)
+                .with("gen_ai.usage.output_tokens", 100_000_i64)
+        };
+        call(1, None).record(recorder);
+        call(2, Some(1)).record(recorder);
+        call(3, None).with("gen_ai.usage.cost", 7.0).record(recorder);
+    });
+    let price = retake_schemas::settings::Price {
+        input: 2.0,
+        output: 10.0,
+        cache_read: None,
+        cache_write: None,
+        reasoning: None,
+    };
+    let prices = retake_schemas::settings::Prices([("model-a".to_owned(), price)].into());
+    let analyzer = Analyzer::open_priced(&fixture.store, Scope::All, &prices).unwrap();
+    let costs = ask(&analyzer, "select cost_usd from spans order by span_id").await;
+    assert_eq!(floats(&costs, 0), [3.0, 3.0, 7.0]);
+    let run = ask(&analyzer, "select cost_usd from run_summary").await;
+    assert_eq!(floats(&run, 0), [10.0]);
+    let run_id = analyzer.select("r").unwrap();
+    let found = crate::breakdown(&analyzer, &run_id, &[]).await.unwrap();
+    assert_eq!(found.rows[0].cost_usd, Some(10.0));
+    let free = Analyzer::open(&fixture.store, Scope::All).unwrap();
+    assert_eq!(floats(&ask(&free, "select cost_usd from run_summary").await, 0), [7.0]);
+}
