@@ -11,7 +11,7 @@ mod gate;
 mod receive;
 mod upkeep;
 
-pub(crate) use gate::{Baseline, BaselineAction, Check, Inconclusive};
+pub(crate) use gate::{Baseline, BaselineAction, Check, Doctor, Inconclusive};
 pub(crate) use receive::{Export, Import, Proxy, Received, Record, Serve, SignalArg};
 pub(crate) use upkeep::{Compact, Gc, Pull, Push, Recover, Verify};
 
@@ -95,7 +95,7 @@ pub(crate) enum Verb {
     #[command(after_help = "Example: retake trace slowest")]
     Trace(Trace),
     /// Runs compared, stage by stage
-    #[command(after_help = "Examples: retake diff last~1 last\n          \
+    #[command(after_help = "Example: retake diff last~1 last\n         \
                       retake diff baseline:main \'nightly*5\'")]
     Diff(Diff),
     /// The gate: does a run keep to its budgets, and did it get worse than its baseline?
@@ -137,6 +137,10 @@ pub(crate) enum Verb {
     /// Fetch copies of runs
     #[command(after_help = "Example: retake pull s3://bucket/retake last")]
     Pull(Pull),
+    /// Is the store sound, is the machine fit, does the gate cry wolf?
+    #[command(after_help = "Example: retake doctor\n         \
+                      retake doctor --aa \'nightly*20\'")]
+    Doctor(Doctor),
     /// Show the settings in force and where each came from
     Config(Config),
     /// Shell completions

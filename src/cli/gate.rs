@@ -92,6 +92,15 @@ pub(crate) enum BaselineAction {
     },
 }
 
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Measure how often the gate would raise a false alarm on runs of an unchanged program, by
+    /// dividing them at random
+    #[arg(long, value_name = "RUNS", num_args = 0..=1, default_missing_value = "last*40")]
+    pub(crate) aa: Option<String>,
+}
+
 fn parse_change(text: &str) -> Result<f64, String> {
     let expected = || format!("{text:?} is no change; write it as 5% or 0.05");
     let (number, factor) = match text.trim().strip_suffix('%') {

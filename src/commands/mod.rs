@@ -7,6 +7,7 @@ mod check;
 mod compact;
 mod demo;
 mod diff;
+mod doctor;
 mod export;
 mod gc;
 mod import;
@@ -60,6 +61,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Gc(args) => gc::run(&context, &args),
         Verb::Push(args) => push::run(&context, args).await,
         Verb::Pull(args) => pull::run(&context, &args).await,
+        Verb::Doctor(args) => doctor::run(&context, &args).await,
         Verb::Config(args) => about::config(&context, &args),
         Verb::Completions(args) => about::completions(&args),
         Verb::Man(args) => about::man(&args),

@@ -118,3 +118,28 @@ fn every_end_of_a_check_has_its_code() {
     bench.retake(["baseline", "rm", "main"]).expect_code(0);
     bench.retake(["baseline", "rm", "main"]).expect_code(3);
 }
+
+/// Scenario: a store that is sound, the gate held against runs of one program, too few of them,
+/// and a store with a damaged run.
+/// Guarantees: false alarms are counted, and damage has its code.
+#[test]
+fn the_doctor_looks_at_the_store_and_at_the_gate() {
+    let bench = Bench::with_documents();
+    questions(&bench);
+    for _ in 0..6 {
+        evaluate(&bench, "nightly", "retrieve.top_k=4");
+    }
+    let sound = bench.retake(["doctor", "--format", "json"]).expect_code(0).json();
+    assert_eq!(sound["ok"], true, "{sound}");
+    let found =
+        bench.retake(["doctor", "--aa", "nightly*6", "--format", "json"]).expect_code(0).json();
+    assert_eq!(found["runs"], 6, "{found}");
+    let shapes = found["shapes"].as_array().unwrap();
+    assert_eq!(shapes.len(), 1, "three against three decide nothing: {found}");
+    assert_eq!((&shapes[0]["base"], &shapes[0]["comparisons"]), (&5.into(), &6.into()));
+    bench.retake(["doctor", "--aa", "nightly*3"]).expect_code(20);
+    let manifest = bench.run_folder(&bench.last_run()).join("manifest.json");
+    std::fs::write(manifest, "{").unwrap();
+    let damaged = bench.retake(["doctor", "--format", "json"]).expect_code(5).json();
+    assert_eq!(damaged["ok"], false, "{damaged}");
+}

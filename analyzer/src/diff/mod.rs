@@ -25,6 +25,7 @@ use crate::model::{Diff, SCHEMA_VERSION, Verdict};
 use crate::session::Analyzer;
 
 pub use rows::END_TO_END;
+pub use sets::{SelfCheck, SelfCheckShape, self_check};
 
 /// What counts as a change.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -5,6 +5,7 @@
 //! themselves. What gates is what whoever waits or pays would notice, end to end; stages explain
 //! it, so that one cause is one finding and not one alarm for each stage it passes through.
 
+mod aa;
 mod estimates;
 mod findings;
 mod judge;
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use retake_schemas::RunId;
 use retake_schemas::tables::RunRow;
 
+pub use self::aa::{SelfCheck, SelfCheckShape, self_check};
 use self::estimates::{KindEstimates, RunEstimates};
 pub(crate) use self::judge::{Judge, Judged};
 pub(crate) use self::metric::Measure;
