@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType::{Float64, Int64, Utf8};
 use futures::FutureExt;
+use retake_schemas::RunId;
 
 use super::arguments::Arguments;
 use super::columns::{batch, floats, ints, schema, texts};
@@ -13,12 +14,13 @@ use crate::assemble::visit_traces;
 use crate::breakdown::{IDLE, breakdown};
 use crate::error::AnalyzeError;
 use crate::model::BreakdownRow;
+use crate::session::Analyzer;
 use crate::trace::times;
 
 pub(super) const SELF_TIME: Definition = Definition {
     doc: FunctionDoc {
-        call: "self_time(run[, mode])",
-        doc: "One row per stage of a run: calls, total, self and attributed wall time, ns. With mode \
+        call: "self_time(runs[, mode])",
+        doc: "One row per run and stage: calls, total, self and attributed wall time, ns. With mode \
               `'union'` (as it is without) self time is what the union of the children does not \
               cover; with `'sum'` it is the duration minus the children's durations, which other \
               tools show and which parallel children make negative.",
@@ -29,9 +31,9 @@ pub(super) const SELF_TIME: Definition = Definition {
 
 pub(super) const CRITICAL_PATH: Definition = Definition {
     doc: FunctionDoc {
-        call: "critical_path(run[, by])",
-        doc: "Time on the critical path, ns: one row per stage, or with `by` = `'trace'` one per \
-              trace and stage. Sums to the wall time; says where a speed-up would shorten traces.",
+        call: "critical_path(runs[, by])",
+        doc: "Time on the critical path, ns: one row per run and stage, or with `by` = `'trace'` one \
+              per run, trace and stage. Sums to the wall time; says where a speed-up would shorten traces.",
         example: "SELECT * FROM critical_path('last') ORDER BY critical_ns DESC",
     },
     prepare: critical_path,
@@ -56,6 +58,7 @@ fn self_time(arguments: &Arguments) -> Result<Answer, String> {
         Some(other) => return Err(format!("mode {other:?} is neither 'union' nor 'sum'")),
     };
     let schema = schema(&[
+        ("run_id", Utf8),
         ("stage", Utf8),
         ("calls", Int64),
         ("total_ns", Int64),
@@ -69,37 +72,27 @@ fn self_time(arguments: &Arguments) -> Result<Answer, String> {
         compute: Box::new(move |analyzer| {
             let (run, schema) = (run.clone(), given.clone());
             async move {
-                let run_id = analyzer.select(&run)?;
-                let rows: Vec<BreakdownRow> = breakdown(&analyzer, &run_id, &[]).await?.rows;
-                let mut sums: BTreeMap<String, i64> = BTreeMap::new();
-                if is_sum {
-                    visit_traces(&analyzer, &run_id, |trace| {
-                        for (index, span) in trace.spans.iter().enumerate() {
-                            let children = trace.forest.children(index).iter();
-                            let inside: i64 = children
-                                .filter_map(|child| trace.spans.get(*child))
-                                .map(|child| child.duration_ns)
-                                .sum();
-                            let stage = trace.texts.text(span.stage).to_owned();
-                            *sums.entry(stage).or_default() += span.duration_ns - inside;
+                let mut rows: Vec<(String, BreakdownRow)> = Vec::new();
+                for run_id in analyzer.select_set(&run)? {
+                    let mut found = breakdown(&analyzer, &run_id, &[]).await?.rows;
+                    if is_sum {
+                        let sums = duration_minus_children(&analyzer, &run_id).await?;
+                        for row in &mut found {
+                            row.self_ns = sums.get(&row.stage).copied().unwrap_or(0);
                         }
-                        Ok(())
-                    })
-                    .await?;
+                    }
+                    rows.extend(found.into_iter().map(|row| (run_id.to_string(), row)));
                 }
-                let own = |row: &BreakdownRow| match is_sum {
-                    true => sums.get(&row.stage).copied(),
-                    false => Some(row.self_ns),
-                };
                 batch(
                     &schema,
                     vec![
-                        texts(rows.iter().map(|row| row.stage.clone())),
-                        ints(rows.iter().map(|row| row.calls as i64)),
-                        ints(rows.iter().map(|row| row.total_ns)),
-                        ints(rows.iter().map(own)),
-                        ints(rows.iter().map(|row| row.wall_ns)),
-                        floats(rows.iter().map(|row| row.wall_share)),
+                        texts(rows.iter().map(|(run_id, _)| run_id.clone())),
+                        texts(rows.iter().map(|(_, row)| row.stage.clone())),
+                        ints(rows.iter().map(|(_, row)| row.calls as i64)),
+                        ints(rows.iter().map(|(_, row)| row.total_ns)),
+                        ints(rows.iter().map(|(_, row)| row.self_ns)),
+                        ints(rows.iter().map(|(_, row)| row.wall_ns)),
+                        floats(rows.iter().map(|(_, row)| row.wall_share)),
                     ],
                 )
             }
@@ -116,9 +109,10 @@ fn critical_path(arguments: &Arguments) -> Result<Answer, String> {
         Some("trace") => true,
         Some(other) => return Err(format!("by {other:?} is neither 'stage' nor 'trace'")),
     };
-    let mut columns = vec![("stage", Utf8), ("critical_ns", Int64), ("share", Float64)];
+    let mut columns =
+        vec![("run_id", Utf8), ("stage", Utf8), ("critical_ns", Int64), ("share", Float64)];
     if by_trace {
-        columns.insert(0, ("trace_id", Utf8));
+        columns.insert(1, ("trace_id", Utf8));
     }
     let schema = schema(&columns);
     let given = schema.clone();
@@ -127,41 +121,91 @@ fn critical_path(arguments: &Arguments) -> Result<Answer, String> {
         compute: Box::new(move |analyzer| {
             let (run, schema) = (run.clone(), given.clone());
             async move {
-                let run_id = analyzer.select(&run)?;
-                let mut found: BTreeMap<(String, String), i64> = BTreeMap::new();
-                let mut walls: BTreeMap<String, i64> = BTreeMap::new();
-                visit_traces(&analyzer, &run_id, |trace| {
-                    let times = times(&trace.forest);
-                    let key = if by_trace { trace.trace_id } else { "" };
-                    *walls.entry(key.to_owned()).or_default() += trace.forest.wall_ns();
-                    let mut add = |stage: &str, ns: i64| {
-                        *found.entry((key.to_owned(), stage.to_owned())).or_default() += ns;
-                    };
-                    for (span, ns) in trace.spans.iter().zip(&times.critical_ns) {
-                        add(trace.texts.text(span.stage), *ns);
-                    }
-                    if times.critical_idle_ns > 0 {
-                        add(IDLE, times.critical_idle_ns);
-                    }
-                    Ok(())
-                })
-                .await?;
-                let share = |trace: &String, ns: i64| {
-                    walls.get(trace).filter(|wall| **wall > 0).map(|wall| ns as f64 / *wall as f64)
-                };
+                let mut rows = Vec::new();
+                for run_id in analyzer.select_set(&run)? {
+                    rows.extend(critical_rows(&analyzer, &run_id, by_trace).await?);
+                }
                 let mut columns = vec![
-                    texts(found.keys().map(|(_, stage)| stage.clone())),
-                    ints(found.values().copied()),
-                    floats(found.iter().map(|((trace, _), ns)| share(trace, *ns))),
+                    texts(rows.iter().map(|row| row.run_id.clone())),
+                    texts(rows.iter().map(|row| row.stage.clone())),
+                    ints(rows.iter().map(|row| row.critical_ns)),
+                    floats(rows.iter().map(|row| row.share)),
                 ];
                 if by_trace {
-                    columns.insert(0, texts(found.keys().map(|(trace, _)| trace.clone())));
+                    columns.insert(1, texts(rows.iter().map(|row| row.trace_id.clone())));
                 }
                 batch(&schema, columns)
             }
             .boxed()
         }),
     })
+}
+
+/// A stage's time on critical paths.
+struct CriticalRow {
+    run_id: String,
+    trace_id: String,
+    stage: String,
+    critical_ns: i64,
+    share: Option<f64>,
+}
+
+async fn critical_rows(
+    analyzer: &Analyzer,
+    run_id: &RunId,
+    by_trace: bool,
+) -> Result<Vec<CriticalRow>, AnalyzeError> {
+    let mut found: BTreeMap<(String, String), i64> = BTreeMap::new();
+    let mut walls: BTreeMap<String, i64> = BTreeMap::new();
+    visit_traces(analyzer, run_id, |trace| {
+        let times = times(&trace.forest);
+        let key = if by_trace { trace.trace_id } else { "" };
+        *walls.entry(key.to_owned()).or_default() += trace.forest.wall_ns();
+        let mut add = |stage: &str, ns: i64| {
+            *found.entry((key.to_owned(), stage.to_owned())).or_default() += ns;
+        };
+        for (span, ns) in trace.spans.iter().zip(&times.critical_ns) {
+            add(trace.texts.text(span.stage), *ns);
+        }
+        if times.critical_idle_ns > 0 {
+            add(IDLE, times.critical_idle_ns);
+        }
+        Ok(())
+    })
+    .await?;
+    let share = |trace: &String, ns: i64| {
+        walls.get(trace).filter(|wall| **wall > 0).map(|wall| ns as f64 / *wall as f64)
+    };
+    let row = |((trace_id, stage), critical_ns): ((String, String), i64)| CriticalRow {
+        run_id: run_id.to_string(),
+        share: share(&trace_id, critical_ns),
+        trace_id,
+        stage,
+        critical_ns,
+    };
+    Ok(found.into_iter().map(row).collect())
+}
+
+/// Durations minus those of the children, by stage: the usual formula, wrong with parallel ones.
+async fn duration_minus_children(
+    analyzer: &Analyzer,
+    run_id: &RunId,
+) -> Result<BTreeMap<String, i64>, AnalyzeError> {
+    let mut sums: BTreeMap<String, i64> = BTreeMap::new();
+    visit_traces(analyzer, run_id, |trace| {
+        for (index, span) in trace.spans.iter().enumerate() {
+            let children = trace.forest.children(index).iter();
+            let inside: i64 = children
+                .filter_map(|child| trace.spans.get(*child))
+                .map(|child| child.duration_ns)
+                .sum();
+            let stage = trace.texts.text(span.stage).to_owned();
+            *sums.entry(stage).or_default() += span.duration_ns - inside;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(sums)
 }
 
 fn queue_time(arguments: &Arguments) -> Result<Answer, String> {
