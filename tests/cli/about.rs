@@ -35,6 +35,7 @@ fn every_verb_shows_an_example() {
         &["breakdown"],
         &["trace"],
         &["diff"],
+        &["trend"],
         &["sql"],
         &["replay", "plan"],
         &["replay", "run"],
