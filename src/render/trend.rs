@@ -207,3 +207,70 @@ const GAP: char = '\u{b7}';
 const COLUMNS_MAX: usize = 40;
 /// As git shortens them.
 const SHA_CHARS: usize = 7;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(values: &[Option<f64>], change_at: Option<u64>) -> TrendSeries {
+        let point = |value: &Option<f64>| TrendPoint {
+            run_id: "run".to_owned(),
+            started_unix_ns: 0,
+            git_sha: None,
+            value: *value,
+            samples: 1,
+        };
+        let change = |index| TrendChange {
+            index,
+            run_before: "a".to_owned(),
+            run: "b".to_owned(),
+            sha_before: Some("abc1234fff".to_owned()),
+            sha: Some("def5678fff".to_owned()),
+            median_before: 82.1e6,
+            median_after: 101e6,
+            change: Some(0.234),
+            p: 0.005,
+            run_earliest: "a".to_owned(),
+            run_latest: "b".to_owned(),
+            interval_runs: 2,
+            sha_before_earliest: Some("abc1234fff".to_owned()),
+            sha_latest: Some("def5678fff".to_owned()),
+        };
+        TrendSeries {
+            group: "g".to_owned(),
+            machine_key: "m".to_owned(),
+            is_same_machine: true,
+            points: values.iter().map(point).collect(),
+            gaps: Vec::new(),
+            changes: change_at.into_iter().map(change).collect(),
+            recent: None,
+        }
+    }
+
+    #[test]
+    fn a_line_has_a_block_a_run_with_gaps_and_changes() {
+        let values = [Some(1.0), None, Some(2.0), Some(8.0)];
+        assert_eq!(line(&series(&values, Some(3))), "\u{2581}\u{b7}\u{2582}\u{2502}\u{2588}");
+        assert_eq!(line(&series(&[Some(5.0); 3], None)), "\u{2585}".repeat(3));
+        assert_eq!(line(&series(&[], None)), "");
+    }
+
+    /// Guarantees: a long history fits a terminal, and no column mixes two levels.
+    #[test]
+    fn a_long_line_is_shortened() {
+        let values: Vec<Option<f64>> =
+            (0..100).map(|run| Some(if run < 50 { 1.0 } else { 2.0 })).collect();
+        let expected = format!("{}\u{2502}{}", "\u{2581}".repeat(17), "\u{2588}".repeat(17));
+        assert_eq!(line(&series(&values, Some(50))), expected);
+    }
+
+    #[test]
+    fn a_change_is_told_with_runs_commits_and_medians() {
+        let one = series(&[Some(1.0); 4], Some(2));
+        assert_eq!(
+            sentence(&one.changes[0], "ns"),
+            "+23.4 % from run a (sha abc1234) to run b (sha def5678), 82.1 ms -> 101 ms, p 0.005; \
+             95 % sure that it begins within 2 runs, a to b, commits abc1234..def5678"
+        );
+    }
+}

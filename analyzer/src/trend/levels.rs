@@ -151,3 +151,99 @@ const RUNS_MIN: usize = 2 * LEVEL_RUNS;
 const RECENT_RUNS_MAX: usize = 8;
 /// A warning may be wrong more often than a change point.
 const SHIFT_P_MAX: f64 = 0.05;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::SplitMix64;
+
+    /// A series whose values have 3 % of luck.
+    fn series(levels: &[f64], random: &mut SplitMix64) -> TrendSeries {
+        let point = |level: &f64| {
+            // The sum of three uniform numbers has a standard deviation of a half.
+            let luck = (0..3).map(|_| random.unit()).sum::<f64>() - 1.5;
+            TrendPoint {
+                run_id: String::new(),
+                started_unix_ns: 0,
+                git_sha: None,
+                value: Some(level * (1.0 + 0.06 * luck)),
+                samples: 1,
+            }
+        };
+        TrendSeries {
+            group: String::new(),
+            machine_key: String::new(),
+            is_same_machine: true,
+            points: levels.iter().map(point).collect(),
+            gaps: Vec::new(),
+            changes: Vec::new(),
+            recent: None,
+        }
+    }
+
+    fn described(all: &mut [TrendSeries]) {
+        let search = Search::of(all, Unit::Ns);
+        all.iter_mut().for_each(|one| describe(one, &search));
+    }
+
+    /// Scenario: 300 histories of six stages over 24 runs in which nothing changed.
+    /// Guarantees: one in a hundred has a change point in any of its stages, and one in twenty a
+    /// warning, but for chance.
+    #[test]
+    fn many_stages_are_not_many_false_alarms() {
+        let mut random = SplitMix64::new(1);
+        let (mut changed, mut warned) = (0, 0);
+        for _ in 0..300 {
+            let mut all: Vec<TrendSeries> =
+                (0..6).map(|_| series(&[100.0; 24], &mut random)).collect();
+            described(&mut all);
+            changed += usize::from(all.iter().any(|one| !one.changes.is_empty()));
+            let shifts = all.iter().filter_map(|one| one.recent.as_ref());
+            warned += usize::from(shifts.into_iter().any(|shift| shift.is_shifted));
+        }
+        assert!(changed <= 7, "{changed} of 300 changed");
+        assert!(warned <= 25, "{warned} of 300 warned");
+    }
+
+    /// Scenario: 50 histories of six stages, one of which takes 10 % more in the last 10 of 24 runs.
+    /// Guarantees: all but a few are found, with the size of the step.
+    #[test]
+    fn a_step_of_three_standard_deviations_is_found() {
+        let mut random = SplitMix64::new(2);
+        let found = (0..50).filter(|_| {
+            let mut levels = [100.0; 24];
+            levels.iter_mut().skip(14).for_each(|level| *level = 110.0);
+            let mut all: Vec<TrendSeries> =
+                (0..5).map(|_| series(&[100.0; 24], &mut random)).collect();
+            all.push(series(&levels, &mut random));
+            described(&mut all);
+            let change = all.last().and_then(|one| one.changes.first()?.change);
+            change.is_some_and(|change| (change - 0.1).abs() < 0.05)
+        });
+        let found = found.count();
+        assert!(found >= 45, "{found} of 50");
+    }
+
+    #[test]
+    fn fewer_runs_do_for_fewer_series() {
+        let mut random = SplitMix64::new(3);
+        let mut runs_min = |count: usize| {
+            let all: Vec<TrendSeries> =
+                (0..count).map(|_| series(&[1.0; 10], &mut random)).collect();
+            Search::of(&all, Unit::Number).runs_min()
+        };
+        assert_eq!([runs_min(0), runs_min(1), runs_min(4), runs_min(50)], [10, 10, 12, 16]);
+    }
+
+    /// Guarantees: shares may be 0, and from 0 there is no relative change.
+    #[test]
+    fn shares_are_compared_as_they_are() {
+        let mut levels = vec![0.0; 10];
+        levels.extend([0.2; 10]);
+        let mut all = [series(&levels, &mut SplitMix64::new(4))];
+        let search = Search::of(&all, Unit::Share);
+        describe(&mut all[0], &search);
+        let [change] = all[0].changes.as_slice() else { panic!("{:?}", all[0].changes) };
+        assert_eq!((change.index, change.change, change.median_before), (10, None, 0.0));
+    }
+}
