@@ -45,10 +45,12 @@ pub(crate) async fn run(context: &Context, args: &Trend) -> Result<Code, Failure
         runs: args.within as usize,
         change_min: args.min_change,
     };
-    Ok(match args.fail_on_change && !worsened(&trend, &alarm).is_empty() {
-        true => Code::Regression,
-        false => Code::Ok,
-    })
+    let worse = if args.fail_on_change { worsened(&trend, &alarm) } else { Vec::new() };
+    for (series, change) in &worse {
+        let of = if series.group.is_empty() { &trend.metric } else { &series.group };
+        context.warn(&format!("{of} got worse with run {}", change.run));
+    }
+    Ok(if worse.is_empty() { Code::Ok } else { Code::Regression })
 }
 
 /// The runs to look at, and what they are, for people.
@@ -83,7 +85,11 @@ fn next(change: &TrendChange) -> String {
     if let (Some(before), Some(after)) = (&change.sha_before_earliest, &change.sha_latest)
         && before != after
     {
-        text.push_str(&format!(" \u{b7} git log {before}..{after}"));
+        text.push_str(&format!(
+            " \u{b7} git log {}..{}",
+            render::short_sha(before),
+            render::short_sha(after)
+        ));
     }
     text
 }

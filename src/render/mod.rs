@@ -16,4 +16,4 @@ pub(crate) use pipeline::{
 pub(crate) use runs::{run, runs, traces};
 pub(crate) use sql::result;
 pub(crate) use tree::{tree_json, waterfall};
-pub(crate) use trend::trend;
+pub(crate) use trend::{short_sha, trend};

@@ -154,7 +154,9 @@ fn sentence(change: &TrendChange, unit: &str) -> String {
     if let (Some(before), Some(latest)) = (&change.sha_before_earliest, &change.sha_latest) {
         match before == latest {
             true => text.push_str(", all of one commit: it was not the code"),
-            false => text.push_str(&format!(", commits {}..{}", short(before), short(latest))),
+            false => {
+                text.push_str(&format!(", commits {}..{}", short_sha(before), short_sha(latest)))
+            }
         }
     }
     text
@@ -183,10 +185,11 @@ fn magnitude(change: Option<f64>, is_more: bool) -> String {
 }
 
 fn commit(sha: Option<&str>) -> String {
-    sha.map_or_else(String::new, |sha| format!(" (sha {})", short(sha)))
+    sha.map_or_else(String::new, |sha| format!(" (sha {})", short_sha(sha)))
 }
 
-fn short(sha: &str) -> String {
+/// A commit as git shortens it.
+pub(crate) fn short_sha(sha: &str) -> String {
     sha.chars().take(SHA_CHARS).collect()
 }
 
@@ -205,7 +208,7 @@ const CHANGE: char = '\u{2502}';
 const GAP: char = '\u{b7}';
 /// With the numbers beside it, a line fits 100 characters.
 const COLUMNS_MAX: usize = 40;
-/// As git shortens them.
+/// Enough to tell the commits of most repositories apart.
 const SHA_CHARS: usize = 7;
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ fn a_change_is_shown_and_can_stop_a_build() {
     assert!(bench.retake(markdown).expect_code(0).stdout.contains("\n- +"));
 
     let fails = [&rerank[..], &["--fail-on-change"]].concat();
-    bench.retake(&fails).expect_code(10);
+    bench.retake(&fails).expect_code(10).expect_message(&["got worse", &runs[8]]);
     bench.retake([&fails[..], &["--less-is-worse"]].concat()).expect_code(0);
     bench.retake([&fails[..], &["--within", "5"]].concat()).expect_code(0);
     bench.retake([&fails[..], &["--min-change", "60%"]].concat()).expect_code(0);
