@@ -11,7 +11,7 @@ mod gate;
 mod receive;
 mod upkeep;
 
-pub(crate) use gate::{Baseline, BaselineAction, Check, Doctor, Inconclusive};
+pub(crate) use gate::{Baseline, BaselineAction, Check, Doctor, Inconclusive, Trend};
 pub(crate) use receive::{Export, Import, Proxy, Received, Record, Serve, SignalArg};
 pub(crate) use upkeep::{Compact, Gc, Pull, Push, Recover, Verify};
 
@@ -104,6 +104,9 @@ pub(crate) enum Verb {
     /// The runs that others are compared with
     #[command(after_help = "Example: retake baseline set main \'nightly*10\'")]
     Baseline(Baseline),
+    /// A metric over the history of runs, and where its level changed
+    #[command(after_help = "Example: retake trend \"p95(duration)\" --by stage")]
+    Trend(Trend),
     /// SQL over the run history
     #[command(
         after_help = "Example: retake sql \"select stage, count(*), approx_percentile_cont(duration_ns, 0.95) \

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use retake_analyzer::AnalyzeError;
+use retake_analyzer::trend::TrendQueryError;
 use retake_pipeline::error::PipelineError;
 use retake_recorder::reader::ReadError;
 use retake_recorder::remote::RemoteError;
@@ -91,7 +92,8 @@ impl From<Exit> for ExitCode {
 
 /// The list of exit codes for `--help`.
 pub(crate) const EXIT_CODES: &str = "Exit codes:
-  0 ok                        10 regression (check; diff --fail-on-regression)
+  0 ok                        10 regression (check; diff --fail-on-regression;
+                                 trend --fail-on-change)
   1 internal error            11 budget crossed (check; [record.budget], on_exceeded)
   2 usage or configuration    12 both
   3 not found                 20 inconclusive (check --inconclusive fail;
@@ -212,6 +214,13 @@ impl From<AnalyzeError> for Failure {
             _ => Code::Environment,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<TrendQueryError> for Failure {
+    fn from(error: TrendQueryError) -> Self {
+        Self::new(Code::Usage, error.to_string())
+            .help("`retake check --example` shows metrics of every kind")
     }
 }
 

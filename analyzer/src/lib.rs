@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! Store ─► Analyzer (SQL) ─► trace (pure) ─► breakdown, traces ─► model ─► report, command line
-//!                                     └────► stats (pure) ─► diff ───┘
+//!                                     └────► stats (pure) ─► diff ───┤
+//!                                                └────► trend ──┘
 //! ```
 
 mod assemble;
@@ -24,6 +25,7 @@ pub mod stats;
 mod tables;
 pub mod trace;
 mod traces;
+pub mod trend;
 
 #[cfg(test)]
 mod fixture;

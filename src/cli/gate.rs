@@ -1,4 +1,4 @@
-//! Options of the gate: `check` and `baseline`.
+//! Options of the gate: `check`, `baseline` and `trend`.
 
 use std::path::PathBuf;
 
@@ -47,6 +47,41 @@ pub(crate) enum Inconclusive {
     Pass,
     /// The check fails with exit code 20.
     Fail,
+}
+
+/// Options of `trend`.
+#[derive(Debug, Args)]
+pub(crate) struct Trend {
+    /// A metric of budgets, such as `p95(duration)`, `p(99)` (of requests), `mean(cost_usd)`,
+    /// `p95(ttft)`, `mean(recall)`, `share(critical_path, 'llm')`, `error_rate()`
+    pub(crate) metric: String,
+    /// A history for each stage, model, session, user, tenant, or SQL expression over the columns
+    /// of `spans`; several with commas between them
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) by: Vec<String>,
+    /// Only of rows that satisfy an SQL condition, such as "stage = 'rerank'"
+    #[arg(long, value_name = "SQL")]
+    pub(crate) select: Option<String>,
+    /// The runs, such as `nightly*50` or `baseline:main` (see `retake diff --help`)
+    /// [default: the finished runs that have name and service of the youngest one]
+    #[arg(long, value_name = "RUNS")]
+    pub(crate) runs: Option<String>,
+    /// Without --runs: at most so many of the youngest
+    #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "runs", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) last: u32,
+    /// Exit with 10 when the last change is recent, for the worse, and large enough
+    #[arg(long)]
+    pub(crate) fail_on_change: bool,
+    /// For --fail-on-change: less is worse, as it is for qualities
+    #[arg(long)]
+    pub(crate) less_is_worse: bool,
+    /// For --fail-on-change: the new level began among so many of the youngest runs. A change is
+    /// known when five runs have the new level
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(5..))]
+    pub(crate) within: u32,
+    /// For --fail-on-change: smallest relative change, such as 5%
+    #[arg(long, value_name = "CHANGE", default_value = "5%", value_parser = parse_change)]
+    pub(crate) min_change: f64,
 }
 
 /// Options of `baseline`.

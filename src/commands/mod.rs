@@ -24,6 +24,7 @@ mod runs;
 mod serve;
 mod sql;
 mod trace;
+mod trend;
 mod verify;
 
 use retake_analyzer::{Analyzer, Scope};
@@ -51,6 +52,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Check(args) => check::run(&context, &args).await,
         Verb::Baseline(args) => baseline::run(&context, &args),
         Verb::Diff(args) => diff::run(&context, &args).await,
+        Verb::Trend(args) => trend::run(&context, &args).await,
         Verb::Sql(args) => sql::run(&context, args).await,
         Verb::Replay(verb) => replay::run(&context, verb).await,
         Verb::Report(args) => report::run(&context, &args).await,

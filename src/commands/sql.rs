@@ -52,7 +52,8 @@ pub(crate) async fn run(context: &Context, args: Sql) -> Result<Code, Failure> {
     Ok(Code::Ok)
 }
 
-fn write(context: &Context, result: &QueryResult) -> Result<(), Failure> {
+/// Writes a result in the format asked for.
+pub(super) fn write(context: &Context, result: &QueryResult) -> Result<(), Failure> {
     let format = match context.format_or(Format::Table) {
         Format::Table => return print(&render::result(result)),
         Format::Json => ResultFormat::Json,

@@ -6,6 +6,7 @@ mod pipeline;
 mod runs;
 mod sql;
 mod tree;
+mod trend;
 
 pub(crate) use check::check;
 pub(crate) use compare::{breakdown, diff};
@@ -15,3 +16,4 @@ pub(crate) use pipeline::{
 pub(crate) use runs::{run, runs, traces};
 pub(crate) use sql::result;
 pub(crate) use tree::{tree_json, waterfall};
+pub(crate) use trend::{short_sha, trend};

@@ -35,6 +35,8 @@ fn every_verb_shows_an_example() {
         &["breakdown"],
         &["trace"],
         &["diff"],
+        &["check"],
+        &["trend"],
         &["sql"],
         &["replay", "plan"],
         &["replay", "run"],
@@ -48,7 +50,9 @@ fn every_verb_shows_an_example() {
         &["completions"],
     ] {
         let help = bench.retake([verb, &["--help"]].concat()).expect_code(0).stdout;
-        let example = help.lines().find_map(|line| line.strip_prefix("Example: "));
+        let example = help.lines().find_map(|line| {
+            line.strip_prefix("Example: ").or_else(|| line.strip_prefix("Examples: "))
+        });
         let begins = format!("retake {}", verb.join(" "));
         assert!(example.is_some_and(|line| line.starts_with(&begins)), "{verb:?}: {help}");
     }

@@ -22,6 +22,7 @@ mod replay;
 mod secrets;
 mod sql;
 mod traces;
+mod trend;
 mod upkeep;
 mod wrong_input;
 mod wrong_settings;

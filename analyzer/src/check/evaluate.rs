@@ -8,7 +8,7 @@ use datafusion::prelude::{DataFrame, Expr, cast, col, lit};
 use futures::StreamExt;
 use retake_schemas::RunId;
 
-use super::file::Measured;
+use super::measured::Measured;
 use super::metric::{Measure, Metric, Statistic, predicate};
 use super::quantity::Unit;
 use crate::breakdown::breakdown;
@@ -19,10 +19,10 @@ use crate::stats::{Interval, SplitMix64};
 
 /// A metric's value in one run, for one group of rows.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Found {
-    pub(super) value: f64,
+pub(crate) struct Found {
+    pub(crate) value: f64,
     /// Rows it was made of.
-    pub(super) samples: u64,
+    pub(crate) samples: u64,
     /// How far it may be off by the luck of which requests came; not of which run it was.
     pub(super) interval: Option<Interval>,
     /// The rows that contribute most, largest first; smallest first where less is bad.
@@ -31,7 +31,7 @@ pub(super) struct Found {
 }
 
 /// The values by group; the group's name is empty where there is only one.
-pub(super) type Groups = BTreeMap<String, Found>;
+pub(crate) type Groups = BTreeMap<String, Found>;
 
 /// Evaluates a metric in one run.
 pub(super) async fn evaluate(
@@ -39,17 +39,54 @@ pub(super) async fn evaluate(
     run_id: &RunId,
     measured: &Measured,
 ) -> Result<Groups, AnalyzeError> {
-    let whole = |value: f64| {
-        Ok(BTreeMap::from([(String::new(), Found { value, samples: 1, ..Found::default() })]))
-    };
+    let collected = collect(analyzer, run_id, measured).await?;
+    Ok(collected.groups(|samples, by| samples.finish(run_id, by)))
+}
+
+/// Evaluates a metric in one run, without the interval and the evidence that only a verdict needs:
+/// resampling costs hundreds of times what the value does, and a history has many runs.
+pub(crate) async fn values(
+    analyzer: &Analyzer,
+    run_id: &RunId,
+    measured: &Measured,
+) -> Result<Groups, AnalyzeError> {
+    Ok(collect(analyzer, run_id, measured).await?.groups(Samples::value))
+}
+
+/// What a run has of a metric.
+enum Collected {
+    /// Its values.
+    Whole(Groups),
+    /// The rows that become a value by a statistic.
+    Samples(BTreeMap<String, Samples>, Statistic),
+}
+
+impl Collected {
+    fn groups(self, found: impl Fn(Samples, Statistic) -> Option<Found>) -> Groups {
+        match self {
+            Self::Whole(groups) => groups,
+            Self::Samples(samples, by) => samples
+                .into_iter()
+                .filter_map(|(name, samples)| Some((name, found(samples, by)?)))
+                .collect(),
+        }
+    }
+}
+
+async fn collect(
+    analyzer: &Analyzer,
+    run_id: &RunId,
+    measured: &Measured,
+) -> Result<Collected, AnalyzeError> {
+    let one = |found: Found| Ok(Collected::Whole(BTreeMap::from([(String::new(), found)])));
+    let whole = |value: f64| one(Found { value, samples: 1, ..Found::default() });
     match &measured.metric {
         Metric::Share { is_critical, stage } => {
             let found = breakdown(analyzer, run_id, &[]).await?;
             let row = found.rows.iter().find(|row| row.stage == *stage);
             let share = row
                 .map_or(0.0, |row| if *is_critical { row.critical_share } else { row.wall_share });
-            let found = Found { value: share, samples: found.traces, ..Found::default() };
-            Ok(BTreeMap::from([(String::new(), found)]))
+            one(Found { value: share, samples: found.traces, ..Found::default() })
         }
         Metric::LostSpans => {
             let quality = crate::data_quality(analyzer, run_id).await?;
@@ -75,13 +112,6 @@ pub(super) async fn evaluate(
                 Measure { sql: "1".to_owned(), of_traces: false, unit: Unit::Number, only: None };
             sampled(analyzer, run_id, measured, &measure, Statistic::Sum).await
         }
-    }
-}
-
-impl Measured {
-    /// Whether rows are spans: a filter or a group speaks of them.
-    fn of_spans(&self) -> bool {
-        self.select.is_some() || !self.per.is_empty()
     }
 }
 
@@ -143,7 +173,7 @@ async fn sampled(
     measured: &Measured,
     measure: &Measure,
     by: Statistic,
-) -> Result<Groups, AnalyzeError> {
+) -> Result<Collected, AnalyzeError> {
     let select = measured.select.as_deref();
     let frame =
         rows(analyzer, std::slice::from_ref(run_id), measure, select, &measured.per).await?;
@@ -177,9 +207,7 @@ async fn sampled(
             samples.add(start, value, traces.value(row));
         }
     }
-    let found =
-        groups.into_iter().filter_map(|(name, samples)| Some((name, samples.finish(run_id, by)?)));
-    Ok(found.collect())
+    Ok(Collected::Samples(groups, by))
 }
 
 #[derive(Debug, Default)]
@@ -194,6 +222,12 @@ impl Samples {
         self.values.push((start, value));
         keep(&mut self.largest, value, trace, |new, old| new > old);
         keep(&mut self.smallest, value, trace, |new, old| new < old);
+    }
+
+    fn value(self, by: Statistic) -> Option<Found> {
+        let mut sorted: Vec<f64> = self.values.into_iter().map(|(_, value)| value).collect();
+        sorted.sort_unstable_by(f64::total_cmp);
+        Some(Found { value: by.of(&sorted)?, samples: sorted.len() as u64, ..Found::default() })
     }
 
     fn finish(mut self, run_id: &RunId, by: Statistic) -> Option<Found> {

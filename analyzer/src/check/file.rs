@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::measured::Measured;
 use super::metric::Metric;
 use super::quantity::{Quantity, Unit, ns_per};
 
@@ -67,15 +68,6 @@ pub(super) struct Relative {
     pub(super) to: String,
     pub(super) change: Change,
     pub(super) confidence: f64,
-}
-
-/// A metric, of which rows, and by which groups.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Measured {
-    pub(super) text: String,
-    pub(super) metric: Metric,
-    pub(super) select: Option<String>,
-    pub(super) per: Vec<String>,
 }
 
 /// The values a metric may have.
@@ -307,19 +299,13 @@ impl Entry {
 
     fn metric_rule(mut self) -> Result<Rule, String> {
         let text = self.metric.take().unwrap_or_default();
-        let metric = Metric::parse(&text)?;
         let per = match self.per.take() {
             None => Vec::new(),
             Some(Names::One(names)) => names.split(',').map(|n| n.trim().to_owned()).collect(),
             Some(Names::Many(names)) => names,
         };
-        let is_whole =
-            matches!(metric, Metric::Share { .. } | Metric::LostSpans | Metric::DroppedEvents);
-        if is_whole && (self.select.is_some() || !per.is_empty()) {
-            return Err(format!("{text} is of the whole run; select and per do not go with it"));
-        }
-        let unit = metric.unit();
-        let measured = Measured { text, metric, select: self.select.take(), per };
+        let measured = Measured::parse(&text, self.select.take(), per)?;
+        let unit = measured.unit();
         let Some(to) = self.relative_to.take() else {
             if self.max_increase.is_some() || self.max_decrease.is_some() {
                 return Err("max_increase and max_decrease need relative_to".to_owned());

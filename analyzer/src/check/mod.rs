@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod file;
+mod measured;
 mod metric;
 mod outputs;
 mod quantity;
@@ -17,11 +18,14 @@ use datafusion::common::cast::as_float64_array;
 use retake_schemas::RunId;
 
 pub use file::{BudgetError, Budgets, Severity};
-pub use outputs::{annotations, junit, markdown, sarif, shown};
+pub use outputs::{annotations, junit, markdown, markdown_cell, sarif, shown};
 pub use quantity::Unit;
 
-use evaluate::{Groups, evaluate};
-use file::{Budget, Limit, Limits, Measured, Rule};
+pub(crate) use evaluate::{Groups, values};
+pub(crate) use measured::Measured;
+
+use evaluate::evaluate;
+use file::{Budget, Limit, Limits, Rule};
 use verdicts::{blank, held, limit, relative};
 
 use crate::diff::{DiffOptions, diff_repeated};

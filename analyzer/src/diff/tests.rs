@@ -187,7 +187,7 @@ async fn unpaired_runs_never_get_a_verdict() {
         assert!(!found.paired);
         assert!(found.rows.iter().all(|row| row.verdict == Verdict::Inconclusive), "{found:?}");
         let note = row(&found, "retrieve").note.clone().unwrap();
-        assert!(note.contains(">= 4 runs a side"), "{note}");
+        assert!(note.contains(">= 4 runs of the base"), "{note}");
         if word == "looks worse" {
             assert!(row(&found, "rerank").note.as_ref().unwrap().starts_with(word), "{found:?}");
         }

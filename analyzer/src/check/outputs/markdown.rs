@@ -164,8 +164,9 @@ fn text(raw: &str) -> String {
     out
 }
 
-/// The same inside a table.
-fn cell(raw: &str) -> String {
+/// The same on one line, such as in a table.
+#[must_use]
+pub fn cell(raw: &str) -> String {
     text(&one_line(raw))
 }
 

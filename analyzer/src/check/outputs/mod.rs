@@ -9,7 +9,7 @@ mod words;
 
 pub use annotations::annotations;
 pub use junit::junit;
-pub use markdown::markdown;
+pub use markdown::{cell as markdown_cell, markdown};
 pub use sarif::sarif;
 pub use words::shown;
 
