@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use retake_recorder::Store;
 use retake_recorder::remote::redact;
@@ -13,6 +14,7 @@ use crate::cli::{Format, Global};
 use crate::config::{self, Config};
 use crate::failure::{Code, Failure};
 use crate::output::inert;
+use crate::units::duration;
 
 /// Shared by all verbs.
 #[derive(Debug)]
@@ -123,6 +125,12 @@ impl Context {
     /// Tells the user something that may matter to what they read on stdout.
     pub(crate) fn warn(&self, message: &str) {
         let _ = writeln!(std::io::stderr(), "warning: {}", inert(message));
+    }
+
+    /// Says how long something took, also with `--quiet`: whoever asks for it wants it.
+    pub(crate) fn report_time(&self, what: &str, took: Duration) {
+        let took = duration(i64::try_from(took.as_nanos()).unwrap_or(i64::MAX));
+        let _ = writeln!(std::io::stderr(), "{what}: {took}");
     }
 
     /// The format asked for, else a table on a terminal and `natural` elsewhere.

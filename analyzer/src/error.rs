@@ -56,6 +56,12 @@ pub enum AnalyzeError {
         /// What it begins with.
         statement: String,
     },
+    /// The query needs more memory than queries may take, even with temporary files.
+    #[error("run query: out of its memory: {message}")]
+    Memory {
+        /// Which operator wanted how much.
+        message: String,
+    },
     /// The SQL text is too long.
     #[error("run query: the text has {bytes} bytes, the limit is {limit}")]
     TooLong {
@@ -116,6 +122,10 @@ impl From<DataFusionError> for AnalyzeError {
                 if let Some(damaged) = cause.downcast_ref::<DamagedFile>() {
                     return Self::Damaged(damaged.clone());
                 }
+            }
+            DataFusionError::ResourcesExhausted(message) => {
+                let first = message.lines().next().unwrap_or_default().to_owned();
+                return Self::Memory { message: first };
             }
             DataFusionError::Internal(message) => return Self::Internal(message.clone()),
             _ => {}

@@ -50,6 +50,19 @@ impl Analyzer {
     /// # Errors
     /// The store cannot be listed, or a run that was named cannot be read.
     pub fn open(store: &Store, scope: Scope) -> Result<Self, AnalyzeError> {
+        Self::open_within(store, scope, MEMORY_BYTES_DEFAULT)
+    }
+
+    /// The same; queries together may not take more memory than this. Sorts, joins, and
+    /// aggregations beyond it go to temporary files, the rest is refused.
+    ///
+    /// # Errors
+    /// As [`Analyzer::open`].
+    pub fn open_within(
+        store: &Store,
+        scope: Scope,
+        memory_bytes_max: usize,
+    ) -> Result<Self, AnalyzeError> {
         let mut warnings = Vec::new();
         let mut runs = Vec::new();
         match scope {
@@ -76,7 +89,7 @@ impl Analyzer {
             warnings.extend(damage.map(|damage| format!("run {run_id}: {damage}")));
         }
         let runs: Arc<[Arc<RunSource>]> = runs.into();
-        Ok(Self { context: context(&runs)?, runs, warnings })
+        Ok(Self { context: context(&runs, memory_bytes_max)?, runs, warnings })
     }
 
     /// What was left out, and why.
@@ -174,13 +187,16 @@ fn is_unreadable_manifest(error: &AnalyzeError) -> bool {
     )
 }
 
-fn context(runs: &Arc<[Arc<RunSource>]>) -> Result<SessionContext, AnalyzeError> {
+fn context(
+    runs: &Arc<[Arc<RunSource>]>,
+    memory_bytes_max: usize,
+) -> Result<SessionContext, AnalyzeError> {
     let config = SessionConfig::new()
         .with_information_schema(true)
         .with_default_catalog_and_schema("retake", "public")
         .set_bool("datafusion.execution.parquet.pushdown_filters", true);
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_BYTES_MAX)))
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes_max)))
         .build_arc()?;
     let context = SessionContext::new_with_config_rt(config, runtime);
     sandbox::remove_functions(&context);
@@ -206,6 +222,5 @@ fn context(runs: &Arc<[Arc<RunSource>]>) -> Result<SessionContext, AnalyzeError>
     Ok(context)
 }
 
-/// Queries together may not take more memory than this; sorts and joins beyond it go to
-/// temporary files, the rest is refused.
-const MEMORY_BYTES_MAX: usize = 2 << 30;
+/// What queries together may take where nobody says otherwise: fits a laptop beside its browser.
+pub const MEMORY_BYTES_DEFAULT: usize = 2 << 30;

@@ -19,6 +19,7 @@ mod outside;
 mod receive;
 mod replay;
 mod secrets;
+mod shell;
 mod sql;
 mod traces;
 mod upkeep;
