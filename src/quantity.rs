@@ -48,13 +48,13 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 pub(crate) fn parse_memory(text: &str) -> Result<usize, String> {
     let bytes = parse_bytes(text)?;
     if bytes < MEMORY_BYTES_MIN {
-        return Err("expected at least 1MiB".to_owned());
+        return Err("expected at least 16MiB".to_owned());
     }
     usize::try_from(bytes).map_err(|_| "too large".to_owned())
 }
 
-/// Below this the engine cannot hold one batch of each operator.
-const MEMORY_BYTES_MIN: u64 = 1 << 20;
+/// Below this a sort of wide rows is refused before it comes to its temporary files.
+const MEMORY_BYTES_MIN: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn memory_is_never_too_little_to_begin() {
         assert_eq!(parse_memory("1GiB").unwrap(), 1 << 30);
-        for bad in ["0", "1000KB", "much"] {
+        for bad in ["0", "15MiB", "much"] {
             assert!(parse_memory(bad).is_err(), "{bad}");
         }
     }

@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::datasource::{MemTable, ViewTable};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{FutureExt, StreamExt};
@@ -17,6 +18,7 @@ use retake_schemas::RunId;
 use retake_schemas::tables::{Row, RunRow, TableName};
 
 use crate::error::AnalyzeError;
+use crate::sql::yielding::Yielding;
 use crate::sql::{VIEWS, functions, sandbox};
 use crate::tables::{RunSource, SealedTable};
 
@@ -194,11 +196,18 @@ fn context(
     let config = SessionConfig::new()
         .with_information_schema(true)
         .with_default_catalog_and_schema("retake", "public")
+        .with_sort_spill_reservation_bytes(sort_reserve_bytes(memory_bytes_max))
         .set_bool("datafusion.execution.parquet.pushdown_filters", true);
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes_max)))
         .build_arc()?;
-    let context = SessionContext::new_with_config_rt(config, runtime);
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(Yielding))
+        .build();
+    let context = SessionContext::new_with_state(state);
     sandbox::remove_functions(&context);
     for function in functions::all() {
         context.register_udf(function);
@@ -220,6 +229,13 @@ fn context(
         context.register_table(view.name, Arc::new(table))?;
     }
     Ok(context)
+}
+
+/// What a sort keeps back to merge its temporary files with: 10 MiB is the engine's choice, but
+/// every partition wants it, and with little memory a sort would be refused before it began.
+fn sort_reserve_bytes(memory_bytes_max: usize) -> usize {
+    let partitions = std::thread::available_parallelism().map_or(1, usize::from);
+    (memory_bytes_max / (4 * partitions)).min(10 << 20)
 }
 
 /// What queries together may take where nobody says otherwise: fits a laptop beside its browser.

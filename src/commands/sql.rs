@@ -4,14 +4,14 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use retake_analyzer::format::{Format as ResultFormat, write_result};
+use retake_analyzer::format::write_result;
 use retake_analyzer::{Analyzer, QueryResult, Scope, sql_reference_markdown};
 use retake_recorder::Store;
 
 use crate::cli::{Format, Sql};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
-use crate::output::print;
+use crate::output::{print, result_format};
 use crate::render;
 use crate::shell::{self, Start};
 
@@ -80,14 +80,8 @@ fn script(file: &Path) -> Result<String, Failure> {
 }
 
 fn write(context: &Context, result: &QueryResult) -> Result<(), Failure> {
-    let format = match context.format_or(Format::Table) {
-        Format::Table => return print(&render::result(result)),
-        Format::Json => ResultFormat::Json,
-        Format::Ndjson => ResultFormat::Ndjson,
-        Format::Csv => ResultFormat::Csv,
-        Format::Markdown => ResultFormat::Markdown,
-        Format::Arrow => ResultFormat::Arrow,
-        Format::Parquet => ResultFormat::Parquet,
+    let Some(format) = result_format(context.format_or(Format::Table)) else {
+        return print(&render::result(result));
     };
     if !format.is_text() && std::io::stdout().is_terminal() {
         let message = format!("write {} to a terminal", format.as_str());

@@ -8,7 +8,7 @@ use retake_analyzer::format::{Format as ResultFormat, write_result};
 use super::answer::Answer;
 use crate::cli::Format;
 use crate::failure::{Code, Failure};
-use crate::output::print;
+use crate::output::{print, result_format};
 use crate::render;
 
 /// How answers are shown.
@@ -68,19 +68,6 @@ pub(crate) fn write_file(answer: &Answer, file: &Path, look: Look) -> Result<Str
     };
     out.flush().map_err(failed)?;
     Ok(format!("{} rows as {name} in {}", answer.rows, file.display()))
-}
-
-/// A format the analyzer writes; tables are for people and ours.
-fn result_format(format: Format) -> Option<ResultFormat> {
-    match format {
-        Format::Table => None,
-        Format::Json => Some(ResultFormat::Json),
-        Format::Ndjson => Some(ResultFormat::Ndjson),
-        Format::Csv => Some(ResultFormat::Csv),
-        Format::Markdown => Some(ResultFormat::Markdown),
-        Format::Arrow => Some(ResultFormat::Arrow),
-        Format::Parquet => Some(ResultFormat::Parquet),
-    }
 }
 
 fn of_ending(ending: &str) -> Option<ResultFormat> {

@@ -309,7 +309,7 @@ impl Shell<'_> {
 }
 
 fn nothing_yet() -> Failure {
-    Failure::new(Code::Usage, "find a query: none was run yet")
+    Failure::new(Code::Usage, "find a result: no query was answered yet")
 }
 
 /// Comes with Ctrl-C. Where it cannot be listened for, it never comes, and Ctrl-C ends the shell.

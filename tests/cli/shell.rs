@@ -51,26 +51,37 @@ fn a_script_ends_at_its_first_mistake() {
     assert!(stderr.contains("one statement, or a text format"), "{stderr}");
 }
 
-/// Scenario: a query that needs more memory than it may take.
+/// A million rows of text, out of nothing that is recorded.
+const MILLION: &str = "with d as (select column1 as x from \
+    (values (0),(1),(2),(3),(4),(5),(6),(7),(8),(9))), \
+    t as (select concat(a.x, b.x, c.x, d.x, e.x, f.x, '-padding-padding-padding') as k \
+          from d a, d b, d c, d, d e, d f)";
+
+/// Scenario: a join that needs more memory than it may take.
 /// Guarantees: exit 4 and what to do; the same query with more memory is answered.
 #[test]
 fn a_used_up_memory_says_what_to_do() {
     let bench = Bench::with_documents();
-    let digits = "(values (0),(1),(2),(3),(4),(5),(6),(7),(8),(9))";
-    // A join that gathers a hundred thousand rows of text cannot go to temporary files.
-    let sql = format!(
-        "with d as (select column1 as x from {digits}), \
-         t as (select concat(a.x, b.x, c.x, d.x, e.x, '-padding-padding-padding') as k \
-               from d a, d b, d c, d, d e) \
-         select count(distinct l.k) as n from t l join t r on l.k = r.k"
-    );
+    let sql = format!("{MILLION} select count(*) as n from t l join t r on l.k = r.k");
     bench
-        .retake(["sql", &sql, "--memory", "1MiB"])
+        .retake(["sql", &sql, "--memory", "16MiB"])
         .expect_code(4)
         .expect_message(&["out of its memory", "--memory"]);
     let enough = bench.retake(["sql", &sql, "--format", "csv"]).expect_code(0);
-    assert_eq!(enough.stdout, "n\n100000\n");
-    bench.retake(["sql", "select 1", "--memory", "12"]).expect_code(2).expect_message(&["1MiB"]);
+    assert_eq!(enough.stdout, "n\n1000000\n");
+    bench.retake(["sql", "select 1", "--memory", "12"]).expect_code(2).expect_message(&["16MiB"]);
+}
+
+/// Scenario: a sort of more than three times the memory it may take.
+/// Guarantees: it goes to temporary files and is answered.
+#[test]
+fn a_sort_beyond_its_memory_uses_temporary_files() {
+    let bench = Bench::with_documents();
+    let sql = format!(
+        "{MILLION} select max(r) as n from (select row_number() over (order by k desc) as r from t)"
+    );
+    let sorted = bench.retake(["sql", &sql, "--memory", "16MiB", "--format", "csv"]);
+    assert_eq!(sorted.expect_code(0).stdout, "n\n1000000\n");
 }
 
 /// The shell on a pseudo terminal, which `script` of util-linux makes.
@@ -177,7 +188,7 @@ fn a_session_on_a_terminal() {
     shell.expect("SQL over 1 runs.");
     shell.expect("\u{1b}[?2004h");
     shell.press("select count(*) as\r");
-    shell.ask("n, 'two' || ' lines' as t from ru\t where true;", "two lines");
+    shell.ask("n, 'two' || ' lines' as t from payl\t where true;", "two lines");
     shell.ask("selekt;", "error: failed to run query");
     shell.ask("\\tming", "did you mean \\timing?");
     shell.ask("\\d payloads", "content");
@@ -199,7 +210,7 @@ fn a_session_on_a_terminal() {
     assert_eq!(mode & 0o777, 0o600);
     let history = std::fs::read_to_string(history).expect("a history");
     assert!(history.starts_with("select count(*) as\\nn, 'two'"), "{history}");
-    assert!(history.contains("from runs where true;\n\\n") || history.contains("\nselekt;\n"));
+    assert!(history.contains("from payloads where true;\n") || history.contains("\nselekt;\n"));
     assert!(!history.contains("unkept"), "{history}");
 }
 

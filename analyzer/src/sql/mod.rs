@@ -5,6 +5,7 @@ pub(crate) mod functions;
 mod reference;
 pub(crate) mod sandbox;
 mod views;
+pub(crate) mod yielding;
 
 pub use catalog::{Callable, Relation, RelationColumn};
 pub use functions::{FUNCTIONS, FunctionDoc};

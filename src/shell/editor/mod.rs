@@ -192,9 +192,10 @@ impl Raw {
         raw.make_raw();
         raw.output_modes = before.output_modes;
         tcsetattr(io::stdin(), OptionalActions::Now, &raw)?;
+        let raw = Self { before };
         // Ask for marks around what is pasted.
         io::stderr().write_all(b"\x1b[?2004h")?;
-        Ok(Self { before })
+        Ok(raw)
     }
 }
 
