@@ -72,7 +72,7 @@ fn a_used_up_memory_says_what_to_do() {
     bench.retake(["sql", "select 1", "--memory", "12"]).expect_code(2).expect_message(&["16MiB"]);
 }
 
-/// Scenario: a sort of more than three times the memory it may take.
+/// Scenario: a sort of more than the memory it may take.
 /// Guarantees: it goes to temporary files and is answered.
 #[test]
 fn a_sort_beyond_its_memory_uses_temporary_files() {
@@ -80,7 +80,7 @@ fn a_sort_beyond_its_memory_uses_temporary_files() {
     let sql = format!(
         "{MILLION} select max(r) as n from (select row_number() over (order by k desc) as r from t)"
     );
-    let sorted = bench.retake(["sql", &sql, "--memory", "16MiB", "--format", "csv"]);
+    let sorted = bench.retake(["sql", &sql, "--memory", "32MiB", "--format", "csv"]);
     assert_eq!(sorted.expect_code(0).stdout, "n\n1000000\n");
 }
 
@@ -106,7 +106,11 @@ impl Terminal {
         let retake = bench.command::<[&str; 0]>([]);
         let mut command = Command::new("script");
         command
-            .args(["-qec", &format!("\"$PROGRAM\" sql {arguments}"), "/dev/null"])
+            .args([
+                "-qec",
+                &format!("stty cols 100 rows 30; \"$PROGRAM\" sql {arguments}"),
+                "/dev/null",
+            ])
             .current_dir(bench.path(""))
             .env("PROGRAM", retake.get_program())
             .env("SHELL", "/bin/sh")
