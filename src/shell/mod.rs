@@ -18,7 +18,6 @@ mod lexer;
 mod opened;
 mod statements;
 
-use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::pin::pin;
@@ -313,11 +312,9 @@ fn nothing_yet() -> Failure {
 }
 
 /// Comes with Ctrl-C. Where it cannot be listened for, it never comes, and Ctrl-C ends the shell.
-fn interrupt() -> impl Future<Output = ()> + Send {
-    async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+async fn interrupt() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
