@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use retake_schemas::event::Capture;
 
 use crate::failure::EXIT_CODES;
+use crate::quantity::parse_memory;
 
 mod gate;
 mod receive;
@@ -303,12 +304,18 @@ pub(crate) struct Diff {
 pub(crate) struct Sql {
     /// The query; without one, an interactive shell (or queries from standard input)
     pub(crate) query: Option<String>,
-    /// Read the query from a file
+    /// Read queries from a file, separated by `;`
     #[arg(long, short, value_name = "FILE", conflicts_with = "query")]
     pub(crate) file: Option<PathBuf>,
     /// Only these runs; may be repeated [default: all]
     #[arg(long, value_name = "RUN")]
     pub(crate) run: Vec<String>,
+    /// Memory that queries may take; sorts and aggregations beyond it use temporary files
+    #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = parse_memory)]
+    pub(crate) memory: usize,
+    /// Say on stderr how long each statement took
+    #[arg(long)]
+    pub(crate) timing: bool,
     /// List tables, views and functions with their meaning
     #[arg(long, conflicts_with_all = ["query", "file"])]
     pub(crate) reference: bool,

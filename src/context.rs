@@ -2,7 +2,9 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use retake_analyzer::AnalyzerOptions;
 use retake_recorder::Store;
 use retake_recorder::remote::redact;
 use retake_recorder::store::StoreError;
@@ -13,6 +15,7 @@ use crate::cli::{Format, Global};
 use crate::config::{self, Config};
 use crate::failure::{Code, Failure};
 use crate::output::inert;
+use crate::units::duration;
 
 /// Shared by all verbs.
 #[derive(Debug)]
@@ -125,9 +128,23 @@ impl Context {
         let _ = writeln!(std::io::stderr(), "warning: {}", inert(message));
     }
 
+    /// Says how long something took, also with `--quiet`: whoever asks for it wants it.
+    pub(crate) fn report_time(&self, what: &str, took: Duration) {
+        let took = duration(i64::try_from(took.as_nanos()).unwrap_or(i64::MAX));
+        let _ = writeln!(std::io::stderr(), "{what}: {took}");
+    }
+
     /// The format asked for, else a table on a terminal and `natural` elsewhere.
     pub(crate) fn format_or(&self, natural: Format) -> Format {
         self.format.unwrap_or(if std::io::stdout().is_terminal() { Format::Table } else { natural })
+    }
+
+    /// How runs are opened for analysis: with the prices of the settings.
+    pub(crate) fn analyzer_options(&self) -> AnalyzerOptions {
+        AnalyzerOptions {
+            prices: self.config.settings.prices.clone(),
+            ..AnalyzerOptions::default()
+        }
     }
 
     /// The default vector store: a file beside the runs.

@@ -213,7 +213,14 @@ impl From<AnalyzeError> for Failure {
             AnalyzeError::Internal(_) => Code::Internal,
             _ => Code::Environment,
         };
-        Self::new(code, error.to_string())
+        let failure = Self::new(code, error.to_string());
+        match error {
+            AnalyzeError::Memory { .. } => failure.help(
+                "give it more with --memory (4GiB, say), or ask about fewer runs (--run), \
+                 fewer columns, or fewer groups",
+            ),
+            _ => failure,
+        }
     }
 }
 

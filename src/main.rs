@@ -10,6 +10,7 @@ mod progress;
 mod quantity;
 mod recording;
 mod render;
+mod shell;
 mod units;
 
 use std::process::ExitCode;

@@ -5,6 +5,7 @@ use std::io::Write;
 use comfy_table::LineStyle;
 use comfy_table::presets::{ASCII_MARKDOWN, UTF8_HORIZONTAL_ONLY};
 use comfy_table::{CellAlignment, ContentArrangement, Table};
+use retake_analyzer::format::Format as ResultFormat;
 use serde::Serialize;
 
 use crate::cli::Format;
@@ -67,6 +68,19 @@ pub(crate) fn print_json(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document)
         .map_err(|error| Failure::new(Code::Internal, format!("write JSON: {error}")))?;
     print(&text)
+}
+
+/// The format as the analyzer writes it; tables are for people, and ours.
+pub(crate) fn result_format(format: Format) -> Option<ResultFormat> {
+    match format {
+        Format::Table => None,
+        Format::Json => Some(ResultFormat::Json),
+        Format::Ndjson => Some(ResultFormat::Ndjson),
+        Format::Csv => Some(ResultFormat::Csv),
+        Format::Markdown => Some(ResultFormat::Markdown),
+        Format::Arrow => Some(ResultFormat::Arrow),
+        Format::Parquet => Some(ResultFormat::Parquet),
+    }
 }
 
 /// Refuses a format a verb has no use for.

@@ -44,6 +44,18 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     Ok((number * unit_bytes as f64) as u64)
 }
 
+/// Reads the memory queries may take.
+pub(crate) fn parse_memory(text: &str) -> Result<usize, String> {
+    let bytes = parse_bytes(text)?;
+    if bytes < MEMORY_BYTES_MIN {
+        return Err("expected at least 16MiB".to_owned());
+    }
+    usize::try_from(bytes).map_err(|_| "too large".to_owned())
+}
+
+/// Below this a sort of wide rows is refused before it comes to its temporary files.
+const MEMORY_BYTES_MIN: u64 = 16 << 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +86,14 @@ mod tests {
         }
         for bad in ["", "GiB", "-1", "1PB", "1.2.3GB", "1G", "99999999999999999TiB"] {
             assert!(parse_bytes(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn memory_is_never_too_little_to_begin() {
+        assert_eq!(parse_memory("1GiB").unwrap(), 1 << 30);
+        for bad in ["0", "15MiB", "much"] {
+            assert!(parse_memory(bad).is_err(), "{bad}");
         }
     }
 }

@@ -59,6 +59,12 @@ pub enum AnalyzeError {
         /// What it begins with.
         statement: String,
     },
+    /// The query needs more memory than queries may take, even with temporary files.
+    #[error("run query: out of its memory: {message}")]
+    Memory {
+        /// Which operator wanted how much.
+        message: String,
+    },
     /// The SQL text is too long.
     #[error("run query: the text has {bytes} bytes, the limit is {limit}")]
     TooLong {
@@ -123,6 +129,10 @@ impl From<DataFusionError> for AnalyzeError {
                 if let Some(analysis) = cause.downcast_ref::<Self>() {
                     return Self::Sql { message: analysis.to_string() };
                 }
+            }
+            DataFusionError::ResourcesExhausted(message) => {
+                let first = message.lines().next().unwrap_or_default().to_owned();
+                return Self::Memory { message: first };
             }
             DataFusionError::Internal(message) => return Self::Internal(message.clone()),
             _ => {}

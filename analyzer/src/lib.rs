@@ -36,6 +36,8 @@ pub use breakdown::{GroupKey, breakdown};
 pub use diff::{DiffOptions, diff, diff_repeated};
 pub use error::{AnalyzeError, DamagedFile};
 pub use report_data::report_data;
-pub use session::{Analyzer, QueryResult, QueryStream, Scope};
+pub use session::{
+    Analyzer, AnalyzerOptions, MEMORY_BYTES_DEFAULT, QueryResult, QueryStream, Scope,
+};
 pub use sql::sql_reference_markdown;
 pub use traces::{data_quality, trace_summaries, trace_tree};

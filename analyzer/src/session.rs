@@ -6,7 +6,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::datasource::{MemTable, ViewTable};
 use datafusion::execution::memory_pool::FairSpillPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::physical_plan::SendableRecordBatchStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::{FutureExt, StreamExt};
@@ -18,6 +19,7 @@ use retake_schemas::settings::Prices;
 use retake_schemas::tables::{Row, RunRow, TableName};
 
 use crate::error::AnalyzeError;
+use crate::sql::yielding::Yielding;
 use crate::sql::{
     VIEWS, aggregates, functions, prices, sandbox, sketch_functions, table_functions,
 };
@@ -30,6 +32,22 @@ pub enum Scope {
     All,
     /// These runs; each must be readable.
     Runs(Vec<RunId>),
+}
+
+/// How runs are opened.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnalyzerOptions {
+    /// What calls cost whose instrumentation states no cost.
+    pub prices: Prices,
+    /// Queries together may not take more memory than this, bytes. Sorts, joins, and aggregations
+    /// beyond it go to temporary files, the rest is refused.
+    pub memory_bytes_max: usize,
+}
+
+impl Default for AnalyzerOptions {
+    fn default() -> Self {
+        Self { prices: Prices::default(), memory_bytes_max: MEMORY_BYTES_DEFAULT }
+    }
 }
 
 /// A read-only view of some runs, as of when it was opened.
@@ -53,15 +71,18 @@ impl Analyzer {
     /// # Errors
     /// The store cannot be listed, or a run that was named cannot be read.
     pub fn open(store: &Store, scope: Scope) -> Result<Self, AnalyzeError> {
-        Self::open_priced(store, scope, &Prices::default())
+        Self::open_with(store, scope, &AnalyzerOptions::default())
     }
 
-    /// The same, where calls whose instrumentation states no cost have the cost of `prices`.
+    /// The same, with prices and a limit on memory.
     ///
     /// # Errors
     /// As [`Analyzer::open`].
-    pub fn open_priced(store: &Store, scope: Scope, prices: &Prices) -> Result<Self, AnalyzeError> {
-        let prices = Arc::new(prices.clone());
+    pub fn open_with(
+        store: &Store,
+        scope: Scope,
+        options: &AnalyzerOptions,
+    ) -> Result<Self, AnalyzeError> {
         let mut warnings = Vec::new();
         let mut runs = Vec::new();
         match scope {
@@ -89,12 +110,11 @@ impl Analyzer {
         }
         let runs: Arc<[Arc<RunSource>]> = runs.into();
         // What table functions compute with: a context that does not know them.
-        let plain = Self {
-            context: context(&runs, &prices)?,
-            runs: Arc::clone(&runs),
-            warnings: Vec::new(),
-        };
-        let context = context(&runs, &prices)?;
+        let prices = Arc::new(options.prices.clone());
+        let runtime = runtime(options.memory_bytes_max)?;
+        let open = || context(&runs, &prices, &runtime, options.memory_bytes_max);
+        let plain = Self { context: open()?, runs: Arc::clone(&runs), warnings: Vec::new() };
+        let context = open()?;
         table_functions::register(&context, &Arc::new(plain));
         Ok(Self { context, runs, warnings })
     }
@@ -226,15 +246,21 @@ fn is_unreadable_manifest(error: &AnalyzeError) -> bool {
 fn context(
     runs: &Arc<[Arc<RunSource>]>,
     prices: &Arc<Prices>,
+    runtime: &Arc<RuntimeEnv>,
+    memory_bytes_max: usize,
 ) -> Result<SessionContext, AnalyzeError> {
     let config = SessionConfig::new()
         .with_information_schema(true)
         .with_default_catalog_and_schema("retake", "public")
+        .with_sort_spill_reservation_bytes(sort_reserve_bytes(memory_bytes_max))
         .set_bool("datafusion.execution.parquet.pushdown_filters", true);
-    let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(FairSpillPool::new(MEMORY_BYTES_MAX)))
-        .build_arc()?;
-    let context = SessionContext::new_with_config_rt(config, runtime);
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(Arc::clone(runtime))
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(Yielding))
+        .build();
+    let context = SessionContext::new_with_state(state);
     sandbox::remove_functions(&context);
     for function in functions::all() {
         context.register_udf(function);
@@ -264,6 +290,12 @@ fn context(
     Ok(context)
 }
 
+/// One pool for all contexts of an analyzer, so that the limit is one.
+fn runtime(memory_bytes_max: usize) -> Result<Arc<RuntimeEnv>, AnalyzeError> {
+    let pool = Arc::new(FairSpillPool::new(memory_bytes_max));
+    Ok(RuntimeEnvBuilder::new().with_memory_pool(pool).build_arc()?)
+}
+
 fn register_view(context: &SessionContext, name: &str, sql: &str) -> Result<(), AnalyzeError> {
     // Planning only asks catalogs in memory, so it never waits and needs no runtime.
     let plan = context.state().create_logical_plan(sql).now_or_never();
@@ -275,6 +307,12 @@ fn register_view(context: &SessionContext, name: &str, sql: &str) -> Result<(), 
 /// The spans as they were recorded, where `spans` has costs filled in.
 const RECORDED_SPANS: &str = "recorded_spans";
 
-/// Queries together may not take more memory than this; sorts and joins beyond it go to
-/// temporary files, the rest is refused.
-const MEMORY_BYTES_MAX: usize = 2 << 30;
+/// What a sort keeps back to merge its temporary files with: 10 MiB is the engine's choice, but
+/// every partition wants it, and with little memory a sort would be refused before it began.
+fn sort_reserve_bytes(memory_bytes_max: usize) -> usize {
+    let partitions = std::thread::available_parallelism().map_or(1, usize::from);
+    (memory_bytes_max / (4 * partitions)).min(10 << 20)
+}
+
+/// What queries together may take where nobody says otherwise: fits a laptop beside its browser.
+pub const MEMORY_BYTES_DEFAULT: usize = 2 << 30;

@@ -311,3 +311,34 @@ async fn a_trace_of_many_thousand_spans_is_broken_down_whole() {
     let own = "SELECT self_ns FROM spans WHERE stage = 'ingest'";
     assert_eq!(cell(&analyzer, own).await, "1000000000");
 }
+
+/// Scenario: a join whose end nobody will see is dropped while it runs, with one thread for all.
+/// Guarantees: it gives way, so whoever waits for a signal beside it is heard.
+#[tokio::test]
+async fn an_endless_join_gives_way() {
+    let (fixture, _) = two_runs();
+    let analyzer = Analyzer::open(&fixture.store, Scope::All).unwrap();
+    let sql = "SELECT count(*) FROM spans a, spans b, spans c, spans d, spans e, spans f, \
+               spans g, spans h, spans i WHERE a.duration_ns + i.duration_ns % 7 <> 1";
+    let within = std::time::Duration::from_millis(100);
+    let outcome = tokio::time::timeout(within, analyzer.query(sql)).await;
+    assert!(outcome.is_err(), "sixteen to the ninth rows were counted: {outcome:?}");
+}
+
+/// Scenario: what a prompt offers and explains.
+/// Guarantees: every table and view with its columns, ours among the functions, each once.
+#[tokio::test]
+async fn the_catalog_is_whole() {
+    let (fixture, _) = two_runs();
+    let analyzer = Analyzer::open(&fixture.store, Scope::All).unwrap();
+    let relations = analyzer.relations().await.unwrap();
+    assert_eq!(relations.len(), TableName::ALL.len() + crate::sql::VIEWS.len());
+    assert!(relations.iter().all(|r| !r.columns.is_empty() && r.doc.starts_with("One row per")));
+    let functions = analyzer.functions();
+    let ours = functions.iter().take_while(|function| function.is_ours).count();
+    assert_eq!(ours, crate::sql::FUNCTIONS.len());
+    let names: std::collections::BTreeSet<&str> =
+        functions.iter().map(|function| function.name.as_str()).collect();
+    assert_eq!(names.len(), functions.len());
+    assert!(names.contains("approx_percentile_cont") && !names.contains("repeat"));
+}

@@ -40,8 +40,7 @@ pub(crate) async fn run(context: &Context, args: &Check) -> Result<Code, Failure
     }
     let named = named(context, &store, budgets.as_ref(), &runs)?;
     let scope = scope(&store, &runs, &baseline, &named, budgets.as_ref())?;
-    let analyzer =
-        Analyzer::open_priced(&store, Scope::Runs(scope), &context.config.settings.prices)?;
+    let analyzer = Analyzer::open_with(&store, Scope::Runs(scope), &context.analyzer_options())?;
     analyzer.warnings().iter().for_each(|warning| context.warn(warning));
     let options = DiffOptions { effect_min: args.min_change, ..DiffOptions::default() };
     let mut report = check::check(

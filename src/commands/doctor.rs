@@ -156,7 +156,7 @@ async fn false_alarms(context: &Context, set: &str) -> Result<Code, Failure> {
             .help("record the same program more often, then name its runs, such as 'nightly*20'"));
     }
     let analyzer =
-        Analyzer::open_priced(&store, Scope::Runs(runs.clone()), &context.config.settings.prices)?;
+        Analyzer::open_with(&store, Scope::Runs(runs.clone()), &context.analyzer_options())?;
     let found = self_check(&analyzer, &runs, &DiffOptions::default()).await?;
     match context.format_or(Format::Table) {
         Format::Json => print_json(&found)?,

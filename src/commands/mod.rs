@@ -96,7 +96,7 @@ const REPEAT_LABEL: &str = "retake.repeats";
 /// Opens some runs for analysis, passing on what the analyzer warns of.
 fn analyzer(context: &Context, store: &Store, runs: &[&[RunId]]) -> Result<Analyzer, Failure> {
     let analyzer =
-        Analyzer::open_priced(store, Scope::Runs(runs.concat()), &context.config.settings.prices)?;
+        Analyzer::open_with(store, Scope::Runs(runs.concat()), &context.analyzer_options())?;
     analyzer.warnings().iter().for_each(|warning| context.warn(warning));
     Ok(analyzer)
 }

@@ -207,11 +207,8 @@ async fn show(
         );
         return Ok(());
     }
-    let analyzer = Analyzer::open_priced(
-        store,
-        Scope::Runs(vec![run_id.clone()]),
-        &context.config.settings.prices,
-    )?;
+    let analyzer =
+        Analyzer::open_with(store, Scope::Runs(vec![run_id.clone()]), &context.analyzer_options())?;
     let breakdown = retake_analyzer::breakdown(&analyzer, run_id, &[GroupKey::Stage]).await?;
     let name = analyzer.run(run_id)?.name;
     context.say(&render::breakdown(&breakdown, &name, "stage", Format::Table));

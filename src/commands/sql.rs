@@ -1,16 +1,19 @@
 //! `retake sql`: one query, a script, or a small shell.
 
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
 use std::time::Instant;
 
-use retake_analyzer::format::{Format as ResultFormat, write_result};
-use retake_analyzer::{Analyzer, QueryResult, Scope, sql_reference_markdown};
+use retake_analyzer::format::write_result;
+use retake_analyzer::{Analyzer, AnalyzerOptions, QueryResult, Scope, sql_reference_markdown};
+use retake_recorder::Store;
 
 use crate::cli::{Format, Sql};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
-use crate::output::print;
+use crate::output::{print, result_format};
 use crate::render;
+use crate::shell::{self, Start};
 
 pub(crate) async fn run(context: &Context, args: Sql) -> Result<Code, Failure> {
     if args.reference {
@@ -18,50 +21,68 @@ pub(crate) async fn run(context: &Context, args: Sql) -> Result<Code, Failure> {
         return Ok(Code::Ok);
     }
     let store = context.store()?;
-    let scope = if args.run.is_empty() {
-        Scope::All
-    } else {
-        let runs = args.run.iter().map(|run| context.select(&store, run));
-        Scope::Runs(runs.collect::<Result<_, _>>()?)
-    };
-    let analyzer = Analyzer::open_priced(&store, scope, &context.config.settings.prices)?;
-    analyzer.warnings().iter().for_each(|warning| context.warn(warning));
-    let query = match (args.query, args.file) {
-        (Some(query), _) => Some(query),
-        (None, Some(file)) => Some(std::fs::read_to_string(&file).map_err(|error| {
-            let code = match error.kind() {
-                std::io::ErrorKind::NotFound => Code::NotFound,
-                _ => Code::Environment,
-            };
-            Failure::new(code, format!("read query {}: {error}", file.display()))
-        })?),
-        (None, None) if std::io::stdin().is_terminal() => None,
+    let scope = scope(context, &store, &args.run)?;
+    let options = AnalyzerOptions { memory_bytes_max: args.memory, ..context.analyzer_options() };
+    let (text, is_script) = match (args.query, &args.file) {
+        (Some(query), _) => (query, false),
+        (None, Some(file)) => (script(file)?, true),
+        (None, None) if std::io::stdin().is_terminal() => {
+            let start = Start { store, scope, options, is_timed: args.timing };
+            shell::run(context, start).await?;
+            return Ok(Code::Ok);
+        }
         (None, None) => {
             let mut text = String::new();
             std::io::stdin().read_to_string(&mut text)?;
-            Some(text)
+            (text, true)
         }
     };
-    match query {
-        Some(query) => {
-            let result = analyzer.query(&query).await?;
-            write(context, &result)?;
+    let analyzer = Analyzer::open_with(&store, scope, &options)?;
+    analyzer.warnings().iter().for_each(|warning| context.warn(warning));
+    let mut statements = if is_script { shell::split(&text) } else { vec![text.as_str()] };
+    if statements.is_empty() {
+        // The engine says what it expected instead of nothing.
+        statements.push("");
+    }
+    if statements.len() > 1
+        && matches!(context.format_or(Format::Table), Format::Arrow | Format::Parquet)
+    {
+        let message = format!("write {} results into one binary file", statements.len());
+        return Err(Failure::new(Code::Usage, message).help("one statement, or a text format"));
+    }
+    for (index, statement) in statements.iter().enumerate() {
+        let began = Instant::now();
+        let result = analyzer.query(statement).await?;
+        write(context, &result)?;
+        if args.timing {
+            context.report_time(&format!("statement {}", index + 1), began.elapsed());
         }
-        None => shell(context, &analyzer).await?,
     }
     Ok(Code::Ok)
 }
 
+fn scope(context: &Context, store: &Store, runs: &[String]) -> Result<Scope, Failure> {
+    if runs.is_empty() {
+        return Ok(Scope::All);
+    }
+    let runs = runs.iter().map(|run| context.select(store, run));
+    Ok(Scope::Runs(runs.collect::<Result<_, _>>()?))
+}
+
+fn script(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|error| {
+        let code = match error.kind() {
+            std::io::ErrorKind::NotFound => Code::NotFound,
+            _ => Code::Environment,
+        };
+        Failure::new(code, format!("read query {}: {error}", file.display()))
+    })
+}
+
 /// Writes a result in the format asked for.
 pub(super) fn write(context: &Context, result: &QueryResult) -> Result<(), Failure> {
-    let format = match context.format_or(Format::Table) {
-        Format::Table => return print(&render::result(result)),
-        Format::Json => ResultFormat::Json,
-        Format::Ndjson => ResultFormat::Ndjson,
-        Format::Csv => ResultFormat::Csv,
-        Format::Markdown => ResultFormat::Markdown,
-        Format::Arrow => ResultFormat::Arrow,
-        Format::Parquet => ResultFormat::Parquet,
+    let Some(format) = result_format(context.format_or(Format::Table)) else {
+        return print(&render::result(result));
     };
     if !format.is_text() && std::io::stdout().is_terminal() {
         let message = format!("write {} to a terminal", format.as_str());
@@ -72,44 +93,3 @@ pub(super) fn write(context: &Context, result: &QueryResult) -> Result<(), Failu
     out.flush()?;
     Ok(())
 }
-
-/// A read-eval-print loop: a query ends with `;`, and a wrong one does not end the shell.
-async fn shell(context: &Context, analyzer: &Analyzer) -> Result<(), Failure> {
-    context.say("SQL over the run history. \\d lists tables and views, \\timing, \\q ends.");
-    let (mut text, mut is_timed) = (String::new(), false);
-    loop {
-        eprint!("{}", if text.is_empty() { "retake> " } else { "   ...> " });
-        let mut line = String::new();
-        if std::io::stdin().lock().read_line(&mut line)? == 0 {
-            eprintln!();
-            return Ok(());
-        }
-        match line.trim() {
-            "\\q" | "exit" | "quit" => return Ok(()),
-            "\\timing" => {
-                is_timed = !is_timed;
-                eprintln!("timing is {}", if is_timed { "on" } else { "off" });
-                continue;
-            }
-            "\\d" => text = TABLES.to_owned(),
-            _ => text.push_str(&line),
-        }
-        if !text.trim_end().ends_with(';') {
-            continue;
-        }
-        let began = Instant::now();
-        let query = std::mem::take(&mut text);
-        match analyzer.query(query.trim().trim_end_matches(';')).await {
-            Ok(result) => write(context, &result)?,
-            Err(error) => {
-                let _ = Failure::from(error).report();
-            }
-        }
-        if is_timed {
-            eprintln!("{:.1?}", began.elapsed());
-        }
-    }
-}
-
-const TABLES: &str = "select table_name, table_type from information_schema.tables \
-                      where table_schema <> 'information_schema' order by table_type, table_name;";

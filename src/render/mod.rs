@@ -14,6 +14,6 @@ pub(crate) use pipeline::{
     answer, answer_json, eval, ingest, ingest_json, plan, question, replay, replay_line,
 };
 pub(crate) use runs::{run, runs, traces};
-pub(crate) use sql::result;
+pub(crate) use sql::{expanded, result, rows};
 pub(crate) use tree::{tree_json, waterfall};
 pub(crate) use trend::{short_sha, trend};

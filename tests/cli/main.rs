@@ -20,6 +20,7 @@ mod outside;
 mod receive;
 mod replay;
 mod secrets;
+mod shell;
 mod sql;
 mod traces;
 mod trend;

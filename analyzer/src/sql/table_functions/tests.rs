@@ -192,7 +192,8 @@ async fn calls_cost_what_the_settings_say() {
         reasoning: None,
     };
     let prices = retake_schemas::settings::Prices([("model-a".to_owned(), price)].into());
-    let analyzer = Analyzer::open_priced(&fixture.store, Scope::All, &prices).unwrap();
+    let options = crate::AnalyzerOptions { prices, ..crate::AnalyzerOptions::default() };
+    let analyzer = Analyzer::open_with(&fixture.store, Scope::All, &options).unwrap();
     let costs = ask(&analyzer, "select cost_usd from spans order by span_id").await;
     assert_eq!(floats(&costs, 0), [3.0, 3.0, 7.0]);
     let run = ask(&analyzer, "select cost_usd from run_summary").await;
