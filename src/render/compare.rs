@@ -145,7 +145,7 @@ pub(crate) fn diff(diff: &Diff, format: Format) -> String {
     for (note, stages) in notes(diff, has_metrics) {
         text.push_str(&format!("{}: {}\n", inert(note), inert(&stages.join(", "))));
     }
-    text.push_str(&format!("verdict: {}. {}\n", verdict(diff.verdict), inert(&diff.note)));
+    text.push_str(&format!("verdict: {}. {}\n", diff.verdict.as_str(), inert(&diff.note)));
     text
 }
 
@@ -185,17 +185,8 @@ fn diff_cells(stage: &DiffRow, has_metrics: bool) -> Vec<String> {
         format!("{} .. {}", change(low), change(high)),
         stage.p_adjusted.map_or_else(|| "-".to_owned(), |p| format!("{p:.4}")),
         stage.explains_share.map_or_else(|| "-".to_owned(), percent),
-        verdict(stage.verdict).to_owned(),
+        stage.verdict.as_str().to_owned(),
     ]
-}
-
-fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Better => "better",
-        Verdict::Worse => "worse",
-        Verdict::Same => "same",
-        Verdict::Inconclusive => "inconclusive",
-    }
 }
 
 /// Errors printed; `retake sql` shows all of them.

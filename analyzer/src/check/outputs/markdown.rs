@@ -3,7 +3,7 @@
 use super::words::{
     actual, change, finding_sentence, headline, limit, name, one_line, shown, verdict,
 };
-use crate::model::{BudgetVerdict, CheckReport, CheckVerdict, Diff, Verdict};
+use crate::model::{BudgetVerdict, CheckReport, CheckVerdict, Diff};
 
 /// The check as Markdown of at most `bytes_max` bytes: what is left out is counted.
 #[must_use]
@@ -93,12 +93,7 @@ fn comparison(page: &mut Page, diff: &Diff) {
     page.add("| stage | metric | base | candidate | change | 95 % interval | p | verdict |\n");
     page.add("|---|---|---:|---:|---:|---:|---:|---|\n");
     for row in &diff.rows {
-        let verdict = match row.verdict {
-            Verdict::Better => "better",
-            Verdict::Worse => "worse",
-            Verdict::Same => "same",
-            Verdict::Inconclusive => "inconclusive",
-        };
+        let verdict = row.verdict.as_str();
         let [low, high] = row.effect_ci;
         page.add(&format!(
             "| {} | {} | {} | {} | {} | {} to {} | {} | {verdict} |\n",

@@ -12,7 +12,7 @@ use super::computed::Answer;
 use super::{Definition, FunctionDoc};
 use crate::diff::{DiffOptions, diff_repeated};
 use crate::error::AnalyzeError;
-use crate::model::{Contribution, Diff, DiffRow, Finding, Verdict};
+use crate::model::{Contribution, Diff, DiffRow, Finding};
 use crate::session::Analyzer;
 
 pub(super) const COMPARE_RUNS: Definition = Definition {
@@ -101,7 +101,7 @@ fn compare_runs(arguments: &Arguments) -> Result<Answer, String> {
                         floats(rows.iter().map(|row| row.p_adjusted)),
                         ints(rows.iter().map(|row| row.n_base as i64)),
                         ints(rows.iter().map(|row| row.n_candidate as i64)),
-                        texts(rows.iter().map(|row| verdict(row.verdict).to_owned())),
+                        texts(rows.iter().map(|row| row.verdict.as_str().to_owned())),
                         floats(rows.iter().map(|row| row.explains_share)),
                         texts(rows.iter().map(|row| row.note.clone())),
                     ],
@@ -110,15 +110,6 @@ fn compare_runs(arguments: &Arguments) -> Result<Answer, String> {
             .boxed()
         }),
     })
-}
-
-fn verdict(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Better => "better",
-        Verdict::Worse => "worse",
-        Verdict::Same => "same",
-        Verdict::Inconclusive => "inconclusive",
-    }
 }
 
 fn regressions(arguments: &Arguments) -> Result<Answer, String> {
