@@ -10,7 +10,7 @@ use crate::assemble::{int, number, text, value};
 use crate::breakdown::{GroupKey, breakdown, breakdown_with_durations};
 use crate::diff::{DiffOptions, diff_repeated};
 use crate::error::AnalyzeError;
-use crate::model::{BaselineData, ReportData, TraceNode, TraceSummary};
+use crate::model::{BaselineData, Diff, ReportData, TraceNode, TraceSummary};
 use crate::session::Analyzer;
 use crate::trace::span_key;
 use crate::traces::{data_quality, trace_summaries, trace_tree};
@@ -68,8 +68,15 @@ async fn baseline_data(
         run: analyzer.run(base)?,
         breakdown: breakdown(analyzer, base, &[GroupKey::Stage]).await?,
         trace_durations_ns: summaries.iter().map(|trace| trace.duration_ns).collect(),
-        diff: diff_repeated(analyzer, bases, candidates, &DiffOptions::default()).await?,
+        diff: drawn(diff_repeated(analyzer, bases, candidates, &DiffOptions::default()).await?),
     })
+}
+
+/// A report draws times on one axis, a row for each stage; what else sets of runs are compared by
+/// (cost, tokens, failures, other percentiles) is for `retake diff`.
+fn drawn(mut diff: Diff) -> Diff {
+    diff.rows.retain(|row| matches!(row.metric.as_str(), "latency" | "wall"));
+    diff
 }
 
 /// The slowest traces, then the slowest failed ones that are not among them.
