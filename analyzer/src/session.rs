@@ -109,13 +109,18 @@ impl Analyzer {
             warnings.extend(damage.map(|damage| format!("run {run_id}: {damage}")));
         }
         let runs: Arc<[Arc<RunSource>]> = runs.into();
-        // What table functions compute with: a context that does not know them.
+        // What table functions compute with, made when one is first called: a context that does
+        // not know them.
         let prices = Arc::new(options.prices.clone());
         let runtime = runtime(options.memory_bytes_max)?;
-        let open = || context(&runs, &prices, &runtime, options.memory_bytes_max);
-        let plain = Self { context: open()?, runs: Arc::clone(&runs), warnings: Vec::new() };
-        let context = open()?;
-        table_functions::register(&context, &Arc::new(plain));
+        let memory_bytes_max = options.memory_bytes_max;
+        let context = context(&runs, &prices, &runtime, memory_bytes_max)?;
+        let given = Arc::clone(&runs);
+        table_functions::register(&context, move || {
+            let runs = Arc::clone(&given);
+            let context = self::context(&runs, &prices, &runtime, memory_bytes_max)?;
+            Ok(Self { context, runs, warnings: Vec::new() })
+        });
         Ok(Self { context, runs, warnings })
     }
 

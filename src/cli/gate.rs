@@ -131,8 +131,8 @@ pub(crate) enum BaselineAction {
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// Measure how often the gate would raise a false alarm on runs of an unchanged program, by
-    /// dividing them at random
-    #[arg(long, value_name = "RUNS", num_args = 0..=1, default_missing_value = "last*40")]
+    /// dividing them at random [without RUNS: the youngest 40 of the youngest run's name]
+    #[arg(long, value_name = "RUNS", num_args = 0..=1, default_missing_value = "")]
     pub(crate) aa: Option<String>,
 }
 

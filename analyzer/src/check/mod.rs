@@ -125,11 +125,7 @@ async fn one(
         Rule::Limit(rule) => {
             let found = in_runs(analyzer, check.runs, &rule.measured).await?;
             let mut verdicts = limit(budget, rule, &found);
-            for verdict in &mut verdicts {
-                if matches!(verdict.verdict, CheckVerdict::Fail | CheckVerdict::Warn) {
-                    verdict.first_bad_run = first_bad(analyzer, check.runs, rule, verdict).await?;
-                }
-            }
+            first_bad(analyzer, check.runs, rule, &mut verdicts).await?;
             Ok(verdicts)
         }
         Rule::Relative(rule) => {
@@ -210,16 +206,23 @@ async fn own(
     Ok(vec![verdict])
 }
 
-/// The first of the unbroken row of runs, back from the one checked, that cross the limit. Looks at
-/// runs of the same name and service in scope.
+/// Names, where a limit is crossed, the first of the unbroken row of runs that cross it, back from
+/// the one checked. Looks at runs of the same name and service in scope, each once for all groups.
 async fn first_bad(
     analyzer: &Analyzer,
     runs: &[RunId],
     rule: &Limit,
-    verdict: &BudgetVerdict,
-) -> Result<Option<String>, AnalyzeError> {
-    let Some(first) = runs.first() else { return Ok(None) };
+    verdicts: &mut [BudgetVerdict],
+) -> Result<(), AnalyzeError> {
+    let Some(first) = runs.first() else { return Ok(()) };
     let checked = analyzer.run(first)?;
+    let is_crossed = |verdict: &&mut BudgetVerdict| {
+        matches!(verdict.verdict, CheckVerdict::Fail | CheckVerdict::Warn)
+    };
+    let mut open: Vec<&mut BudgetVerdict> = verdicts.iter_mut().filter(is_crossed).collect();
+    for verdict in &mut open {
+        verdict.first_bad_run = Some(checked.run_id.clone());
+    }
     let mut before: Vec<_> = analyzer
         .runs()
         .into_iter()
@@ -227,17 +230,22 @@ async fn first_bad(
         .filter(|run| run.started_unix_ns < checked.started_unix_ns && run.status == "finished")
         .collect();
     before.sort_by_key(|run| std::cmp::Reverse(run.started_unix_ns));
-    let mut first_bad = checked.run_id.clone();
     for run in before.into_iter().take(HISTORY_MAX) {
+        if open.is_empty() {
+            break;
+        }
         let Ok(run_id) = run.run_id.parse::<RunId>() else { continue };
         let groups = evaluate(analyzer, &run_id, &rule.measured).await?;
-        let group = verdict.group.clone().unwrap_or_default();
-        match groups.get(&group) {
-            Some(found) if verdicts::against(rule.limits, found.value).2 => first_bad = run.run_id,
-            _ => break,
-        }
+        open.retain_mut(|verdict| {
+            let found = groups.get(verdict.group.as_deref().unwrap_or_default());
+            let is_bad = found.is_some_and(|found| verdicts::against(rule.limits, found.value).2);
+            if is_bad {
+                verdict.first_bad_run = Some(run.run_id.clone());
+            }
+            is_bad
+        });
     }
-    Ok(Some(first_bad))
+    Ok(())
 }
 
 /// Runs looked at, backwards, for the first that crossed a budget.

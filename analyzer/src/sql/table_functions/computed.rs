@@ -1,10 +1,10 @@
 //! A table whose rows are computed when it is scanned.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableFunctionArgs, TableFunctionImpl, TableProvider};
@@ -12,6 +12,7 @@ use datafusion::common::{DataFusionError, Result, plan_datafusion_err};
 use datafusion::datasource::TableType;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 
@@ -25,22 +26,68 @@ type Compute = Box<
 
 /// What a call answers: the columns, known when the query is planned, and how the rows are found.
 pub(super) struct Answer {
-    pub(super) schema: SchemaRef,
-    pub(super) compute: Compute,
+    schema: SchemaRef,
+    compute: Compute,
+}
+
+impl Answer {
+    /// Columns that may all be NULL, and what fills them: `compute` gives one array for each, from
+    /// the runs and the call's `arguments`.
+    pub(super) fn of<A, F, C>(columns: &[(&str, DataType)], arguments: A, compute: C) -> Self
+    where
+        A: Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Vec<ArrayRef>, AnalyzeError>> + Send + 'static,
+        C: Fn(Arc<Analyzer>, A) -> F + Send + Sync + 'static,
+    {
+        let field = |(name, of): &(&str, DataType)| Field::new(*name, of.clone(), true);
+        let schema = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<Field>>()));
+        let given = Arc::clone(&schema);
+        let compute = move |analyzer| {
+            let (schema, found) = (Arc::clone(&given), compute(analyzer, arguments.clone()));
+            async move {
+                RecordBatch::try_new(schema, found.await?)
+                    .map_err(|error| AnalyzeError::Internal(error.to_string()))
+            }
+            .boxed()
+        };
+        Self { schema, compute: Box::new(compute) }
+    }
+}
+
+/// An analyzer that is opened when it is first asked: most queries call no table function.
+pub(super) struct LazyAnalyzer {
+    open: Box<dyn Fn() -> Result<Analyzer, AnalyzeError> + Send + Sync>,
+    opened: OnceLock<Arc<Analyzer>>,
+}
+
+impl LazyAnalyzer {
+    pub(super) fn new(
+        open: impl Fn() -> Result<Analyzer, AnalyzeError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { open: Box::new(open), opened: OnceLock::new() }
+    }
+
+    fn get(&self) -> Result<Arc<Analyzer>, AnalyzeError> {
+        if let Some(analyzer) = self.opened.get() {
+            return Ok(Arc::clone(analyzer));
+        }
+        let analyzer = Arc::new((self.open)()?);
+        Ok(Arc::clone(self.opened.get_or_init(|| analyzer)))
+    }
 }
 
 /// A function that gives a table.
 pub(super) struct TableFunction {
     name: &'static str,
     prepare: fn(&Arguments) -> Result<Answer, String>,
-    analyzer: Arc<Analyzer>,
+    analyzer: Arc<LazyAnalyzer>,
 }
 
 impl TableFunction {
     pub(super) fn new(
         name: &'static str,
         prepare: fn(&Arguments) -> Result<Answer, String>,
-        analyzer: &Arc<Analyzer>,
+        analyzer: &Arc<LazyAnalyzer>,
     ) -> Self {
         Self { name, prepare, analyzer: Arc::clone(analyzer) }
     }
@@ -67,7 +114,7 @@ impl TableFunctionImpl for TableFunction {
 struct Computed {
     name: &'static str,
     answer: Answer,
-    analyzer: Arc<Analyzer>,
+    analyzer: Arc<LazyAnalyzer>,
     /// A query that names the table twice computes it once.
     rows: OnceCell<RecordBatch>,
 }
@@ -95,7 +142,7 @@ impl TableProvider for Computed {
         _: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let compute = || (self.answer.compute)(Arc::clone(&self.analyzer));
+        let compute = || async { (self.answer.compute)(self.analyzer.get()?).await };
         let rows = self.rows.get_or_try_init(compute).await;
         let rows = rows.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let schema = Arc::clone(&self.answer.schema);

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType::{Float64, Int64};
-use futures::FutureExt;
 
 use super::arguments::Arguments;
-use super::columns::{batch, floats, ints, schema};
+use super::columns::{floats, ints};
 use super::computed::Answer;
 use super::{Definition, FunctionDoc};
 use crate::assemble::visit_traces;
@@ -25,43 +24,35 @@ pub(super) const CONCURRENCY: Definition = Definition {
 fn concurrency(arguments: &Arguments) -> Result<Answer, String> {
     arguments.at_most(2)?;
     let (run, stage) = (arguments.text(0, "the run")?, arguments.optional_text(1)?);
-    let schema = schema(&[("active", Int64), ("wall_ns", Int64), ("share", Float64)]);
-    let given = schema.clone();
-    Ok(Answer {
-        schema,
-        compute: Box::new(move |analyzer| {
-            let (run, stage, schema) = (run.clone(), stage.clone(), given.clone());
-            async move {
-                let run_id = analyzer.select(&run)?;
-                let mut edges: Vec<(i64, i64)> = Vec::new();
-                visit_traces(&analyzer, &run_id, |trace| {
-                    for (index, span) in trace.spans.iter().enumerate() {
-                        let is_wanted = match &stage {
-                            Some(stage) => trace.texts.text(span.stage) == stage,
-                            None => trace.forest.parent(index).is_none(),
-                        };
-                        if is_wanted && span.duration_ns > 0 {
-                            edges.push((span.start_unix_ns, 1));
-                            edges.push((span.start_unix_ns.saturating_add(span.duration_ns), -1));
-                        }
+    Ok(Answer::of(
+        &[("active", Int64), ("wall_ns", Int64), ("share", Float64)],
+        (run, stage),
+        move |analyzer, (run, stage)| async move {
+            let run_id = analyzer.select(&run)?;
+            let mut edges: Vec<(i64, i64)> = Vec::new();
+            visit_traces(&analyzer, &run_id, |trace| {
+                for (index, span) in trace.spans.iter().enumerate() {
+                    let is_wanted = match &stage {
+                        Some(stage) => trace.texts.text(span.stage) == stage,
+                        None => trace.forest.parent(index).is_none(),
+                    };
+                    if is_wanted && span.duration_ns > 0 {
+                        edges.push((span.start_unix_ns, 1));
+                        edges.push((span.start_unix_ns.saturating_add(span.duration_ns), -1));
                     }
-                    Ok(())
-                })
-                .await?;
-                let levels = levels(edges);
-                let whole: i64 = levels.values().sum();
-                batch(
-                    &schema,
-                    vec![
-                        ints(levels.keys().copied()),
-                        ints(levels.values().copied()),
-                        floats(levels.values().map(|ns| *ns as f64 / whole as f64)),
-                    ],
-                )
-            }
-            .boxed()
-        }),
-    })
+                }
+                Ok(())
+            })
+            .await?;
+            let levels = levels(edges);
+            let whole: i64 = levels.values().sum();
+            Ok(vec![
+                ints(levels.keys().copied()),
+                ints(levels.values().copied()),
+                floats(levels.values().map(|ns| *ns as f64 / whole as f64)),
+            ])
+        },
+    ))
 }
 
 /// Time by number of open spans. An end at the moment of a start comes first.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use arrow::datatypes::DataType::{Float64, Int64, Utf8};
 use datafusion::prelude::{col, lit};
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use retake_schemas::RunId;
 
 use super::arguments::Arguments;
-use super::columns::{batch, floats, ints, schema, texts};
+use super::columns::{floats, ints, texts};
 use super::computed::Answer;
 use super::{Definition, FunctionDoc};
 use crate::assemble::{text, value};
@@ -30,40 +30,32 @@ fn bubble_up(arguments: &Arguments) -> Result<Answer, String> {
     arguments.at_most(2)?;
     let run = arguments.text(0, "the run")?;
     let condition = arguments.text(1, "the condition")?;
-    let schema = schema(&[
-        ("attribute", Utf8),
-        ("value", Utf8),
-        ("selected_share", Float64),
-        ("other_share", Float64),
-        ("difference", Float64),
-        ("selected", Int64),
-        ("others", Int64),
-    ]);
-    let given = schema.clone();
-    Ok(Answer {
-        schema,
-        compute: Box::new(move |analyzer| {
-            let (run, condition, schema) = (run.clone(), condition.clone(), given.clone());
-            async move {
-                let run_id = analyzer.select(&run)?;
-                let traces = selected(&analyzer, &run_id, &condition).await?;
-                let rows = lifts(&analyzer, &run_id, &traces).await?;
-                batch(
-                    &schema,
-                    vec![
-                        texts(rows.iter().map(|row| row.attribute.clone())),
-                        texts(rows.iter().map(|row| row.value.clone())),
-                        floats(rows.iter().map(|row| row.shares[0])),
-                        floats(rows.iter().map(|row| row.shares[1])),
-                        floats(rows.iter().map(Lift::difference)),
-                        ints(rows.iter().map(|row| row.counts[0])),
-                        ints(rows.iter().map(|row| row.counts[1])),
-                    ],
-                )
-            }
-            .boxed()
-        }),
-    })
+    Ok(Answer::of(
+        &[
+            ("attribute", Utf8),
+            ("value", Utf8),
+            ("selected_share", Float64),
+            ("other_share", Float64),
+            ("difference", Float64),
+            ("selected", Int64),
+            ("others", Int64),
+        ],
+        (run, condition),
+        move |analyzer, (run, condition)| async move {
+            let run_id = analyzer.select(&run)?;
+            let traces = selected(&analyzer, &run_id, &condition).await?;
+            let rows = lifts(&analyzer, &run_id, &traces).await?;
+            Ok(vec![
+                texts(rows.iter().map(|row| row.attribute.clone())),
+                texts(rows.iter().map(|row| row.value.clone())),
+                floats(rows.iter().map(|row| row.shares[0])),
+                floats(rows.iter().map(|row| row.shares[1])),
+                floats(rows.iter().map(Lift::difference)),
+                ints(rows.iter().map(|row| row.counts[0])),
+                ints(rows.iter().map(|row| row.counts[1])),
+            ])
+        },
+    ))
 }
 
 /// An attribute's value, and how many traces have it: selected, others.

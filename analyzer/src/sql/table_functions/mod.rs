@@ -20,8 +20,9 @@ use std::sync::Arc;
 use datafusion::prelude::SessionContext;
 
 use self::arguments::Arguments;
-use self::computed::{Answer, TableFunction};
+use self::computed::{Answer, LazyAnalyzer, TableFunction};
 use super::functions::FunctionDoc;
+use crate::error::AnalyzeError;
 use crate::session::Analyzer;
 
 /// A table function: how it is called, and what computes it.
@@ -57,11 +58,15 @@ pub fn table_functions() -> Vec<FunctionDoc> {
     DEFINITIONS.iter().map(|definition| definition.doc).collect()
 }
 
-/// Makes the functions known to a context. They compute with `analyzer`, whose own context does
-/// not know them, so that nothing refers to itself.
-pub(crate) fn register(context: &SessionContext, analyzer: &Arc<Analyzer>) {
+/// Makes the functions known to a context. They compute with the analyzer that `open` gives when one
+/// is first scanned; its own context does not know them, so that nothing refers to itself.
+pub(crate) fn register(
+    context: &SessionContext,
+    open: impl Fn() -> Result<Analyzer, AnalyzeError> + Send + Sync + 'static,
+) {
+    let analyzer = Arc::new(LazyAnalyzer::new(open));
     for definition in DEFINITIONS {
-        let function = TableFunction::new(definition.name(), definition.prepare, analyzer);
+        let function = TableFunction::new(definition.name(), definition.prepare, &analyzer);
         context.register_udtf(definition.name(), Arc::new(function));
     }
 }

@@ -1,10 +1,9 @@
 //! What if a stage were faster?
 
 use arrow::datatypes::DataType::{Float64, Utf8};
-use futures::FutureExt;
 
 use super::arguments::Arguments;
-use super::columns::{batch, floats, schema, texts};
+use super::columns::{floats, texts};
 use super::computed::Answer;
 use super::{Definition, FunctionDoc};
 use crate::assemble::visit_traces;
@@ -26,56 +25,40 @@ fn what_if(arguments: &Arguments) -> Result<Answer, String> {
     arguments.at_most(2)?;
     let run = arguments.text(0, "the run")?;
     let changes = parse(&arguments.text(1, "the change, such as 'llm*0.5',")?)?;
-    let schema = schema(&[
-        ("measure", Utf8),
-        ("before_ns", Float64),
-        ("after_ns", Float64),
-        ("change", Float64),
-    ]);
-    let given = schema.clone();
-    Ok(Answer {
-        schema,
-        compute: Box::new(move |analyzer| {
-            let (run, changes, schema) = (run.clone(), changes.clone(), given.clone());
-            async move {
-                let run_id = analyzer.select(&run)?;
-                let (mut before, mut after) = (Vec::new(), Vec::new());
-                visit_traces(&analyzer, &run_id, |trace| {
-                    let factor = |stage: &str| {
-                        changes.iter().find(|(name, _)| name == stage).map_or(1.0, |(_, f)| *f)
-                    };
-                    let factors: Vec<f64> = trace
-                        .spans
-                        .iter()
-                        .map(|span| factor(trace.texts.text(span.stage)))
-                        .collect();
-                    before.push(trace.forest.wall_ns() as f64);
-                    after.push(wall_with(&trace.forest, &factors));
-                    Ok(())
-                })
-                .await?;
-                let rows: Vec<(&str, Option<f64>, Option<f64>)> = MEASURES
-                    .iter()
-                    .map(|(name, percent)| {
-                        (*name, measure(&mut before, *percent), measure(&mut after, *percent))
-                    })
-                    .collect();
-                let change = |before: Option<f64>, after: Option<f64>| {
-                    Some(after? / before.filter(|before| *before > 0.0)? - 1.0)
+    Ok(Answer::of(
+        &[("measure", Utf8), ("before_ns", Float64), ("after_ns", Float64), ("change", Float64)],
+        (run, changes),
+        move |analyzer, (run, changes)| async move {
+            let run_id = analyzer.select(&run)?;
+            let (mut before, mut after) = (Vec::new(), Vec::new());
+            visit_traces(&analyzer, &run_id, |trace| {
+                let factor = |stage: &str| {
+                    changes.iter().find(|(name, _)| name == stage).map_or(1.0, |(_, f)| *f)
                 };
-                batch(
-                    &schema,
-                    vec![
-                        texts(rows.iter().map(|(name, ..)| (*name).to_owned())),
-                        floats(rows.iter().map(|(_, before, _)| *before)),
-                        floats(rows.iter().map(|(.., after)| *after)),
-                        floats(rows.iter().map(|(_, before, after)| change(*before, *after))),
-                    ],
-                )
-            }
-            .boxed()
-        }),
-    })
+                let factors: Vec<f64> =
+                    trace.spans.iter().map(|span| factor(trace.texts.text(span.stage))).collect();
+                before.push(trace.forest.wall_ns() as f64);
+                after.push(wall_with(&trace.forest, &factors));
+                Ok(())
+            })
+            .await?;
+            let rows: Vec<(&str, Option<f64>, Option<f64>)> = MEASURES
+                .iter()
+                .map(|(name, percent)| {
+                    (*name, measure(&mut before, *percent), measure(&mut after, *percent))
+                })
+                .collect();
+            let change = |before: Option<f64>, after: Option<f64>| {
+                Some(after? / before.filter(|before| *before > 0.0)? - 1.0)
+            };
+            Ok(vec![
+                texts(rows.iter().map(|(name, ..)| (*name).to_owned())),
+                floats(rows.iter().map(|(_, before, _)| *before)),
+                floats(rows.iter().map(|(.., after)| *after)),
+                floats(rows.iter().map(|(_, before, after)| change(*before, *after))),
+            ])
+        },
+    ))
 }
 
 /// `STAGE*FACTOR`, separated by commas.

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType::{Float64, Int64, Utf8};
-use futures::FutureExt;
 use retake_schemas::RunId;
 
 use super::arguments::Arguments;
-use super::columns::{batch, floats, ints, schema, texts};
+use super::columns::{floats, ints, texts};
 use super::computed::Answer;
 use super::{Definition, FunctionDoc};
 use crate::assemble::visit_traces;
@@ -57,48 +56,40 @@ fn self_time(arguments: &Arguments) -> Result<Answer, String> {
         Some("sum") => true,
         Some(other) => return Err(format!("mode {other:?} is neither 'union' nor 'sum'")),
     };
-    let schema = schema(&[
-        ("run_id", Utf8),
-        ("stage", Utf8),
-        ("calls", Int64),
-        ("total_ns", Int64),
-        ("self_ns", Int64),
-        ("wall_ns", Int64),
-        ("wall_share", Float64),
-    ]);
-    let given = schema.clone();
-    Ok(Answer {
-        schema,
-        compute: Box::new(move |analyzer| {
-            let (run, schema) = (run.clone(), given.clone());
-            async move {
-                let mut rows: Vec<(String, BreakdownRow)> = Vec::new();
-                for run_id in analyzer.select_set(&run)? {
-                    let mut found = breakdown(&analyzer, &run_id, &[]).await?.rows;
-                    if is_sum {
-                        let sums = duration_minus_children(&analyzer, &run_id).await?;
-                        for row in &mut found {
-                            row.self_ns = sums.get(&row.stage).copied().unwrap_or(0);
-                        }
+    Ok(Answer::of(
+        &[
+            ("run_id", Utf8),
+            ("stage", Utf8),
+            ("calls", Int64),
+            ("total_ns", Int64),
+            ("self_ns", Int64),
+            ("wall_ns", Int64),
+            ("wall_share", Float64),
+        ],
+        run,
+        move |analyzer, run| async move {
+            let mut rows: Vec<(String, BreakdownRow)> = Vec::new();
+            for run_id in analyzer.select_set(&run)? {
+                let mut found = breakdown(&analyzer, &run_id, &[]).await?.rows;
+                if is_sum {
+                    let sums = duration_minus_children(&analyzer, &run_id).await?;
+                    for row in &mut found {
+                        row.self_ns = sums.get(&row.stage).copied().unwrap_or(0);
                     }
-                    rows.extend(found.into_iter().map(|row| (run_id.to_string(), row)));
                 }
-                batch(
-                    &schema,
-                    vec![
-                        texts(rows.iter().map(|(run_id, _)| run_id.clone())),
-                        texts(rows.iter().map(|(_, row)| row.stage.clone())),
-                        ints(rows.iter().map(|(_, row)| row.calls as i64)),
-                        ints(rows.iter().map(|(_, row)| row.total_ns)),
-                        ints(rows.iter().map(|(_, row)| row.self_ns)),
-                        ints(rows.iter().map(|(_, row)| row.wall_ns)),
-                        floats(rows.iter().map(|(_, row)| row.wall_share)),
-                    ],
-                )
+                rows.extend(found.into_iter().map(|row| (run_id.to_string(), row)));
             }
-            .boxed()
-        }),
-    })
+            Ok(vec![
+                texts(rows.iter().map(|(run_id, _)| run_id.clone())),
+                texts(rows.iter().map(|(_, row)| row.stage.clone())),
+                ints(rows.iter().map(|(_, row)| row.calls as i64)),
+                ints(rows.iter().map(|(_, row)| row.total_ns)),
+                ints(rows.iter().map(|(_, row)| row.self_ns)),
+                ints(rows.iter().map(|(_, row)| row.wall_ns)),
+                floats(rows.iter().map(|(_, row)| row.wall_share)),
+            ])
+        },
+    ))
 }
 
 fn critical_path(arguments: &Arguments) -> Result<Answer, String> {
@@ -114,31 +105,22 @@ fn critical_path(arguments: &Arguments) -> Result<Answer, String> {
     if by_trace {
         columns.insert(1, ("trace_id", Utf8));
     }
-    let schema = schema(&columns);
-    let given = schema.clone();
-    Ok(Answer {
-        schema,
-        compute: Box::new(move |analyzer| {
-            let (run, schema) = (run.clone(), given.clone());
-            async move {
-                let mut rows = Vec::new();
-                for run_id in analyzer.select_set(&run)? {
-                    rows.extend(critical_rows(&analyzer, &run_id, by_trace).await?);
-                }
-                let mut columns = vec![
-                    texts(rows.iter().map(|row| row.run_id.clone())),
-                    texts(rows.iter().map(|row| row.stage.clone())),
-                    ints(rows.iter().map(|row| row.critical_ns)),
-                    floats(rows.iter().map(|row| row.share)),
-                ];
-                if by_trace {
-                    columns.insert(1, texts(rows.iter().map(|row| row.trace_id.clone())));
-                }
-                batch(&schema, columns)
-            }
-            .boxed()
-        }),
-    })
+    Ok(Answer::of(&columns, run, move |analyzer, run| async move {
+        let mut rows = Vec::new();
+        for run_id in analyzer.select_set(&run)? {
+            rows.extend(critical_rows(&analyzer, &run_id, by_trace).await?);
+        }
+        let mut columns = vec![
+            texts(rows.iter().map(|row| row.run_id.clone())),
+            texts(rows.iter().map(|row| row.stage.clone())),
+            ints(rows.iter().map(|row| row.critical_ns)),
+            floats(rows.iter().map(|row| row.share)),
+        ];
+        if by_trace {
+            columns.insert(1, texts(rows.iter().map(|row| row.trace_id.clone())));
+        }
+        Ok(columns)
+    }))
 }
 
 /// A stage's time on critical paths.
@@ -211,36 +193,30 @@ async fn duration_minus_children(
 fn queue_time(arguments: &Arguments) -> Result<Answer, String> {
     arguments.at_most(1)?;
     let run = arguments.text(0, "the run")?;
-    let schema = schema(&[
-        ("stage", Utf8),
-        ("n", Int64),
-        ("queue_mean_ns", Int64),
-        ("queue_p50_ns", Int64),
-        ("queue_p95_ns", Int64),
-        ("service_mean_ns", Int64),
-        ("service_p50_ns", Int64),
-        ("service_p95_ns", Int64),
-        ("queue_share", Float64),
-    ]);
-    let given = schema.clone();
-    Ok(Answer {
-        schema,
-        compute: Box::new(move |analyzer| {
-            let (run, schema) = (run.clone(), given.clone());
-            async move {
-                let run_id = analyzer.select(&run)?;
-                // Run ids are made of letters, digits and dashes, so this needs no escaping.
-                let sql = format!(
-                    "{QUEUES} WHERE run_id = '{run_id}' AND queue_ns IS NOT NULL {BY_STAGE}"
-                );
-                let found = analyzer.query(&sql).await?;
-                arrow::compute::concat_batches(&found.schema, &found.batches)
-                    .and_then(|rows| rows.with_schema(schema))
-                    .map_err(|error| AnalyzeError::Internal(error.to_string()))
-            }
-            .boxed()
-        }),
-    })
+    Ok(Answer::of(
+        &[
+            ("stage", Utf8),
+            ("n", Int64),
+            ("queue_mean_ns", Int64),
+            ("queue_p50_ns", Int64),
+            ("queue_p95_ns", Int64),
+            ("service_mean_ns", Int64),
+            ("service_p50_ns", Int64),
+            ("service_p95_ns", Int64),
+            ("queue_share", Float64),
+        ],
+        run,
+        move |analyzer, run| async move {
+            let run_id = analyzer.select(&run)?;
+            // Run ids are made of letters, digits and dashes, so this needs no escaping.
+            let sql =
+                format!("{QUEUES} WHERE run_id = '{run_id}' AND queue_ns IS NOT NULL {BY_STAGE}");
+            let found = analyzer.query(&sql).await?;
+            arrow::compute::concat_batches(&found.schema, &found.batches)
+                .map(|rows| rows.columns().to_vec())
+                .map_err(|error| AnalyzeError::Internal(error.to_string()))
+        },
+    ))
 }
 
 const QUEUES: &str = "SELECT stage, n, queue_mean_ns, CAST(q[1] AS BIGINT) AS queue_p50_ns,

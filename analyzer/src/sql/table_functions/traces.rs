@@ -2,11 +2,10 @@
 
 use arrow::datatypes::DataType::{Boolean, Int64, Utf8};
 use datafusion::prelude::{col, lit};
-use futures::FutureExt;
 use retake_schemas::RunId;
 
 use super::arguments::Arguments;
-use super::columns::{batch, flags, ints, schema, texts};
+use super::columns::{flags, ints, texts};
 use super::computed::Answer;
 use super::{Definition, FunctionDoc};
 use crate::assemble::{text, value};
@@ -37,102 +36,84 @@ pub(super) const TRACE_SPANS: Definition = Definition {
 fn slowest(arguments: &Arguments) -> Result<Answer, String> {
     arguments.at_most(2)?;
     let (run, most) = (arguments.text(0, "the run")?, arguments.count_or(1, 10)?);
-    let schema = schema(&[
-        ("run_id", Utf8),
-        ("trace_id", Utf8),
-        ("name", Utf8),
-        ("request_id", Utf8),
-        ("start_unix_ns", Int64),
-        ("duration_ns", Int64),
-        ("spans", Int64),
-        ("ttft_ns", Int64),
-        ("input_tokens", Int64),
-        ("output_tokens", Int64),
-        ("error", Utf8),
-    ]);
-    let given = schema.clone();
-    Ok(Answer {
-        schema,
-        compute: Box::new(move |analyzer| {
-            let (run, schema) = (run.clone(), given.clone());
-            async move {
-                let run_id = analyzer.select(&run)?;
-                let mut rows: Vec<TraceSummary> = trace_summaries(&analyzer, &run_id).await?;
-                rows.sort_by(|a, b| {
-                    (b.duration_ns, &a.trace_id).cmp(&(a.duration_ns, &b.trace_id))
-                });
-                rows.truncate(most);
-                batch(
-                    &schema,
-                    vec![
-                        texts(rows.iter().map(|_| run_id.to_string())),
-                        texts(rows.iter().map(|row| row.trace_id.clone())),
-                        texts(rows.iter().map(|row| row.name.clone())),
-                        texts(rows.iter().map(|row| row.request_id.clone())),
-                        ints(rows.iter().map(|row| row.start_unix_ns)),
-                        ints(rows.iter().map(|row| row.duration_ns)),
-                        ints(rows.iter().map(|row| row.spans as i64)),
-                        ints(rows.iter().map(|row| row.ttft_ns)),
-                        ints(rows.iter().map(|row| row.input_tokens)),
-                        ints(rows.iter().map(|row| row.output_tokens)),
-                        texts(rows.iter().map(|row| row.error.clone())),
-                    ],
-                )
-            }
-            .boxed()
-        }),
-    })
+    Ok(Answer::of(
+        &[
+            ("run_id", Utf8),
+            ("trace_id", Utf8),
+            ("name", Utf8),
+            ("request_id", Utf8),
+            ("start_unix_ns", Int64),
+            ("duration_ns", Int64),
+            ("spans", Int64),
+            ("ttft_ns", Int64),
+            ("input_tokens", Int64),
+            ("output_tokens", Int64),
+            ("error", Utf8),
+        ],
+        run,
+        move |analyzer, run| async move {
+            let run_id = analyzer.select(&run)?;
+            let mut rows: Vec<TraceSummary> = trace_summaries(&analyzer, &run_id).await?;
+            rows.sort_by(|a, b| (b.duration_ns, &a.trace_id).cmp(&(a.duration_ns, &b.trace_id)));
+            rows.truncate(most);
+            Ok(vec![
+                texts(rows.iter().map(|_| run_id.to_string())),
+                texts(rows.iter().map(|row| row.trace_id.clone())),
+                texts(rows.iter().map(|row| row.name.clone())),
+                texts(rows.iter().map(|row| row.request_id.clone())),
+                ints(rows.iter().map(|row| row.start_unix_ns)),
+                ints(rows.iter().map(|row| row.duration_ns)),
+                ints(rows.iter().map(|row| row.spans as i64)),
+                ints(rows.iter().map(|row| row.ttft_ns)),
+                ints(rows.iter().map(|row| row.input_tokens)),
+                ints(rows.iter().map(|row| row.output_tokens)),
+                texts(rows.iter().map(|row| row.error.clone())),
+            ])
+        },
+    ))
 }
 
 fn spans(arguments: &Arguments) -> Result<Answer, String> {
     arguments.at_most(2)?;
     let (trace, run) = (arguments.text(0, "the trace")?, arguments.optional_text(1)?);
-    let schema = schema(&[
-        ("run_id", Utf8),
-        ("depth", Int64),
-        ("stage", Utf8),
-        ("name", Utf8),
-        ("kind", Utf8),
-        ("start_unix_ns", Int64),
-        ("duration_ns", Int64),
-        ("self_ns", Int64),
-        ("is_critical", Boolean),
-        ("status", Utf8),
-        ("span_id", Utf8),
-        ("parent_span_id", Utf8),
-    ]);
-    let given = schema.clone();
-    Ok(Answer {
-        schema,
-        compute: Box::new(move |analyzer| {
-            let (trace, run, schema) = (trace.clone(), run.clone(), given.clone());
-            async move {
-                let run_id = match run {
-                    Some(run) => analyzer.select(&run)?,
-                    None => run_of(&analyzer, &trace).await?,
-                };
-                let nodes: Vec<TraceNode> = trace_tree(&analyzer, &run_id, &trace).await?.nodes;
-                batch(
-                    &schema,
-                    vec![
-                        texts(nodes.iter().map(|_| run_id.to_string())),
-                        ints(nodes.iter().map(|node| node.depth as i64)),
-                        texts(nodes.iter().map(|node| node.span.stage.clone())),
-                        texts(nodes.iter().map(|node| node.span.name.clone())),
-                        texts(nodes.iter().map(|node| node.span.kind.clone())),
-                        ints(nodes.iter().map(|node| node.span.start_unix_ns)),
-                        ints(nodes.iter().map(|node| node.span.duration_ns)),
-                        ints(nodes.iter().map(|node| node.self_ns)),
-                        flags(nodes.iter().map(|node| node.is_critical)),
-                        texts(nodes.iter().map(|node| node.span.status.clone())),
-                        texts(nodes.iter().map(|node| node.span.span_id.clone())),
-                        texts(nodes.iter().map(|node| node.span.parent_span_id.clone())),
-                    ],
-                )
-            }
-            .boxed()
-        }),
-    })
+    Ok(Answer::of(
+        &[
+            ("run_id", Utf8),
+            ("depth", Int64),
+            ("stage", Utf8),
+            ("name", Utf8),
+            ("kind", Utf8),
+            ("start_unix_ns", Int64),
+            ("duration_ns", Int64),
+            ("self_ns", Int64),
+            ("is_critical", Boolean),
+            ("status", Utf8),
+            ("span_id", Utf8),
+            ("parent_span_id", Utf8),
+        ],
+        (trace, run),
+        move |analyzer, (trace, run)| async move {
+            let run_id = match run {
+                Some(run) => analyzer.select(&run)?,
+                None => run_of(&analyzer, &trace).await?,
+            };
+            let nodes: Vec<TraceNode> = trace_tree(&analyzer, &run_id, &trace).await?.nodes;
+            Ok(vec![
+                texts(nodes.iter().map(|_| run_id.to_string())),
+                ints(nodes.iter().map(|node| node.depth as i64)),
+                texts(nodes.iter().map(|node| node.span.stage.clone())),
+                texts(nodes.iter().map(|node| node.span.name.clone())),
+                texts(nodes.iter().map(|node| node.span.kind.clone())),
+                ints(nodes.iter().map(|node| node.span.start_unix_ns)),
+                ints(nodes.iter().map(|node| node.span.duration_ns)),
+                ints(nodes.iter().map(|node| node.self_ns)),
+                flags(nodes.iter().map(|node| node.is_critical)),
+                texts(nodes.iter().map(|node| node.span.status.clone())),
+                texts(nodes.iter().map(|node| node.span.span_id.clone())),
+                texts(nodes.iter().map(|node| node.span.parent_span_id.clone())),
+            ])
+        },
+    ))
 }
 
 /// The only run with a trace of this prefix.
