@@ -37,8 +37,33 @@ pub struct Breakdown {
     pub rows: Vec<BreakdownRow>,
     /// Tokens by what they were for, each counted once.
     pub tokens: TokenTotals,
+    /// Tokens that the program counted itself, in metrics; `None` when it sent none.
+    pub metric_tokens: Option<MetricTokens>,
     /// Failures at their origin.
     pub errors: Vec<ErrorOrigin>,
+}
+
+impl Breakdown {
+    /// What the program's metrics count and what its spans do, estimates apart, where these differ
+    /// by more than one in a hundred: spans that never came, or calls without counts.
+    #[must_use]
+    pub fn disputed_tokens(&self) -> Option<[MetricTokens; 2]> {
+        let TokenTotals { llm_input, llm_output, embedding, .. } = self.tokens;
+        let spans = MetricTokens { input: llm_input.saturating_add(embedding), output: llm_output };
+        let metrics = self.metric_tokens?;
+        let differ = |a: i64, b: i64| a.abs_diff(b) > a.max(b).unsigned_abs() / 100;
+        (differ(metrics.input, spans.input) || differ(metrics.output, spans.output))
+            .then_some([metrics, spans])
+    }
+}
+
+/// Tokens as the metrics of a program count them, embeddings among the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+pub struct MetricTokens {
+    /// Input tokens.
+    pub input: i64,
+    /// Output tokens.
+    pub output: i64,
 }
 
 /// One stage (or other group) of a breakdown.

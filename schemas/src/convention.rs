@@ -79,3 +79,18 @@ pub const OTEL_STATUS_CODE: &str = "otel.status_code";
 pub const OTEL_STATUS_MESSAGE: &str = "otel.status_description";
 /// Span field: class of the error.
 pub const ERROR_TYPE: &str = "error.type";
+
+/// Whether an attribute names the type of an error, which only an operation that failed has: the
+/// convention's own, and what rig says of a tool.
+#[must_use]
+pub fn is_error_type(name: &str) -> bool {
+    matches!(name, ERROR_TYPE | "gen_ai.tool.error.type")
+}
+
+/// Attribute of a metric's sample: `delta` when each adds to those before it, `cumulative` when each
+/// holds all before it.
+pub const METRIC_TEMPORALITY: &str = "otel.temporality";
+/// Attribute of a metric's sample: the series it is of, in hex.
+pub const METRIC_SERIES: &str = "otel.series";
+/// Attribute of a metric's sample: since when its series counts, ns since the Unix epoch.
+pub const METRIC_START: &str = "otel.start_unix_ns";

@@ -59,6 +59,12 @@ pub(crate) fn breakdown(breakdown: &Breakdown, name: &str, by: &str, format: For
             text.push_str(&format!("note: {count} {what}\n"));
         }
     }
+    if let Some([metrics, spans]) = breakdown.disputed_tokens() {
+        text.push_str(&format!(
+            "note: the program's metrics count {} + {} tokens (in + out), its spans {} + {}\n",
+            metrics.input, metrics.output, spans.input, spans.output
+        ));
+    }
     for error in breakdown.errors.iter().take(ERRORS_SHOWN) {
         let (stage, class) = (inert(&error.stage), inert(&error.error_type));
         text.push_str(&format!("error in {stage}: {class}: {}\n", inert(&error.message)));

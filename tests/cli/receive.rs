@@ -226,6 +226,38 @@ fn files_are_imported() {
     bench.retake(["import", "."]).expect_code(2).expect_message(&["folder"]);
 }
 
+/// Scenario: bodies of a real program that counted its tokens in metrics too, flushed twice; one
+/// stream was broken off, which its instrumentation does not put into the metrics.
+/// Guarantees: what metrics count is in SQL, each series once; the breakdown names the difference.
+#[test]
+fn tokens_that_metrics_count_are_held_against_the_spans() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared/otlp/openai-traceloop-json");
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        eprintln!("skipped: {} is not here", folder.display());
+        return;
+    };
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.expect("an entry").path().to_string_lossy().into_owned())
+        .filter(|path| {
+            path.ends_with(".json")
+                && ![".meta.json", "expected.json"].iter().any(|end| path.ends_with(end))
+        })
+        .collect();
+    files.sort();
+    let bench = Bench::new();
+    bench.retake(["import".to_owned()].into_iter().chain(files)).expect_code(0);
+    let rows = bench.rows(
+        "select metric, token_type, sum(tokens) as tokens from token_metrics group by 1, 2 order by 2",
+    );
+    let seen: Vec<_> =
+        rows.iter().map(|row| (text(&row["token_type"]), row["tokens"].as_i64())).collect();
+    assert_eq!(seen, [("input".to_owned(), Some(526)), ("output".to_owned(), Some(208))]);
+    let note = "the program's metrics count 526 + 208 tokens (in + out), its spans 530 + 224";
+    let shown = bench.retake(["breakdown", "--format", "table"]).expect_code(0);
+    assert!(shown.stdout.contains(note), "{}", shown.stdout);
+}
+
 /// Scenario: a run goes out as OpenTelemetry's files and comes back; it goes out as timelines.
 /// Guarantees: the spans that come back are those that went; a timeline is a whole file.
 #[test]

@@ -5,6 +5,8 @@ mod group;
 
 use std::collections::HashMap;
 
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
 use retake_schemas::RunId;
 
 pub use group::{GroupKey, UnknownGroupKey};
@@ -13,7 +15,9 @@ use aggregate::Aggregate;
 
 use crate::assemble::{Family, LeanSpan, Texts, TraceView, family, visit_traces};
 use crate::error::AnalyzeError;
-use crate::model::{Breakdown, BreakdownRow, ErrorOrigin, SCHEMA_VERSION, TokenTotals};
+use crate::model::{
+    Breakdown, BreakdownRow, ErrorOrigin, MetricTokens, SCHEMA_VERSION, TokenTotals,
+};
 use crate::session::Analyzer;
 use crate::trace::times;
 
@@ -51,7 +55,33 @@ pub(crate) async fn breakdown_with_durations(
     })
     .await?;
     let dropped = analyzer.run(run_id)?.events_dropped;
-    collected.finish(run_id, u64::try_from(dropped).unwrap_or(0))
+    let (mut breakdown, durations) =
+        collected.finish(run_id, u64::try_from(dropped).unwrap_or(0))?;
+    breakdown.metric_tokens = metric_tokens(analyzer, run_id).await?;
+    Ok((breakdown, durations))
+}
+
+/// The tokens that a run's metrics count. Of several metrics that count the same, the one that
+/// counts most: it was on for longest.
+async fn metric_tokens(
+    analyzer: &Analyzer,
+    run_id: &RunId,
+) -> Result<Option<MetricTokens>, AnalyzeError> {
+    let sql = format!(
+        "SELECT max(input) AS input, max(output) AS output FROM (
+           SELECT coalesce(sum(tokens) FILTER (WHERE token_type = 'input'), 0) AS input,
+                  coalesce(sum(tokens) FILTER (WHERE token_type = 'output'), 0) AS output
+           FROM token_metrics WHERE run_id = '{run_id}' GROUP BY metric)"
+    );
+    let result = analyzer.query(&sql).await?;
+    let Some(batch) = result.batches.iter().find(|batch| batch.num_rows() == 1) else {
+        return Ok(None);
+    };
+    let count = |index: usize| {
+        let column = batch.column(index).as_primitive_opt::<Int64Type>()?;
+        column.is_valid(0).then(|| column.value(0))
+    };
+    Ok(count(0).zip(count(1)).map(|(input, output)| MetricTokens { input, output }))
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +157,7 @@ impl Collected {
             dropped_events,
             rows,
             tokens: self.tokens,
+            metric_tokens: None,
             errors: self.errors,
         };
         Ok((breakdown, durations))

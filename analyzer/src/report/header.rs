@@ -163,6 +163,13 @@ fn oddities(data: &ReportData) -> Vec<Markup> {
             "counts and sums are too low."
         });
     }
+    if let Some([metrics, spans]) = data.breakdown.disputed_tokens() {
+        found.push(html! {
+            "The program's own metrics count " (units::signed_count(metrics.input)) " input and "
+            (units::signed_count(metrics.output)) " output tokens, its spans " (units::signed_count(spans.input))
+            " and " (units::signed_count(spans.output)) ": spans are missing, or calls without counts."
+        });
+    }
     let counts = [
         (
             quality.lost_spans,

@@ -357,6 +357,7 @@ fn breakdown(name: &str, trees: &[TraceTree]) -> Breakdown {
         wall_ns,
         lost_spans: 0,
         dropped_events: 0,
+        metric_tokens: None,
         rows,
         tokens: TokenTotals {
             llm_input: 1_136_000,

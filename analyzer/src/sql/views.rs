@@ -113,6 +113,40 @@ FROM spans WHERE tokens_counted OR (tokens_source = 'none' AND cost_usd IS NOT N
 GROUP BY run_id, provider, coalesce(model_response, model_request), tokens_source",
     },
     View {
+        name: "token_metrics",
+        doc: "One row per run, metric, provider, model and type of token: tokens that the program \
+              counted itself, in metrics (`gen_ai.client.token.usage` and its like), whether or \
+              not its spans arrived. Of a series that a receiver found running, what it grew by from \
+              its first sample in the run to its last. Several metrics may count the same tokens: \
+              do not add them up.",
+        sql: "SELECT run_id, metric, provider, model, token_type, CAST(sum(tokens) AS BIGINT) AS tokens
+FROM (
+  SELECT m.run_id, metric, provider, model, token_type, series,
+         CASE WHEN temporality = 'delta' THEN sum(value)
+              WHEN min(m.start_unix_ns) < min(r.started_unix_ns)
+                   AND min(m.time_unix_ns) >= min(r.started_unix_ns) THEN max(value) - min(value)
+              ELSE max(value) END AS tokens
+  FROM (
+    SELECT run_id, value, time_unix_ns, CASE WHEN name LIKE '%.sum' THEN substr(name, 1, length(name) - 4)
+                               ELSE name END AS metric,
+           coalesce(attr(attributes, 'gen_ai.provider.name'),
+                    attr(attributes, 'gen_ai.system')) AS provider,
+           coalesce(attr(attributes, 'gen_ai.response.model'),
+                    attr(attributes, 'gen_ai.request.model')) AS model,
+           coalesce(attr(attributes, 'gen_ai.token.type'),
+                    CASE WHEN name LIKE '%input_tokens%' THEN 'input'
+                         WHEN name LIKE '%output_tokens%' THEN 'output' END) AS token_type,
+           attr(attributes, 'otel.series') AS series,
+           attr(attributes, 'otel.temporality') AS temporality,
+           CAST(attr(attributes, 'otel.start_unix_ns') AS BIGINT) AS start_unix_ns
+    FROM measures
+    WHERE name LIKE 'gen_ai.%token%' AND name NOT LIKE '%.count'
+  ) m JOIN runs r ON m.run_id = r.run_id
+  WHERE temporality IS NOT NULL AND token_type IS NOT NULL
+  GROUP BY m.run_id, metric, provider, model, token_type, series, temporality
+) GROUP BY run_id, metric, provider, model, token_type",
+    },
+    View {
         name: "replay_pairs",
         doc: "One row per replayed operation: the operation it repeats, both durations, and \
               `ratio`, the replay's over the source's. Both runs must be in scope.",

@@ -2,7 +2,7 @@
 //! mean, so that the journal behind them can go.
 
 use retake_schemas::event::{Level, Status};
-use retake_schemas::{Attributes, SpanId, TraceId};
+use retake_schemas::{Attributes, EventBody, SpanId, TraceId};
 use serde::{Deserialize, Serialize};
 
 use std::sync::Arc;
@@ -34,6 +34,8 @@ pub(crate) enum Carried {
     Thread(u32, String),
     /// A span that is open.
     Span(Box<CarriedSpan>),
+    /// What was said, and when, of a span that has not come yet.
+    Early(i64, EventBody),
 }
 
 /// An open span.
@@ -97,6 +99,8 @@ impl Fold {
         let waits = self.waiting.is_on();
         let open = self.slots.iter().filter(|span| waits || span.end_unix_ns.is_none());
         carried.extend(open.map(|span| Carried::Span(Box::new(self.carry(span)))));
+        let early = self.early.iter().cloned();
+        carried.extend(early.map(|(time, body)| Carried::Early(time, body)));
         carried
     }
 
@@ -153,6 +157,7 @@ impl Fold {
                     self.threads.insert(lane, name);
                 }
                 Carried::Span(span) => spans.push(span),
+                Carried::Early(time, body) => self.keep_early(time, &body),
             }
         }
         let mut children = Vec::new();

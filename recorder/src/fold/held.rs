@@ -225,11 +225,10 @@ impl HeldSpan {
         }
     }
 
-    /// The span ends. Its attributes decide the status over what was reported.
-    pub(super) fn close(&mut self, time: i64, reported: Status, own: &OwnAttributes<'_>) {
+    /// The span ends.
+    pub(super) fn end_at(&mut self, time: i64) {
         self.end_unix_ns = Some(time);
         self.exit(time);
-        self.status = self.final_status(reported, own);
     }
 
     /// What a reported end says besides its time.
@@ -242,24 +241,29 @@ impl HeldSpan {
         }
     }
 
-    /// The status by what the span itself said: `otel.status_code`, an error logged in it, or a
-    /// mark that it was given up.
-    fn final_status(&self, reported: Status, own: &OwnAttributes<'_>) -> Status {
+    /// The status: what the span itself said decides over what was reported. That is
+    /// `otel.status_code`, a mark that it was given up, an error logged in it, or `error.type`.
+    pub(super) fn settle_status(&mut self, reported: Status, own: &OwnAttributes<'_>) {
+        self.status = self.stated_status(own).unwrap_or(reported);
+    }
+
+    fn stated_status(&self, own: &OwnAttributes<'_>) -> Option<Status> {
         if self.roles & KeyRole::STATUS != 0 {
             let code = own.last(convention::OTEL_STATUS_CODE).map(|value| value.to_text());
             match code.as_deref().map(str::to_ascii_uppercase).as_deref() {
-                Some("ERROR") => return Status::Error,
-                Some("OK") => return Status::Ok,
+                Some("ERROR") => return Some(Status::Error),
+                Some("OK") => return Some(Status::Ok),
                 _ => {}
             }
             if own.last("retake.cancelled").and_then(|v| v.as_bool()) == Some(true) {
-                return Status::Cancelled;
+                return Some(Status::Cancelled);
+            }
+            if own.keys.has_error_type(own.bytes) {
+                return Some(Status::Error);
             }
         }
-        match &self.rare {
-            Some(rare) if rare.error_type.is_some() => Status::Error,
-            _ => reported,
-        }
+        let rare = self.rare.as_ref()?;
+        rare.error_type.as_ref().map(|_| Status::Error)
     }
 
     /// The run ended, or the process died, before the span did.
@@ -295,20 +299,11 @@ impl HeldSpan {
     /// A log line: an error logged inside a span makes the span one that failed, as
     /// `#[instrument(err)]` and OpenTelemetry's exception events mean it.
     pub(super) fn annotate(&mut self, line: &Annotated) {
-        let find = |names: &[&str]| {
-            line.attributes
-                .iter()
-                .find(|(key, _)| names.contains(&key.as_ref()))
-                .map(|(_, value)| value.to_text())
-        };
-        let error = find(&["exception.message", "error"]);
-        let is_exception =
-            line.name == "exception" || (line.level == Level::Error && error.is_some());
-        if is_exception {
+        if is_exception(line) {
             let rare = self.rare();
-            rare.error_type =
-                Some(find(&["exception.type", "error.type"]).unwrap_or_else(|| "error".to_owned()));
-            rare.message = error.or_else(|| line.message.clone());
+            let error_type = stated(line, &["exception.type", "error.type"]);
+            rare.error_type = Some(error_type.unwrap_or_else(|| "error".to_owned()));
+            rare.message = stated(line, &ERROR_MESSAGE).or_else(|| line.message.clone());
         }
     }
 
@@ -369,6 +364,19 @@ impl HeldSpan {
         text
     }
 }
+
+/// Whether a log line says that its span failed.
+pub(super) fn is_exception(line: &Annotated) -> bool {
+    matches!(line.name.as_str(), "exception" | "gen_ai.client.operation.exception")
+        || (line.level == Level::Error && stated(line, &ERROR_MESSAGE).is_some())
+}
+
+fn stated(line: &Annotated, names: &[&str]) -> Option<String> {
+    let stated = line.attributes.iter().find(|(key, _)| names.contains(&key.as_ref()));
+    stated.map(|(_, value)| value.to_text())
+}
+
+const ERROR_MESSAGE: [&str; 2] = ["exception.message", "error"];
 
 /// Flags that a sender may state, because only it can know. The others follow from the spans.
 const STATED_FLAGS: [&str; 6] =

@@ -35,6 +35,8 @@ struct Key {
     tokens: Option<(usize, usize)>,
     /// Its precedence among those that name the kind.
     kind: Option<usize>,
+    /// Names the type of an error.
+    is_error_type: bool,
 }
 
 impl Keys {
@@ -64,7 +66,9 @@ impl Keys {
             }
             known.roles |= KeyRole::TOKENS;
         }
+        known.is_error_type = convention::is_error_type(name);
         known.roles |= match name {
+            _ if known.is_error_type => KeyRole::STATUS,
             convention::OTEL_STATUS_CODE | "retake.cancelled" => KeyRole::STATUS,
             convention::OTEL_NAME => KeyRole::NAME,
             convention::FLAGS => KeyRole::FLAGS,
@@ -100,6 +104,15 @@ impl Keys {
             }
         }
         best.map_or(0, |(_, bit)| bit)
+    }
+
+    /// Whether attributes name the type of an error, which only an operation that failed has.
+    pub(super) fn has_error_type(&self, bytes: &[u8]) -> bool {
+        attrs::iter(bytes).any(|(key, value)| {
+            let is_error_type =
+                matches!(self.known.get(key.index()), Some(Some(Key { is_error_type: true, .. })));
+            is_error_type && !matches!(value, ValueRef::Str("") | ValueRef::Bool(false))
+        })
     }
 
     /// The tokens that attributes state, input and output, as the mapping would read them: the

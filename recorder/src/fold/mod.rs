@@ -9,6 +9,7 @@
 //! processes.
 
 mod carried;
+mod early;
 mod held;
 mod ids;
 mod keys;
@@ -21,7 +22,9 @@ mod waiting;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use retake_schemas::event::{Annotated, DropCause, Gap, Measured, Retrieved, SpanOpened, Token};
+use retake_schemas::event::{
+    Annotated, DropCause, Gap, Measured, Retrieved, SpanOpened, Status, Token,
+};
 use retake_schemas::manifest::Accounting;
 use retake_schemas::tables::{DocumentRow, EventRow, MeasureRow, PayloadRow};
 use retake_schemas::{Attributes, EventBody, EventSeq, RunId, SpanKey, TraceId};
@@ -31,6 +34,7 @@ use crate::attrs;
 use crate::clock::Timeline;
 use crate::symbols::{Sym, Symbols};
 pub(crate) use carried::Carried;
+use early::Early;
 use held::{HeldSpan, OwnAttributes, Parent};
 pub(crate) use ids::Ids;
 use keys::{KeyRole, Keys};
@@ -78,6 +82,7 @@ pub(crate) struct Fold {
     polled: Vec<u32>,
     explicit_traces: HashSet<TraceId>,
     waiting: Waiting,
+    early: Early,
     local_traces: u64,
     next_seq: EventSeq,
     last_unix_ns: i64,
@@ -116,6 +121,7 @@ impl Fold {
             polled: Vec::new(),
             explicit_traces: HashSet::new(),
             waiting: Waiting::default(),
+            early: Early::default(),
             local_traces: 0,
             next_seq,
             last_unix_ns: i64::MIN,
@@ -155,11 +161,7 @@ impl Fold {
         self.last_unix_ns = self.last_unix_ns.max(time);
         match body {
             EventBody::SpanOpened(opened) => self.open_explicit(time, opened),
-            EventBody::SpanUpdated(update) => {
-                if let Some(slot) = self.slot_of(update.span) {
-                    self.add_attributes(slot, &update.attributes);
-                }
-            }
+            EventBody::SpanUpdated(update) => self.tell(time, update.span, body),
             EventBody::SpanClosed(closed) => {
                 let slot = self.slot_of(closed.span).filter(|slot| self.is_open(*slot));
                 if let Some(slot) = slot {
@@ -169,14 +171,21 @@ impl Fold {
                     self.close_slot(slot, time, closed.status);
                 }
             }
-            EventBody::Usage(usage) => {
-                if let Some(span) = self.span_mut(usage.span) {
-                    span.rare().usage = Some(usage.clone());
-                }
+            EventBody::Usage(usage) => self.tell(time, usage.span, body),
+            EventBody::Token(token) => {
+                self.tell(time, token.span, body);
+                self.token_row(time, token);
             }
-            EventBody::Token(token) => self.token(time, token),
-            EventBody::Retrieved(retrieved) => self.retrieved(time, retrieved),
-            EventBody::Annotated(line) => self.annotated(time, line),
+            EventBody::Retrieved(retrieved) => {
+                self.tell(time, retrieved.span, body);
+                self.document_rows(time, retrieved);
+            }
+            EventBody::Annotated(line) => {
+                if let Some(span) = line.span {
+                    self.tell(time, span, body);
+                }
+                self.event_row(time, line);
+            }
             EventBody::Payload(payload) => self.rows.payloads.push(PayloadRow {
                 run_id: self.run_id.clone(),
                 digest: payload.digest.to_string(),
@@ -279,6 +288,7 @@ impl Fold {
         let slot = self.slots.insert(span);
         self.explicit.insert(opened.span, slot);
         self.add_attributes(slot, &opened.attributes);
+        self.tell_early(opened.span);
     }
 
     /// Appends attributes to a span's.
@@ -311,16 +321,12 @@ impl Fold {
         }
     }
 
-    fn close_slot(&mut self, slot: u32, time: i64, status: retake_schemas::event::Status) {
+    fn close_slot(&mut self, slot: u32, time: i64, status: Status) {
         let Some(span) = self.slots.get_mut(slot) else { return };
         self.spans_closed = self.spans_closed.saturating_add(1);
-        let (start, end) = (span.attributes.0 as usize, span.attributes.1 as usize);
-        let own = OwnAttributes {
-            bytes: self.arena.get(start..end).unwrap_or_default(),
-            symbols: &self.symbols,
-            keys: &self.keys,
-        };
-        span.close(time, status, &own);
+        span.end_at(time);
+        self.settle_status(slot, status);
+        let Some(span) = self.slots.get(slot) else { return };
         let parent = span.parent;
         self.closed.push(slot);
         if let Parent::Slot(parent) = parent {
@@ -328,6 +334,25 @@ impl Fold {
         }
         // A parent that comes after its child is found when rows are taken.
         self.closed_in_order &= parent != Parent::Unknown;
+    }
+
+    fn settle_status(&mut self, slot: u32, reported: Status) {
+        let Some(span) = self.slots.get_mut(slot) else { return };
+        let (start, end) = (span.attributes.0 as usize, span.attributes.1 as usize);
+        let own = OwnAttributes {
+            bytes: self.arena.get(start..end).unwrap_or_default(),
+            symbols: &self.symbols,
+            keys: &self.keys,
+        };
+        span.settle_status(reported, &own);
+    }
+
+    /// A span that ended well may have heard of its failure since.
+    fn reconsider(&mut self, slot: u32) {
+        let ended_well = |span: &HeldSpan| span.end_unix_ns.is_some() && span.status == Status::Ok;
+        if self.slots.get(slot).is_some_and(ended_well) {
+            self.settle_status(slot, Status::Ok);
+        }
     }
 
     fn is_open(&self, slot: u32) -> bool {
@@ -340,28 +365,13 @@ impl Fold {
         self.explicit.get(&key).copied()
     }
 
-    fn span_mut(&mut self, key: SpanKey) -> Option<&mut HeldSpan> {
-        let slot = self.slot_of(key)?;
-        self.slots.get_mut(slot)
-    }
-
-    fn token(&mut self, time: i64, token: &Token) {
-        if let Some(span) = self.span_mut(token.span) {
-            span.token(time, token.count);
-        }
+    fn token_row(&mut self, time: i64, token: &Token) {
         self.rows.tokens.push(TokenFact {
             span: token.span,
             index: token.index,
             count: token.count,
             time_unix_ns: time,
         });
-    }
-
-    fn retrieved(&mut self, time: i64, retrieved: &Retrieved) {
-        if let Some(span) = self.span_mut(retrieved.span) {
-            span.documents(retrieved.role, retrieved.documents.len());
-        }
-        self.document_rows(time, retrieved);
     }
 
     fn document_rows(&mut self, time: i64, retrieved: &Retrieved) {
@@ -381,13 +391,6 @@ impl Fold {
                 time_unix_ns: time,
             });
         }
-    }
-
-    fn annotated(&mut self, time: i64, line: &Annotated) {
-        if let Some(span) = line.span.and_then(|key| self.span_mut(key)) {
-            span.annotate(line);
-        }
-        self.event_row(time, line);
     }
 
     fn event_row(&mut self, time: i64, line: &Annotated) {

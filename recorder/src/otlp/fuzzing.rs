@@ -54,9 +54,10 @@ fn body(encoding: Encoding, bytes: &[u8]) {
         }
         Decoded::Metrics(groups) => {
             let scopes = groups.iter().flat_map(|group| &group.scopes);
+            let source = metrics::Source { resource: &Vec::new(), scope: "" };
             for metric in scopes.flat_map(|scoped| &scoped.items) {
                 for point in &metric.points {
-                    assert!(metrics::translate(metric, point, NOW_UNIX_NS).0 > 0);
+                    assert!(metrics::translate(metric, point, &source, NOW_UNIX_NS).0 > 0);
                 }
             }
         }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use retake_schemas::event::{Annotated, DropCause, Level};
-use retake_schemas::mapping::BUILT_IN;
+use retake_schemas::event::{Annotated, DropCause, Level, SpanUpdated};
+use retake_schemas::mapping::{BUILT_IN, CONTENT_REF_PREFIX};
 use retake_schemas::{Attributes, Digest, EventBody, SpanKey};
 
+use super::messages::{self, Conversations};
 use super::model::{AnyValue, Budget, Group, KeyValues, LogRecord, Metric, Scoped, Span};
 use super::span::{SpanEvents, Surroundings, translate};
 use super::window::Window;
@@ -119,6 +120,7 @@ struct State {
     spans: Window<SpanKey>,
     others: Window<[u8; 16]>,
     resources: HashSet<[u8; 16]>,
+    conversations: Conversations,
     /// Names that no mapping knows, and how many spans had them.
     unmapped: BTreeMap<String, u64>,
 }
@@ -131,6 +133,7 @@ impl Intake {
             spans: Window::new(settings.window),
             others: Window::new(settings.window),
             resources: HashSet::new(),
+            conversations: Conversations::default(),
             unmapped: BTreeMap::new(),
         };
         Self {
@@ -332,7 +335,8 @@ impl Intake {
             self.meet(&mut state, &group.resource);
             for Scoped { scope, items } in &group.scopes {
                 for record in items {
-                    let key = key_of(&format!("{record:?}{}", scope.name));
+                    let text = format!("{record:?}{}{:?}", scope.name, group.resource);
+                    let key = key_of(&text);
                     if !state.others.insert(key) {
                         taken.repeated += 1;
                         continue;
@@ -341,22 +345,43 @@ impl Intake {
                         self.dispatcher.keep_content(media_type, text)
                     };
                     let made = logs::translate(record, &scope.name, now, &keep);
-                    let update = made.line.span.filter(|_| !made.of_span.is_empty()).map(|span| {
-                        EventBody::SpanUpdated(retake_schemas::event::SpanUpdated {
-                            span,
-                            attributes: made.of_span,
-                        })
-                    });
-                    let offered = update
-                        .map_or(Ok(()), |update| self.offer(made.time_unix_ns, &update))
-                        .and_then(|()| {
+                    let span = made.line.span;
+                    let offered =
+                        self.update(made.time_unix_ns, span, made.of_span).and_then(|()| {
                             self.offer(made.time_unix_ns, &EventBody::Annotated(made.line))
                         });
+                    if let (Ok(()), Some(span), Some(message)) = (offered, span, made.message) {
+                        state.conversations.add(span, message, text.len());
+                    }
                     taken.count(offered, || state.others.remove(&key));
                 }
             }
         }
+        self.converse(&mut state, now);
         taken
+    }
+
+    /// Tells spans their prompts and answers, as far as their messages have come. A span that the
+    /// journal has no room for hears of them with its next message; each has its row in any case.
+    fn converse(&self, state: &mut State, now_unix_ns: i64) {
+        for (span, input, output) in state.conversations.changed() {
+            let sides = [("gen_ai.input.messages", input), ("gen_ai.output.messages", output)];
+            let kept = sides.into_iter().filter_map(|(name, text)| {
+                let digest = self.dispatcher.keep_content(messages::MEDIA_TYPE, &text?)?;
+                Some((name.into(), format!("{CONTENT_REF_PREFIX}{digest}").into()))
+            });
+            let _ = self.update(now_unix_ns, Some(span), kept.collect());
+        }
+    }
+
+    fn update(
+        &self,
+        time_unix_ns: i64,
+        span: Option<SpanKey>,
+        attributes: Attributes,
+    ) -> Result<(), DropCause> {
+        let Some(span) = span.filter(|_| !attributes.is_empty()) else { return Ok(()) };
+        self.offer(time_unix_ns, &EventBody::SpanUpdated(SpanUpdated { span, attributes }))
     }
 
     fn metrics(&self, group: Option<&Group<'_, Metric<'_>>>) -> Taken {
@@ -365,14 +390,19 @@ impl Intake {
         let now = self.dispatcher.now_unix_ns();
         if let Some(group) = group {
             self.meet(&mut state, &group.resource);
-            for metric in group.scopes.iter().flat_map(|scoped| &scoped.items) {
+            let metrics = group
+                .scopes
+                .iter()
+                .flat_map(|scoped| scoped.items.iter().map(|metric| (&scoped.scope.name, metric)));
+            for (scope, metric) in metrics {
+                let source = metrics::Source { resource: &group.resource, scope };
                 for point in &metric.points {
-                    let key = key_of(&format!("{}{point:?}", metric.name));
+                    let key = key_of(&format!("{}{point:?}{:?}", metric.name, group.resource));
                     if !state.others.insert(key) {
                         taken.repeated += 1;
                         continue;
                     }
-                    let (time, samples) = metrics::translate(metric, point, now);
+                    let (time, samples) = metrics::translate(metric, point, &source, now);
                     let offered = samples
                         .into_iter()
                         .try_for_each(|sample| self.offer(time, &EventBody::Measured(sample)));

@@ -225,21 +225,31 @@ object!(LogRecord<'a> {
 object!(Metric<'a> {
     "name" => |this, source| this.name = source.text()?,
     "unit" => |this, source| this.unit = source.text()?,
-    "gauge" | "sum" => |this, source| this.points.extend(source.object::<Points<'a>>()?.points),
-    "histogram" | "summary" => |this, source| this.points.extend(source.object::<Points<'a>>()?.points),
-    "exponentialHistogram" | "exponential_histogram" => |this, source| this.points.extend(source.object::<Points<'a>>()?.points),
+    "gauge" | "sum" => |this, source| this.take(source.object()?),
+    "histogram" | "summary" => |this, source| this.take(source.object()?),
+    "exponentialHistogram" | "exponential_histogram" => |this, source| this.take(source.object()?),
 });
 
 #[derive(Default)]
 struct Points<'a> {
     points: Vec<Point<'a>>,
+    temporality: i32,
+}
+
+impl<'a> Metric<'a> {
+    fn take(&mut self, of_a_kind: Points<'a>) {
+        self.points.extend(of_a_kind.points);
+        self.temporality = of_a_kind.temporality;
+    }
 }
 
 object!(Points<'a> {
     "dataPoints" | "data_points" => |this, source| this.points.extend(source.list()?),
+    "aggregationTemporality" | "aggregation_temporality" => |this, source| this.temporality = source.enumerated(&TEMPORALITIES)?,
 });
 
 object!(Point<'a> {
+    "startTimeUnixNano" | "start_time_unix_nano" => |this, source| this.start_unix_ns = source.unsigned()?,
     "timeUnixNano" | "time_unix_nano" => |this, source| this.time_unix_ns = source.unsigned()?,
     "attributes" => |this, source| this.attributes.extend(source.attributes()?),
     "asDouble" | "as_double" => |this, source| this.value = Some(source.double()?),
@@ -347,4 +357,9 @@ const SPAN_KINDS: [&str; 6] = [
     "SPAN_KIND_CONSUMER",
 ];
 /// `opentelemetry.proto.trace.v1.Status.StatusCode`, by number.
+const TEMPORALITIES: [&str; 3] = [
+    "AGGREGATION_TEMPORALITY_UNSPECIFIED",
+    "AGGREGATION_TEMPORALITY_DELTA",
+    "AGGREGATION_TEMPORALITY_CUMULATIVE",
+];
 const STATUS_CODES: [&str; 3] = ["STATUS_CODE_UNSET", "STATUS_CODE_OK", "STATUS_CODE_ERROR"];

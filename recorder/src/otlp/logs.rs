@@ -6,6 +6,7 @@ use retake_schemas::event::{Annotated, Level};
 use retake_schemas::mapping::{BUILT_IN, CONTENT_REF_PREFIX};
 use retake_schemas::{Attributes, SpanId, SpanKey, TraceId, Value};
 
+use super::messages::{self, Message};
 use super::model::{AnyValue, LogRecord};
 use super::span::kept;
 
@@ -18,6 +19,8 @@ pub(super) struct LogEvents {
     pub(super) line: Annotated,
     /// Contents and results that belong to the record's span.
     pub(super) of_span: Attributes,
+    /// One message of the span's prompt or answer.
+    pub(super) message: Option<Message>,
 }
 
 /// Translates a record that came at `now_unix_ns`.
@@ -50,6 +53,7 @@ pub(super) fn translate(
     }
     let of_span =
         if is_genai && span.is_some() { of_span(record, &attributes) } else { Vec::new() };
+    let said = messages::message(name, &record.body).filter(|_| span.is_some());
     let line = Annotated {
         span,
         level: level(record.severity),
@@ -60,7 +64,7 @@ pub(super) fn translate(
     };
     let time_unix_ns =
         time(record.time_unix_ns).or_else(|| time(record.observed_unix_ns)).unwrap_or(now_unix_ns);
-    LogEvents { time_unix_ns, line, of_span }
+    LogEvents { time_unix_ns, line, of_span, message: said }
 }
 
 /// `gen_ai.client.inference.operation.details` and its like repeat a span's attributes and bring

@@ -17,6 +17,7 @@ mod import;
 mod intake;
 mod json;
 mod logs;
+mod messages;
 mod metrics;
 mod model;
 mod proto;

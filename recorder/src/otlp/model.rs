@@ -154,11 +154,15 @@ pub(super) struct Metric<'a> {
     pub(super) name: Text<'a>,
     pub(super) unit: Text<'a>,
     pub(super) points: Vec<Point<'a>>,
+    /// How the points of a sum or histogram follow each other: 1 each by itself, 2 each with all
+    /// before it.
+    pub(super) temporality: i32,
 }
 
 /// One point of any kind of metric; what a kind does not have is `None`.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Point<'a> {
+    pub(super) start_unix_ns: u64,
     pub(super) time_unix_ns: u64,
     pub(super) attributes: KeyValues<'a>,
     /// Of a sum or gauge.

@@ -184,6 +184,8 @@ impl<'a> Message<'a> for Metric<'a> {
             if number == 1 {
                 budget.charge::<Point<'_>>()?;
                 self.points.push(point(field.bytes()?, kind, budget)?);
+            } else if number == 2 && kind.is_aggregate() {
+                self.temporality = number_32(field)?;
             }
         }
         Ok(())
@@ -199,12 +201,20 @@ enum PointKind {
     Summary,
 }
 
+impl PointKind {
+    /// Whether its points are aggregates over time, with a temporality in field 2.
+    fn is_aggregate(self) -> bool {
+        matches!(self, Self::Sum | Self::Histogram | Self::ExponentialHistogram)
+    }
+}
+
 fn point<'a>(bytes: &'a [u8], kind: PointKind, budget: &Budget) -> Result<Point<'a>, DecodeError> {
     use PointKind::{ExponentialHistogram, Gauge, Histogram, Sum, Summary};
     let mut point = Point::default();
     let mut fields = Fields::new(bytes);
     while let Some((number, field)) = fields.next()? {
         match (kind, number) {
+            (_, 2) => point.start_unix_ns = field.fixed64()?,
             (_, 3) => point.time_unix_ns = field.fixed64()?,
             (Gauge | Sum | Summary, 7) | (Histogram, 9) | (ExponentialHistogram, 1) => {
                 push_attribute(&mut point.attributes, field, budget)?;

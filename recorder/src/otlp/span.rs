@@ -281,7 +281,8 @@ impl<'a> Made<'a, '_> {
     /// The status. `error.type` says that the operation failed although the status is unset; an
     /// exception that was merely recorded does not (it may have been handled).
     fn status(&mut self, span: &Span<'_>) -> Status {
-        let has_error_type = self.attributes.iter().any(|(name, _)| name == convention::ERROR_TYPE);
+        let has_error_type =
+            self.attributes.iter().any(|(name, _)| convention::is_error_type(name));
         let has_escaped = span.events.iter().any(|event| {
             let escaped = |(name, value): &(Text<'_>, AnyValue<'_>)| {
                 name == "exception.escaped" && value.to_value().as_bool() == Some(true)
@@ -294,8 +295,8 @@ impl<'a> Made<'a, '_> {
             _ if has_error_type || has_escaped => Status::Error,
             _ => Status::Ok,
         };
-        if status == Status::Ok && span.events.iter().any(is_exception) {
-            // Else the exception's event would make the span one that failed.
+        if status == Status::Ok && (has_error_type || span.events.iter().any(is_exception)) {
+            // Else the exception's event or the type would make the span one that failed.
             self.attributes.push((convention::OTEL_STATUS_CODE.into(), "OK".into()));
         }
         status

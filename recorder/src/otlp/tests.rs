@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use retake_schemas::event::{Capture, RunStatus, TokensSource};
 use retake_schemas::settings::RecordSettings;
-use retake_schemas::tables::{DocumentRow, EventRow, MeasureRow, SpanRow, TokenRow};
+use retake_schemas::tables::{DocumentRow, EventRow, MeasureRow, PayloadRow, SpanRow, TokenRow};
+
+mod log_events;
 
 use super::{DecodeError, Encoding, Intake, IntakeSettings, Signal, Taken};
 use crate::{RecorderBuilder, RunReader, Store};
@@ -17,6 +19,7 @@ struct Found {
     documents: Vec<DocumentRow>,
     events: Vec<EventRow>,
     measures: Vec<MeasureRow>,
+    payloads: Vec<PayloadRow>,
 }
 
 /// Records bodies into a run of their own.
@@ -55,6 +58,7 @@ fn record_with(
         documents: reader.rows().unwrap(),
         events: reader.rows().unwrap(),
         measures,
+        payloads: reader.rows().unwrap(),
     };
     // Runs differ in their ids, and in when they were.
     found.spans.iter_mut().for_each(|row| row.run_id.clear());
@@ -63,6 +67,10 @@ fn record_with(
     found.events.retain(|row| row.name != "otel.resource");
     found.events.iter_mut().for_each(|row| row.run_id.clear());
     found.measures.iter_mut().for_each(|row| row.run_id.clear());
+    found.payloads.iter_mut().for_each(|row| {
+        row.run_id.clear();
+        row.time_unix_ns = 0;
+    });
     (answers, found)
 }
 
