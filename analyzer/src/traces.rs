@@ -6,7 +6,7 @@ use datafusion::prelude::{DataFrame, col, lit};
 use retake_schemas::RunId;
 use retake_schemas::tables::{Row, SpanRow};
 
-use crate::assemble::{TraceView, family, text, value, visit_traces};
+use crate::assemble::{TraceView, Wanted, family, text, value, visit_traces};
 use crate::error::AnalyzeError;
 use crate::model::{DataQuality, TraceNode, TraceSummary, TraceTree};
 use crate::session::Analyzer;
@@ -42,7 +42,7 @@ pub async fn trace_summaries(
     run_id: &RunId,
 ) -> Result<Vec<TraceSummary>, AnalyzeError> {
     let mut summaries = Vec::new();
-    visit_traces(analyzer, run_id, |trace| {
+    visit_traces(analyzer, run_id, Wanted::ALL, |trace| {
         summaries.push(summary(trace));
         Ok(())
     })
@@ -67,7 +67,7 @@ pub async fn data_quality(
         ..DataQuality::default()
     };
     let mut flags: BTreeMap<String, u64> = BTreeMap::new();
-    visit_traces(analyzer, run_id, |trace| {
+    visit_traces(analyzer, run_id, Wanted::QUALITY, |trace| {
         quality.lost_spans += trace.forest.lost_parents().len() as u64;
         quality.orphans += trace.forest.orphans() as u64;
         for span in trace.spans {

@@ -1,6 +1,6 @@
 //! A span without what no analysis needs: about a third of a row's memory, and no allocation.
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::common::cast::{as_float64_array, as_int64_array, as_string_array};
@@ -65,59 +65,91 @@ impl LeanSpan {
     }
 }
 
-/// The columns a [`LeanSpan`] comes from.
-pub(super) const COLUMNS: [&str; 28] = [
-    "trace_id",
-    "span_id",
-    "parent_span_id",
-    "start_unix_ns",
-    "duration_ns",
-    "name",
-    "kind",
-    "stage",
-    "status",
-    "tokens_source",
-    "service",
-    "model_response",
-    "model_request",
-    "provider",
-    "error_type",
-    "error_message",
-    "request_id",
-    "flags",
-    "input_tokens",
-    "output_tokens",
-    "cost_usd",
-    "batch_size",
-    "queue_ns",
-    "ttft_ns",
-    "is_call",
-    "source_run_id",
-    "source_trace_id",
-    "source_span_id",
-];
+/// What is read of a span besides its ids, its times and its stage: each column costs time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted(&'static [&'static str]);
 
-/// The columns of one batch, typed.
+impl Wanted {
+    /// Nothing else.
+    pub(crate) const TIMES: Self = Self(&[]);
+    /// Which spans are calls.
+    pub(crate) const CALLS: Self = Self(&["is_call"]);
+    /// What a breakdown by stage shows.
+    pub(crate) const BREAKDOWN: Self = Self(&[
+        "kind",
+        "status",
+        "tokens_source",
+        "error_type",
+        "error_message",
+        "input_tokens",
+        "output_tokens",
+        "cost_usd",
+        "batch_size",
+        "queue_ns",
+        "ttft_ns",
+        "is_call",
+    ]);
+    /// What is odd about it.
+    pub(crate) const QUALITY: Self = Self(&["status", "flags"]);
+    /// Everything.
+    pub(crate) const ALL: Self = Self(&[
+        "name",
+        "kind",
+        "status",
+        "tokens_source",
+        "service",
+        "model_response",
+        "model_request",
+        "provider",
+        "error_type",
+        "error_message",
+        "request_id",
+        "flags",
+        "input_tokens",
+        "output_tokens",
+        "cost_usd",
+        "batch_size",
+        "queue_ns",
+        "ttft_ns",
+        "is_call",
+        "source_run_id",
+        "source_trace_id",
+        "source_span_id",
+    ]);
+
+    /// The names of the columns.
+    pub(super) fn columns(self) -> Vec<&'static str> {
+        ALWAYS.iter().chain(self.0).copied().collect()
+    }
+}
+
+const ALWAYS: [&str; 6] =
+    ["trace_id", "span_id", "parent_span_id", "start_unix_ns", "duration_ns", "stage"];
+
+/// The columns of one batch, typed; `None` for those without a value in it.
 pub(super) struct Columns {
     pub(super) trace_id: StringArray,
+    pub(super) run_id: Option<StringArray>,
     span_id: StringArray,
-    parent: StringArray,
-    start: Int64Array,
-    duration: Int64Array,
-    texts: [StringArray; 5],
-    optional_texts: [StringArray; 8],
-    numbers: [Int64Array; 6],
-    cost: Float64Array,
-    source: [StringArray; 3],
+    parent: Option<StringArray>,
+    start: Option<Int64Array>,
+    duration: Option<Int64Array>,
+    texts: [Option<StringArray>; 5],
+    optional_texts: [Option<StringArray>; 8],
+    numbers: [Option<Int64Array>; 6],
+    cost: Option<Float64Array>,
+    source: [Option<StringArray>; 3],
 }
 
 impl Columns {
-    pub(super) fn new(batch: &RecordBatch) -> Result<Self, AnalyzeError> {
-        let text = |name| text(batch, name);
-        let int = |name| int(batch, name);
+    /// The columns that were asked for by these names.
+    pub(super) fn new(batch: &RecordBatch, wanted: &[&str]) -> Result<Self, AnalyzeError> {
+        let text = |name| read(batch, name, wanted, self::text);
+        let int = |name| read(batch, name, wanted, self::int);
         Ok(Self {
-            trace_id: text("trace_id")?,
-            span_id: text("span_id")?,
+            trace_id: self::text(batch, "trace_id")?,
+            run_id: text("run_id")?,
+            span_id: self::text(batch, "span_id")?,
             parent: text("parent_span_id")?,
             start: int("start_unix_ns")?,
             duration: int("duration_ns")?,
@@ -146,29 +178,38 @@ impl Columns {
                 int("ttft_ns")?,
                 int("is_call")?,
             ],
-            cost: as_float64_array(&column(batch, "cost_usd", &DataType::Float64)?)?.clone(),
+            cost: read(batch, "cost_usd", wanted, float)?,
             source: [text("source_run_id")?, text("source_trace_id")?, text("source_span_id")?],
         })
     }
 
     pub(super) fn span(&self, row: usize, texts: &mut Texts) -> LeanSpan {
-        let [name, kind, stage, status, tokens_source] =
-            self.texts.each_ref().map(|column| texts.number(value(column, row).unwrap_or("")));
+        let [name, kind, stage, status, tokens_source] = self.texts.each_ref().map(|column| {
+            let text = column.as_ref().and_then(|column| value(column, row));
+            text.map_or_else(Text::default, |text| texts.number(text))
+        });
         let [service, response, request, provider, error_type, error_message, request_id, flags] =
-            self.optional_texts.each_ref().map(|c| value(c, row).map(|text| texts.number(text)));
+            self.optional_texts.each_ref().map(|column| {
+                let text = column.as_ref().and_then(|column| value(column, row));
+                text.map(|text| texts.number(text))
+            });
         let [input_tokens, output_tokens, batch_size, queue_ns, ttft_ns, is_call] =
-            self.numbers.each_ref().map(|column| number(column, row));
-        let [run, trace, span] = self.source.each_ref().map(|column| value(column, row));
+            self.numbers.each_ref().map(|column| optional_number(column.as_ref(), row));
+        let [run, trace, span] = self
+            .source
+            .each_ref()
+            .map(|column| column.as_ref().and_then(|column| value(column, row)));
         let source = run.zip(trace).map(|(run, trace)| Source {
             run: texts.number(run),
             trace: texts.number(trace),
             span: span.map(span_key),
         });
+        let parent = self.parent.as_ref().and_then(|column| value(column, row));
         LeanSpan {
             id: span_key(value(&self.span_id, row).unwrap_or("")),
-            parent: value(&self.parent, row).map(span_key),
-            start_unix_ns: number(&self.start, row).unwrap_or(0),
-            duration_ns: number(&self.duration, row).unwrap_or(0),
+            parent: parent.map(span_key),
+            start_unix_ns: optional_number(self.start.as_ref(), row).unwrap_or(0),
+            duration_ns: optional_number(self.duration.as_ref(), row).unwrap_or(0),
             name,
             kind,
             stage,
@@ -183,7 +224,7 @@ impl Columns {
             flags,
             input_tokens,
             output_tokens,
-            cost_usd: Some(&self.cost).filter(|c| c.is_valid_at(row)).map(|c| c.value(row)),
+            cost_usd: self.cost.as_ref().filter(|c| c.is_valid_at(row)).map(|c| c.value(row)),
             batch_size,
             queue_ns,
             ttft_ns,
@@ -191,6 +232,24 @@ impl Columns {
             source,
         }
     }
+}
+
+/// A column that was asked for and has a value in this batch.
+fn read<A: Array>(
+    batch: &RecordBatch,
+    name: &str,
+    wanted: &[&str],
+    typed: impl Fn(&RecordBatch, &str) -> Result<A, AnalyzeError>,
+) -> Result<Option<A>, AnalyzeError> {
+    if !wanted.contains(&name) {
+        return Ok(None);
+    }
+    let column = typed(batch, name)?;
+    Ok(Some(column).filter(|column| column.null_count() < column.len()))
+}
+
+fn optional_number(column: Option<&Int64Array>, row: usize) -> Option<i64> {
+    column.and_then(|column| number(column, row))
 }
 
 /// Whether a row exists and is not NULL.
@@ -218,6 +277,10 @@ pub(crate) fn text(batch: &RecordBatch, name: &str) -> Result<StringArray, Analy
 
 pub(crate) fn int(batch: &RecordBatch, name: &str) -> Result<Int64Array, AnalyzeError> {
     Ok(as_int64_array(&column(batch, name, &DataType::Int64)?)?.clone())
+}
+
+fn float(batch: &RecordBatch, name: &str) -> Result<Float64Array, AnalyzeError> {
+    Ok(as_float64_array(&column(batch, name, &DataType::Float64)?)?.clone())
 }
 
 /// A column by name, whatever encoding of the type the engine chose.

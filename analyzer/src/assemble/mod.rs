@@ -6,10 +6,11 @@
 
 mod family;
 mod lean;
+mod partitions;
 mod texts;
 mod visit;
 
 pub(crate) use family::{Family, family};
-pub(crate) use lean::{LeanSpan, int, number, text, value};
+pub(crate) use lean::{LeanSpan, Wanted, int, number, text, value};
 pub(crate) use texts::{Text, Texts};
-pub(crate) use visit::{TraceView, visit_traces};
+pub(crate) use visit::{TraceView, visit_traces, visit_traces_of};

@@ -1,17 +1,34 @@
 //! Texts that repeat, each kept once.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt};
 
 /// A text of a [`Texts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Text(u32);
 
-/// Texts by number. A run has few stages, models and services, and very many spans.
-#[derive(Debug, Default)]
+/// Texts by number. A run has few stages, models and services, and very many spans. The default
+/// text is the empty one.
+#[derive(Debug)]
 pub(crate) struct Texts {
     numbers: HashMap<Arc<str>, Text>,
     texts: Vec<Arc<str>>,
+}
+
+impl Text {
+    /// Below the number of different texts there are.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Default for Texts {
+    fn default() -> Self {
+        let mut texts = Self { numbers: HashMap::new(), texts: Vec::new() };
+        texts.number("");
+        texts
+    }
 }
 
 impl Texts {

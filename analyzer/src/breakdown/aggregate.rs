@@ -20,10 +20,30 @@ pub(super) struct Aggregate {
     input_tokens: Option<i64>,
     output_tokens: Option<i64>,
     tokens_source: Agreed,
-    cost_usd: Option<f64>,
+    cost: Option<Money>,
 }
 
 impl Aggregate {
+    /// Adds what another has of the same row.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.self_ns += other.self_ns;
+        self.wall_ns += other.wall_ns;
+        self.critical_ns += other.critical_ns;
+        self.kind.merge(other.kind);
+        self.errors += other.errors;
+        self.durations.extend(other.durations);
+        self.wrappers += other.wrappers;
+        self.ttft.extend(other.ttft);
+        self.queue.merge(other.queue);
+        self.batch.merge(other.batch);
+        add(&mut self.input_tokens, other.input_tokens);
+        add(&mut self.output_tokens, other.output_tokens);
+        self.tokens_source.merge(other.tokens_source);
+        if let Some(cost) = other.cost {
+            self.cost.get_or_insert_default().0 += cost.0;
+        }
+    }
+
     pub(super) fn add_span(&mut self, span: &LeanSpan, verdict: SpanVerdict, texts: &Texts) {
         self.kind.add(span.kind, texts);
         self.errors += u64::from(verdict.is_error_origin);
@@ -38,7 +58,7 @@ impl Aggregate {
             add(&mut self.output_tokens, span.output_tokens);
         }
         if let Some(cost) = span.cost_usd.filter(|_| verdict.counts_cost) {
-            *self.cost_usd.get_or_insert(0.0) += cost;
+            self.cost.get_or_insert_default().add(cost);
         }
     }
 
@@ -70,7 +90,7 @@ impl Aggregate {
             input_tokens: self.input_tokens,
             output_tokens: self.output_tokens,
             tokens_source: self.tokens_source.word("mixed").to_owned(),
-            cost_usd: self.cost_usd,
+            cost_usd: self.cost.map(Money::usd),
             ttft_p50_ns: (!self.ttft.is_empty()).then(|| nearest_rank(&self.ttft, 50)),
         };
         let row = match row.tokens_source.as_str() {
@@ -82,7 +102,7 @@ impl Aggregate {
 }
 
 /// Sums are exact in 128 bits; only hostile times do not fit a column.
-pub(super) fn saturated(ns: i128) -> i64 {
+pub(crate) fn saturated(ns: i128) -> i64 {
     i64::try_from(ns).unwrap_or(if ns < 0 { i64::MIN } else { i64::MAX })
 }
 
@@ -92,22 +112,44 @@ fn add(total: &mut Option<i64>, count: Option<i64>) {
     }
 }
 
+/// An amount in parts of a dollar so small that adding them loses nothing that anybody pays:
+/// whole numbers add up to the same sum in any order.
+#[derive(Debug, Clone, Copy, Default)]
+struct Money(i128);
+
+impl Money {
+    fn add(&mut self, usd: f64) {
+        self.0 = self.0.saturating_add((usd * PARTS_PER_USD).round() as i128);
+    }
+
+    fn usd(self) -> f64 {
+        self.0 as f64 / PARTS_PER_USD
+    }
+}
+
+const PARTS_PER_USD: f64 = 1e15;
+
 #[derive(Debug, Default)]
 struct Mean {
-    sum: f64,
+    sum: i128,
     count: u64,
 }
 
 impl Mean {
     fn add(&mut self, value: Option<i64>) {
         if let Some(value) = value {
-            self.sum += value as f64;
+            self.sum += i128::from(value);
             self.count += 1;
         }
     }
 
     fn mean(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.sum / self.count as f64)
+        (self.count > 0).then(|| self.sum as f64 / self.count as f64)
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.sum += other.sum;
+        self.count += other.count;
     }
 }
 
@@ -127,6 +169,14 @@ impl Agreed {
             Self::On(agreed, _) if *agreed != text => *self = Self::Not,
             Self::On(..) | Self::Not => {}
         }
+    }
+
+    fn merge(&mut self, other: Self) {
+        *self = match (std::mem::take(self), other) {
+            (Self::Nothing, agreed) | (agreed, Self::Nothing) => agreed,
+            (Self::On(a, word), Self::On(b, _)) if a == b => Self::On(a, word),
+            _ => Self::Not,
+        };
     }
 
     fn word(&self, otherwise: &'static str) -> &str {

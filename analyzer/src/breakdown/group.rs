@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::assemble::{LeanSpan, Text, Texts};
+use crate::assemble::{LeanSpan, Text, Texts, Wanted};
 
 /// A column a breakdown can group by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,23 +65,49 @@ impl FromStr for GroupKey {
     }
 }
 
-/// The group a span belongs to.
-pub(super) fn label(span: &LeanSpan, by: &[GroupKey], texts: &Texts) -> String {
-    let word = |text: Text| texts.text(text);
-    let optional = |text: Option<Text>| text.map_or(NONE, word);
-    let words: Vec<&str> = by
-        .iter()
-        .map(|key| match key {
-            GroupKey::Stage => word(span.stage),
-            GroupKey::Model => optional(span.model),
-            GroupKey::Kind => word(span.kind),
-            GroupKey::Name => word(span.name),
-            GroupKey::Service => optional(span.service),
-            GroupKey::Provider => optional(span.provider),
-            GroupKey::Status => word(span.status),
-        })
-        .collect();
-    words.join(" / ")
+impl GroupKey {
+    /// The column of the spans it is read from besides those that every breakdown reads.
+    fn is_in_breakdown(self) -> bool {
+        matches!(self, Self::Stage | Self::Kind | Self::Status)
+    }
+
+    fn of(self, span: &LeanSpan) -> Option<Text> {
+        match self {
+            Self::Stage => Some(span.stage),
+            Self::Model => span.model,
+            Self::Kind => Some(span.kind),
+            Self::Name => Some(span.name),
+            Self::Service => span.service,
+            Self::Provider => span.provider,
+            Self::Status => Some(span.status),
+        }
+    }
+}
+
+/// The columns that a breakdown by `by` reads.
+pub(super) fn wanted(by: &[GroupKey]) -> Wanted {
+    match by.iter().all(|key| key.is_in_breakdown()) {
+        true => Wanted::BREAKDOWN,
+        false => Wanted::ALL,
+    }
+}
+
+/// What tells groups apart; as short as that, because every span asks for it.
+pub(super) type Words = [Option<Text>; GroupKey::ALL.len()];
+
+/// The words by which a span is grouped. More keys than there are say nothing new.
+pub(super) fn words(span: &LeanSpan, by: &[GroupKey]) -> Words {
+    let mut words = Words::default();
+    for (word, key) in words.iter_mut().zip(by) {
+        *word = key.of(span);
+    }
+    words
+}
+
+/// How a group is called.
+pub(super) fn label(words: &Words, by: &[GroupKey], texts: &Texts) -> String {
+    let shown = words.iter().zip(by).map(|(word, _)| word.map_or(NONE, |text| texts.text(text)));
+    shown.collect::<Vec<_>>().join(" / ")
 }
 
 /// Stands where a span has no model, service or provider.

@@ -2,16 +2,23 @@
 
 mod aggregate;
 mod group;
+mod stages;
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
 use retake_schemas::RunId;
+use rustc_hash::FxHashMap;
 
 pub use group::{GroupKey, UnknownGroupKey};
 
+pub(crate) use aggregate::saturated;
+pub(crate) use stages::{StageTimes, stage_times};
+
 use aggregate::Aggregate;
+use group::Words;
 
 use crate::assemble::{Family, LeanSpan, Texts, TraceView, family, visit_traces};
 use crate::error::AnalyzeError;
@@ -49,7 +56,7 @@ pub(crate) async fn breakdown_with_durations(
 ) -> Result<WithDurations, AnalyzeError> {
     let by = if by.is_empty() { &[GroupKey::Stage] } else { by };
     let mut collected = Collected::default();
-    visit_traces(analyzer, run_id, |trace| {
+    visit_traces(analyzer, run_id, group::wanted(by), |trace| {
         collected.add(trace, by);
         Ok(())
     })
@@ -91,9 +98,17 @@ struct Collected {
     /// Wider than a column, so that hostile times cannot overflow a sum.
     wall_ns: i128,
     lost_spans: u64,
-    groups: HashMap<String, Aggregate>,
+    groups: FxHashMap<Words, (String, Aggregate)>,
+    idle: Idle,
     tokens: TokenTotals,
-    errors: Vec<ErrorOrigin>,
+    errors: Errors,
+}
+
+/// Instants of traces at which no span was active, ns.
+#[derive(Debug, Default)]
+struct Idle {
+    wall_ns: i128,
+    critical_ns: i128,
 }
 
 impl Collected {
@@ -107,7 +122,11 @@ impl Collected {
         let at = |column: &[i64], index: usize| column.get(index).copied().unwrap_or(0);
         for (index, span) in trace.spans.iter().enumerate() {
             let verdict = SpanVerdict::new(&family, index);
-            let group = self.groups.entry(group::label(span, by, trace.texts)).or_default();
+            let words = group::words(span, by);
+            let (_, group) = self
+                .groups
+                .entry(words)
+                .or_insert_with(|| (group::label(&words, by, trace.texts), Aggregate::default()));
             group.add_span(span, verdict, trace.texts);
             group.self_ns += i128::from(at(&times.self_ns, index));
             group.wall_ns += i128::from(at(&times.wall_ns, index));
@@ -115,20 +134,44 @@ impl Collected {
             if verdict.counts_tokens {
                 count_tokens(&mut self.tokens, span, trace.texts);
             }
-            if verdict.is_error_origin && self.errors.len() < ERRORS_MAX {
-                self.errors.push(error_origin(trace, span));
+            if verdict.is_error_origin {
+                self.errors.add(trace, span);
             }
         }
-        if times.wall_idle_ns > 0 || times.critical_idle_ns > 0 {
-            let idle = self.groups.entry(IDLE.to_owned()).or_default();
-            idle.wall_ns += i128::from(times.wall_idle_ns);
-            idle.critical_ns += i128::from(times.critical_idle_ns);
-        }
+        self.idle.wall_ns += i128::from(times.wall_idle_ns);
+        self.idle.critical_ns += i128::from(times.critical_idle_ns);
     }
 
-    fn finish(self, run_id: &RunId, dropped_events: u64) -> Result<WithDurations, AnalyzeError> {
-        let attributed: i128 = self.groups.values().map(|group| group.wall_ns).sum();
-        let critical: i128 = self.groups.values().map(|group| group.critical_ns).sum();
+    /// The groups by name. Two that read the same are one.
+    fn groups(&mut self) -> HashMap<String, Aggregate> {
+        let mut groups: HashMap<String, Aggregate> = HashMap::new();
+        // In a fixed order, so that what they agree on does not depend on a hash.
+        let mut found: Vec<_> = std::mem::take(&mut self.groups).into_iter().collect();
+        found.sort_unstable_by_key(|(words, _)| *words);
+        for (_, (name, group)) in found {
+            match groups.entry(name) {
+                Entry::Occupied(mut same) => same.get_mut().merge(group),
+                Entry::Vacant(place) => {
+                    place.insert(group);
+                }
+            }
+        }
+        if self.idle.wall_ns > 0 || self.idle.critical_ns > 0 {
+            let idle = groups.entry(IDLE.to_owned()).or_default();
+            idle.wall_ns += self.idle.wall_ns;
+            idle.critical_ns += self.idle.critical_ns;
+        }
+        groups
+    }
+
+    fn finish(
+        mut self,
+        run_id: &RunId,
+        dropped_events: u64,
+    ) -> Result<WithDurations, AnalyzeError> {
+        let groups = self.groups();
+        let attributed: i128 = groups.values().map(|group| group.wall_ns).sum();
+        let critical: i128 = groups.values().map(|group| group.critical_ns).sum();
         if attributed != self.wall_ns || critical != self.wall_ns {
             return Err(AnalyzeError::Internal(format!(
                 "of {} ns wall time {attributed} were attributed and {critical} are on the \
@@ -136,7 +179,7 @@ impl Collected {
                 self.wall_ns
             )));
         }
-        let mut groups: Vec<(String, Aggregate)> = self.groups.into_iter().collect();
+        let mut groups: Vec<(String, Aggregate)> = groups.into_iter().collect();
         groups.sort_by(|(a_name, a), (b_name, b)| {
             (b.wall_ns, a_name.as_str()).cmp(&(a.wall_ns, b_name.as_str()))
         });
@@ -152,13 +195,13 @@ impl Collected {
             run_id: run_id.to_string(),
             traces: self.traces,
             spans: self.spans,
-            wall_ns: aggregate::saturated(self.wall_ns),
+            wall_ns: saturated(self.wall_ns),
             lost_spans: self.lost_spans,
             dropped_events,
             rows,
             tokens: self.tokens,
             metric_tokens: None,
-            errors: self.errors,
+            errors: self.errors.finish(),
         };
         Ok((breakdown, durations))
     }
@@ -197,21 +240,44 @@ fn count_tokens(totals: &mut TokenTotals, span: &LeanSpan, texts: &Texts) {
     }
 }
 
-fn error_origin(trace: &TraceView<'_>, span: &LeanSpan) -> ErrorOrigin {
-    let text = |text: Option<_>| text.map_or_else(String::new, |t| trace.texts.text(t).to_owned());
-    ErrorOrigin {
-        trace_id: trace.trace_id.to_owned(),
-        span_id: span.id_text(),
-        stage: trace.texts.text(span.stage).to_owned(),
-        error_type: text(span.error_type),
-        message: text(span.error_message),
+/// Where failures began: the earliest, however many there are and in whatever order they come.
+#[derive(Debug, Default)]
+struct Errors {
+    earliest: BTreeMap<(i64, String, u64), ErrorOrigin>,
+}
+
+impl Errors {
+    fn add(&mut self, trace: &TraceView<'_>, span: &LeanSpan) {
+        let is_full = self.earliest.len() == ERRORS_MAX;
+        let last = self.earliest.last_key_value().map(|((start, ..), _)| *start);
+        if is_full && last.is_some_and(|last| last < span.start_unix_ns) {
+            return;
+        }
+        let text =
+            |text: Option<_>| text.map_or_else(String::new, |t| trace.texts.text(t).to_owned());
+        let origin = ErrorOrigin {
+            trace_id: trace.trace_id.to_owned(),
+            span_id: span.id_text(),
+            stage: trace.texts.text(span.stage).to_owned(),
+            error_type: text(span.error_type),
+            message: text(span.error_message),
+        };
+        let key = (span.start_unix_ns, trace.trace_id.to_owned(), span.id);
+        self.earliest.insert(key, origin);
+        if self.earliest.len() > ERRORS_MAX {
+            self.earliest.pop_last();
+        }
+    }
+
+    fn finish(self) -> Vec<ErrorOrigin> {
+        self.earliest.into_values().collect()
     }
 }
 
 /// Name of the row for instants at which no span was active.
 pub const IDLE: &str = "(idle)";
 
-/// Failures listed one by one; the rows count all of them.
+/// Failures listed one by one, the earliest; the rows count all of them.
 const ERRORS_MAX: usize = 1000;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use datafusion::prelude::{col, lit};
 use futures::StreamExt;
 use retake_schemas::{RunId, convention};
 
-use crate::assemble::{Family, LeanSpan, TraceView, family, text, value, visit_traces};
+use crate::assemble::{Family, LeanSpan, TraceView, Wanted, family, text, value, visit_traces};
 use crate::breakdown::IDLE;
 use crate::error::AnalyzeError;
 use crate::session::Analyzer;
@@ -183,7 +183,7 @@ async fn ops(
     let kinds = kinds(analyzer, run_id).await?;
     let mut ops = Vec::new();
     let mut lost_spans = 0;
-    visit_traces(analyzer, run_id, |trace| {
+    visit_traces(analyzer, run_id, Wanted::ALL, |trace| {
         lost_spans += trace.forest.lost_parents().len() as u64;
         let family = family(trace.spans, &trace.forest, trace.texts);
         let found = op_roots(trace, run_id, roots);

@@ -9,6 +9,17 @@ pub(super) fn run_ids(filters: &[Expr]) -> Option<BTreeSet<String>> {
     filters.iter().filter_map(allowed).reduce(|a, b| a.intersection(&b).cloned().collect())
 }
 
+/// Whether a filter is about run ids and nothing else. The files of a run hold its rows only, so such
+/// a filter is met by leaving out the others.
+pub(super) fn is_about_runs(filter: &Expr) -> bool {
+    match filter {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And | Operator::Or, right }) => {
+            is_about_runs(left) && is_about_runs(right)
+        }
+        filter => allowed(filter).is_some(),
+    }
+}
+
 fn allowed(filter: &Expr) -> Option<BTreeSet<String>> {
     match filter {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
@@ -66,6 +77,16 @@ mod tests {
         assert_eq!(ids(is("a").and(col("stage").eq(lit("b")))), Some(vec!["a".to_owned()]));
         let list = col("run_id").in_list(vec![lit("a"), lit("b")], false);
         assert_eq!(ids(list).map(|i| i.len()), Some(2));
+    }
+
+    #[test]
+    fn a_filter_on_anything_else_is_still_to_be_met() {
+        let run = || col("run_id").eq(lit("a"));
+        assert!(is_about_runs(&run()));
+        assert!(is_about_runs(&run().or(col("run_id").in_list(vec![lit("b")], false))));
+        assert!(!is_about_runs(&run().and(col("stage").eq(lit("b")))));
+        assert!(!is_about_runs(&run().or(col("stage").eq(lit("b")))));
+        assert!(!is_about_runs(&col("run_id").not_eq(lit("a"))));
     }
 
     /// Scenario: filters that leave runs they do not name.

@@ -1,7 +1,8 @@
 //! Putting the spans of a trace together, whatever shape they arrive in.
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+
+use foldhash::{HashMap, HashMapExt};
 
 /// What the analysis of a trace needs to know of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

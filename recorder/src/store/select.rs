@@ -76,7 +76,7 @@ impl Store {
 impl Store {
     /// The runs that a set of runs names, in the order named: selectors separated by commas, each
     /// one run; `SELECTOR*5` for the five youngest finished runs that a label, a name or `last`
-    /// would give one of; `baseline:NAME` for all runs of a baseline.
+    /// would give one of, `SELECTOR*` for all of them; `baseline:NAME` for all runs of a baseline.
     ///
     /// # Errors
     /// See [`SelectError`].
@@ -131,11 +131,13 @@ fn youngest_of(
         selector: text.to_owned(),
         reason: reason.to_owned(),
     };
-    let count: usize = count
-        .parse()
-        .ok()
-        .filter(|count| *count > 0)
-        .ok_or_else(|| not_found("after * stands how many runs, from 1"))?;
+    let count: usize =
+        match count {
+            "" => usize::MAX,
+            count => count.parse().ok().filter(|count| *count > 0).ok_or_else(|| {
+                not_found("after * stands how many runs, from 1, or nothing for all")
+            })?,
+        };
     let Ok(parsed) = selector.parse::<Selector>();
     let is_finished = |manifest: &Manifest| manifest.status == RunStatus::Finished;
     let mut found = match &parsed {

@@ -8,7 +8,7 @@ use super::arguments::Arguments;
 use super::columns::{floats, ints};
 use super::computed::Answer;
 use super::{Definition, FunctionDoc};
-use crate::assemble::visit_traces;
+use crate::assemble::{Wanted, visit_traces};
 
 pub(super) const CONCURRENCY: Definition = Definition {
     doc: FunctionDoc {
@@ -30,7 +30,7 @@ fn concurrency(arguments: &Arguments) -> Result<Answer, String> {
         move |analyzer, (run, stage)| async move {
             let run_id = analyzer.select(&run)?;
             let mut edges: Vec<(i64, i64)> = Vec::new();
-            visit_traces(&analyzer, &run_id, |trace| {
+            visit_traces(&analyzer, &run_id, Wanted::TIMES, |trace| {
                 for (index, span) in trace.spans.iter().enumerate() {
                     let is_wanted = match &stage {
                         Some(stage) => trace.texts.text(span.stage) == stage,

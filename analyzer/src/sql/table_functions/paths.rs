@@ -8,7 +8,7 @@ use super::arguments::Arguments;
 use super::columns::{ints, texts};
 use super::computed::Answer;
 use super::{Definition, FunctionDoc};
-use crate::assemble::visit_traces;
+use crate::assemble::{Wanted, visit_traces};
 use crate::trace::times;
 
 pub(super) const FLAMEGRAPH: Definition = Definition {
@@ -30,7 +30,7 @@ fn flamegraph(arguments: &Arguments) -> Result<Answer, String> {
         move |analyzer, run| async move {
             let run_id = analyzer.select(&run)?;
             let mut found: BTreeMap<String, (i64, i64)> = BTreeMap::new();
-            visit_traces(&analyzer, &run_id, |trace| {
+            visit_traces(&analyzer, &run_id, Wanted::TIMES, |trace| {
                 let times = times(&trace.forest);
                 let mut stacks: Vec<String> = vec![String::new(); trace.spans.len()];
                 for index in trace.forest.preorder() {

@@ -6,7 +6,7 @@ use super::arguments::Arguments;
 use super::columns::{floats, texts};
 use super::computed::Answer;
 use super::{Definition, FunctionDoc};
-use crate::assemble::visit_traces;
+use crate::assemble::{Wanted, visit_traces};
 use crate::trace::wall_with;
 
 pub(super) const WHAT_IF: Definition = Definition {
@@ -31,7 +31,7 @@ fn what_if(arguments: &Arguments) -> Result<Answer, String> {
         move |analyzer, (run, changes)| async move {
             let run_id = analyzer.select(&run)?;
             let (mut before, mut after) = (Vec::new(), Vec::new());
-            visit_traces(&analyzer, &run_id, |trace| {
+            visit_traces(&analyzer, &run_id, Wanted::TIMES, |trace| {
                 let factor = |stage: &str| {
                     changes.iter().find(|(name, _)| name == stage).map_or(1.0, |(_, f)| *f)
                 };
@@ -77,10 +77,11 @@ fn parse(text: &str) -> Result<Vec<(String, f64)>, String> {
 
 /// The mean (no percentile), or the percentile by nearest rank; `None` of nothing.
 fn measure(values: &mut [f64], percent: Option<usize>) -> Option<f64> {
+    // Before the mean too: a sum of floats depends on their order.
+    values.sort_unstable_by(f64::total_cmp);
     let Some(percent) = percent else {
         return (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
     };
-    values.sort_unstable_by(f64::total_cmp);
     let rank = (values.len() * percent).div_ceil(100).max(1);
     values.get(rank - 1).copied()
 }

@@ -9,17 +9,16 @@ use super::arguments::Arguments;
 use super::columns::{floats, ints, texts};
 use super::computed::Answer;
 use super::{Definition, FunctionDoc};
-use crate::assemble::visit_traces;
-use crate::breakdown::{IDLE, breakdown};
+use crate::assemble::{Wanted, visit_traces, visit_traces_of};
+use crate::breakdown::{IDLE, StageTimes, saturated, stage_times};
 use crate::error::AnalyzeError;
-use crate::model::BreakdownRow;
 use crate::session::Analyzer;
 use crate::trace::times;
 
 pub(super) const SELF_TIME: Definition = Definition {
     doc: FunctionDoc {
         call: "self_time(runs[, mode])",
-        doc: "One row per run and stage: calls, total, self and attributed wall time, ns. With mode \
+        doc: "One row per run and stage: calls, total, self, attributed wall and critical-path time, ns. With mode \
               `'union'` (as it is without) self time is what the union of the children does not \
               cover; with `'sum'` it is the duration minus the children's durations, which other \
               tools show and which parallel children make negative.",
@@ -65,28 +64,42 @@ fn self_time(arguments: &Arguments) -> Result<Answer, String> {
             ("self_ns", Int64),
             ("wall_ns", Int64),
             ("wall_share", Float64),
+            ("critical_ns", Int64),
         ],
         run,
         move |analyzer, run| async move {
-            let mut rows: Vec<(String, BreakdownRow)> = Vec::new();
-            for run_id in analyzer.select_set(&run)? {
-                let mut found = breakdown(&analyzer, &run_id, &[]).await?.rows;
+            let runs = analyzer.select_set(&run)?;
+            let mut rows: Vec<(&RunId, String, StageTimes, i128)> = Vec::new();
+            for (run_id, mut found) in runs.iter().zip(stage_times(&analyzer, &runs).await?) {
                 if is_sum {
-                    let sums = duration_minus_children(&analyzer, &run_id).await?;
-                    for row in &mut found {
-                        row.self_ns = sums.get(&row.stage).copied().unwrap_or(0);
+                    let sums = duration_minus_children(&analyzer, run_id).await?;
+                    for (stage, times) in &mut found.stages {
+                        times.self_ns = sums.get(stage).copied().unwrap_or(0).into();
                     }
                 }
-                rows.extend(found.into_iter().map(|row| (run_id.to_string(), row)));
+                let begin = rows.len();
+                rows.extend(
+                    found
+                        .stages
+                        .into_iter()
+                        .map(|(stage, times)| (run_id, stage, times, found.wall_ns)),
+                );
+                if let Some(of_run) = rows.get_mut(begin..) {
+                    of_run.sort_by_key(|(_, _, times, _)| std::cmp::Reverse(times.wall_ns));
+                }
             }
+            let ns = |of: fn(&StageTimes) -> i128| {
+                ints(rows.iter().map(|(_, _, times, _)| saturated(of(times))))
+            };
             Ok(vec![
-                texts(rows.iter().map(|(run_id, _)| run_id.clone())),
-                texts(rows.iter().map(|(_, row)| row.stage.clone())),
-                ints(rows.iter().map(|(_, row)| row.calls as i64)),
-                ints(rows.iter().map(|(_, row)| row.total_ns)),
-                ints(rows.iter().map(|(_, row)| row.self_ns)),
-                ints(rows.iter().map(|(_, row)| row.wall_ns)),
-                floats(rows.iter().map(|(_, row)| row.wall_share)),
+                texts(rows.iter().map(|(run_id, ..)| run_id.to_string())),
+                texts(rows.iter().map(|(_, stage, ..)| stage.clone())),
+                ints(rows.iter().map(|(_, _, times, _)| times.calls() as i64)),
+                ns(|times| times.total_ns),
+                ns(|times| times.self_ns),
+                ns(|times| times.wall_ns),
+                floats(rows.iter().map(|(_, _, times, wall)| share(times.wall_ns, *wall))),
+                ns(|times| times.critical_ns),
             ])
         },
     ))
@@ -106,10 +119,11 @@ fn critical_path(arguments: &Arguments) -> Result<Answer, String> {
         columns.insert(1, ("trace_id", Utf8));
     }
     Ok(Answer::of(&columns, run, move |analyzer, run| async move {
-        let mut rows = Vec::new();
-        for run_id in analyzer.select_set(&run)? {
-            rows.extend(critical_rows(&analyzer, &run_id, by_trace).await?);
-        }
+        let runs = analyzer.select_set(&run)?;
+        let rows = match by_trace {
+            true => critical_by_trace(&analyzer, &runs).await?,
+            false => critical_by_stage(&analyzer, &runs).await?,
+        };
         let mut columns = vec![
             texts(rows.iter().map(|row| row.run_id.clone())),
             texts(rows.iter().map(|row| row.stage.clone())),
@@ -132,40 +146,56 @@ struct CriticalRow {
     share: Option<f64>,
 }
 
-async fn critical_rows(
+async fn critical_by_stage(
     analyzer: &Analyzer,
-    run_id: &RunId,
-    by_trace: bool,
+    runs: &[RunId],
 ) -> Result<Vec<CriticalRow>, AnalyzeError> {
-    let mut found: BTreeMap<(String, String), i64> = BTreeMap::new();
-    let mut walls: BTreeMap<String, i64> = BTreeMap::new();
-    visit_traces(analyzer, run_id, |trace| {
+    let mut rows = Vec::new();
+    for (run_id, found) in runs.iter().zip(stage_times(analyzer, runs).await?) {
+        rows.extend(found.stages.into_iter().map(|(stage, times)| CriticalRow {
+            run_id: run_id.to_string(),
+            trace_id: String::new(),
+            stage,
+            critical_ns: saturated(times.critical_ns),
+            share: share(times.critical_ns, found.wall_ns),
+        }));
+    }
+    Ok(rows)
+}
+
+async fn critical_by_trace(
+    analyzer: &Analyzer,
+    runs: &[RunId],
+) -> Result<Vec<CriticalRow>, AnalyzeError> {
+    let mut rows = Vec::new();
+    visit_traces_of(analyzer, runs, Wanted::TIMES, |trace| {
         let times = times(&trace.forest);
-        let key = if by_trace { trace.trace_id } else { "" };
-        *walls.entry(key.to_owned()).or_default() += trace.forest.wall_ns();
-        let mut add = |stage: &str, ns: i64| {
-            *found.entry((key.to_owned(), stage.to_owned())).or_default() += ns;
-        };
+        let mut stages: BTreeMap<&str, i64> = BTreeMap::new();
         for (span, ns) in trace.spans.iter().zip(&times.critical_ns) {
-            add(trace.texts.text(span.stage), *ns);
+            *stages.entry(trace.texts.text(span.stage)).or_default() += ns;
         }
         if times.critical_idle_ns > 0 {
-            add(IDLE, times.critical_idle_ns);
+            *stages.entry(IDLE).or_default() += times.critical_idle_ns;
         }
+        let run_id = runs.get(trace.run).map(RunId::to_string).unwrap_or_default();
+        rows.extend(stages.into_iter().map(|(stage, critical_ns)| CriticalRow {
+            run_id: run_id.clone(),
+            trace_id: trace.trace_id.to_owned(),
+            stage: stage.to_owned(),
+            critical_ns,
+            share: share(critical_ns.into(), trace.forest.wall_ns().into()),
+        }));
         Ok(())
     })
     .await?;
-    let share = |trace: &String, ns: i64| {
-        walls.get(trace).filter(|wall| **wall > 0).map(|wall| ns as f64 / *wall as f64)
-    };
-    let row = |((trace_id, stage), critical_ns): ((String, String), i64)| CriticalRow {
-        run_id: run_id.to_string(),
-        share: share(&trace_id, critical_ns),
-        trace_id,
-        stage,
-        critical_ns,
-    };
-    Ok(found.into_iter().map(row).collect())
+    rows.sort_by(|a, b| {
+        (&a.run_id, &a.trace_id, &a.stage).cmp(&(&b.run_id, &b.trace_id, &b.stage))
+    });
+    Ok(rows)
+}
+
+fn share(ns: i128, of: i128) -> Option<f64> {
+    (of > 0).then(|| ns as f64 / of as f64)
 }
 
 /// Durations minus those of the children, by stage: the usual formula, wrong with parallel ones.
@@ -174,7 +204,7 @@ async fn duration_minus_children(
     run_id: &RunId,
 ) -> Result<BTreeMap<String, i64>, AnalyzeError> {
     let mut sums: BTreeMap<String, i64> = BTreeMap::new();
-    visit_traces(analyzer, run_id, |trace| {
+    visit_traces(analyzer, run_id, Wanted::TIMES, |trace| {
         for (index, span) in trace.spans.iter().enumerate() {
             let children = trace.forest.children(index).iter();
             let inside: i64 = children
