@@ -3,6 +3,8 @@
 pub(crate) mod aggregates;
 mod catalog;
 pub(crate) mod functions;
+#[cfg(test)]
+mod logic_tests;
 pub(crate) mod prices;
 mod reference;
 pub(crate) mod sandbox;
