@@ -10,11 +10,15 @@ use crate::quantity::parse_memory;
 
 mod gate;
 mod receive;
+mod replay;
 mod upkeep;
+mod workload;
 
 pub(crate) use gate::{Baseline, BaselineAction, Check, Doctor, Inconclusive, Trend};
 pub(crate) use receive::{Export, Import, Proxy, Received, Record, Serve, SignalArg};
+pub(crate) use replay::{ArrivalArg, ClockArg, LlmSource, Replay, ReplayArgs};
 pub(crate) use upkeep::{Compact, Gc, Pull, Push, Recover, Verify};
+pub(crate) use workload::{StampsArg, Workload, WorkloadImport, WorkloadScale};
 
 /// Flight recorder and replay bench for RAG and LLM pipelines.
 #[derive(Debug, Parser)]
@@ -117,6 +121,9 @@ pub(crate) enum Verb {
     /// Re-execute the workload of a recorded run with changed settings
     #[command(subcommand)]
     Replay(Replay),
+    /// Workloads as files: imported from public traces, cut out of runs, sampled, scaled
+    #[command(subcommand)]
+    Workload(Workload),
     /// One self-contained HTML file about a run, alone or against another
     #[command(after_help = "Example: retake report last --output report.html")]
     Report(Report),
@@ -319,58 +326,6 @@ pub(crate) struct Sql {
     /// List tables, views and functions with their meaning
     #[arg(long, conflicts_with_all = ["query", "file"])]
     pub(crate) reference: bool,
-}
-
-/// Replaying.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Replay {
-    /// Say what a replay would do, and which recorded outputs a changed setting makes invalid
-    #[command(
-        after_help = "Example: retake replay plan last --set retrieve.top_k=8 --llm recorded"
-    )]
-    Plan(ReplayArgs),
-    /// Replay, recorded as a run that links to its source
-    #[command(
-        after_help = "Example: retake replay run last --set embed.batch_size=64 --set workers=4 --concurrency 2"
-    )]
-    Run(ReplayArgs),
-}
-
-/// Options of a replay.
-#[derive(Debug, Args)]
-pub(crate) struct ReplayArgs {
-    /// The run whose workload to repeat
-    pub(crate) source: String,
-    #[command(flatten)]
-    pub(crate) rag: RagArgs,
-    /// Keep so many operations under way, instead of the recorded arrival times
-    #[arg(long, value_name = "N", conflicts_with = "speed", value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) concurrency: Option<u16>,
-    /// Factor on the recorded arrival rate
-    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = parse_speed)]
-    pub(crate) speed: f64,
-    /// Replay so many times, each a run of its own; `retake diff` compares all of them
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
-    pub(crate) repeat: u16,
-    /// Answers of the language model: called anew, or taken from the recording
-    #[arg(long, value_enum, default_value_t = LlmSource::Live)]
-    pub(crate) llm: LlmSource,
-}
-
-fn parse_speed(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(speed) if speed.is_finite() && speed > 0.0 => Ok(speed),
-        _ => Err("expected a number above 0, such as 2 or 0.5".to_owned()),
-    }
-}
-
-/// Where LLM answers of a replay come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LlmSource {
-    /// The model is called.
-    Live,
-    /// The recording answers; a request it does not know fails, and is never called live.
-    Recorded,
 }
 
 /// Options of `report`.

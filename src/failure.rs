@@ -9,7 +9,12 @@ use retake_recorder::reader::ReadError;
 use retake_recorder::remote::RemoteError;
 use retake_recorder::store::{SelectError, StoreError};
 use retake_recorder::upkeep::compact::CompactError;
+use retake_replay::arrival::ArrivalError;
+use retake_replay::simulate::SimulateError;
+use retake_replay::simulate::model::ModelError;
 use retake_replay::workload::WorkloadError;
+use retake_replay::workload::file::FileError;
+use retake_replay::workload::import::ImportError;
 use retake_schemas::settings::{OutOfRange, SetError};
 use retake_server::ServeError;
 
@@ -252,6 +257,57 @@ impl From<WorkloadError> for Failure {
             WorkloadError::Read(error) => error.into(),
             error => Self::new(Code::NotReplayable, error.to_string()),
         }
+    }
+}
+
+impl From<ArrivalError> for Failure {
+    fn from(error: ArrivalError) -> Self {
+        Self::new(Code::NotReplayable, error.to_string())
+    }
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        let code = match &error {
+            ModelError::Read { .. } => Code::Environment,
+            _ => Code::Usage,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<SimulateError> for Failure {
+    fn from(error: SimulateError) -> Self {
+        match error {
+            SimulateError::Model(error) => error.into(),
+            SimulateError::Arrival(error) => error.into(),
+            SimulateError::Missing { .. } => Self::new(Code::NotReplayable, error.to_string()),
+            error => Self::new(Code::Usage, error.to_string()),
+        }
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        let code = match &error {
+            FileError::NotFound(_) => Code::NotFound,
+            FileError::Malformed { .. } => Code::Damaged,
+            FileError::Newer { .. } => Code::Usage,
+            _ => Code::Environment,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ImportError> for Failure {
+    fn from(error: ImportError) -> Self {
+        let code = match &error {
+            ImportError::NotFound(_) => Code::NotFound,
+            ImportError::Read { .. } => Code::Environment,
+            ImportError::BadLines { .. } => Code::Damaged,
+            _ => Code::Usage,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -95,7 +95,7 @@ impl BuiltInTarget {
         let request = IngestRequest {
             roots: input.roots,
             request_id: None,
-            source: Some(operation.source.clone()),
+            source: operation.source.clone(),
             due_unix_ns: Some(context.due_unix_ns),
         };
         let deps = self.scratch_deps().await.map_err(failed)?;
@@ -121,7 +121,7 @@ impl BuiltInTarget {
         };
         let options = AskOptions {
             request_id: None,
-            source: Some(operation.source.clone()),
+            source: operation.source.clone(),
             due_unix_ns: Some(context.due_unix_ns),
             cancellation: context.cancellation.clone(),
         };

@@ -1,34 +1,22 @@
 //! Executes a workload on the wall clock.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use retake_recorder::clock::Clock;
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::arrival::{Arrival, ArrivalError};
+use crate::arrival::{Plan, Stretch};
 use crate::cassette::Cassette;
-use crate::fidelity::{Canary, Fidelity};
-use crate::pacer::pace;
+use crate::fidelity::{self, Canary, Fidelity, Timing};
+use crate::pacer::Pacer;
+use crate::simulate::Quantiles;
 use crate::target::{Operation, OperationContext, Target, TargetError};
 use crate::workload::Workload;
-
-/// When operations start.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Arrival {
-    /// At their recorded times, whether earlier ones have ended or not; `speed` 2 is twice as
-    /// fast. Shows queueing, because a slow target does not slow the arrivals.
-    Open {
-        /// Factor on the arrival rate.
-        speed: f64,
-    },
-    /// As soon as one of so many slots is free. Shows throughput, and hides queueing.
-    Closed {
-        /// Operations under way at the same time.
-        concurrency: usize,
-    },
-}
 
 /// What a replay needs beside the workload and the target.
 #[derive(Clone)]
@@ -62,6 +50,11 @@ pub struct ReplayReport {
     pub refused: u64,
     /// The first failures, in order of the workload: index and message.
     pub failures: Vec<(u64, String)>,
+    /// From the time an operation was due to its end, of those that succeeded. The one that users
+    /// of the service would see: a slow target cannot hide in it.
+    pub latency_from_due: Quantiles,
+    /// From the time it was really sent to its end, of the same operations.
+    pub latency_from_send: Quantiles,
     /// How true the replay was to its schedule.
     pub fidelity: Fidelity,
     /// Why its numbers must not be used, if so.
@@ -79,48 +72,50 @@ enum Outcome {
 
 struct Finished {
     index: u64,
-    fire_error_ns: Option<i64>,
+    /// When it was due, and whether that was decided before it was sent.
+    due_unix_ns: Option<i64>,
+    fired_unix_ns: i64,
+    ended_unix_ns: i64,
     outcome: Outcome,
 }
 
 /// Replays a workload. `progress` is told how many operations have ended.
+///
+/// # Errors
+/// The arrival policy needs what the workload does not have. Nothing has run then.
 pub async fn replay(
     workload: &Workload,
     target: &Arc<dyn Target>,
     options: &ReplayOptions,
     progress: &(dyn Fn(u64) + Sync),
-) -> ReplayReport {
+) -> Result<ReplayReport, ArrivalError> {
+    let plan = Plan::new(workload, options.arrival)?;
     let began = Instant::now();
     let canary = Canary::start();
-    let mut run = Run { target, options, clock: Clock::start(), ended: Vec::new(), progress };
-    let mut rest = workload.operations.as_slice();
-    let mut gap_ns = 0;
-    while let Some(first) = rest.first() {
+    let operations = workload.operations.as_slice();
+    let clock = Clock::start();
+    let mut run =
+        Run { operations, plan: &plan, target, options, clock, ended: Vec::new(), progress };
+    for stretch in &plan.stretches {
         // A barrier runs alone; what stands between barriers runs by the arrival policy.
-        let length = if first.is_barrier {
-            1
+        if stretch.closed_slots > 0 {
+            run.closed(stretch).await;
         } else {
-            rest.iter().position(|op| op.is_barrier).unwrap_or(rest.len())
-        };
-        let (stretch, later) = rest.split_at(length);
-        run.stretch(stretch, gap_ns).await;
-        // The pause after a barrier is recorded think time; after anything else the schedule of
-        // the next stretch starts where the recording had it.
-        gap_ns = match (stretch.last(), later.first()) {
-            (Some(last), Some(next)) => {
-                (next.due_ns - last.due_ns - last.recorded_duration_ns).max(0)
-            }
-            _ => 0,
-        };
-        rest = later;
+            run.scheduled(stretch).await;
+        }
+        if options.cancellation.is_cancelled() {
+            break;
+        }
     }
     let ended = run.ended;
     let mut report = account(workload, ended, canary.stop());
     report.wall_ns = i64::try_from(began.elapsed().as_nanos()).unwrap_or(i64::MAX);
-    report
+    Ok(report)
 }
 
 struct Run<'a> {
+    operations: &'a [Operation],
+    plan: &'a Plan,
     target: &'a Arc<dyn Target>,
     options: &'a ReplayOptions,
     clock: Clock,
@@ -128,18 +123,14 @@ struct Run<'a> {
     progress: &'a (dyn Fn(u64) + Sync),
 }
 
-impl Run<'_> {
-    async fn stretch(&mut self, operations: &[Operation], gap_ns: i64) {
-        match self.options.arrival {
-            Arrival::Closed { concurrency } => self.closed(operations, concurrency.max(1)).await,
-            Arrival::Open { speed } => self.open(operations, gap_ns, speed).await,
-        }
-    }
+type Running = JoinSet<Finished>;
 
-    async fn closed(&mut self, operations: &[Operation], concurrency: usize) {
-        let mut running = JoinSet::new();
+impl Run<'_> {
+    async fn closed(&mut self, stretch: &Stretch) {
+        let mut running = Running::new();
+        let operations = self.operations.get(stretch.first..stretch.end).unwrap_or_default();
         for operation in operations {
-            while running.len() >= concurrency {
+            while running.len() >= stretch.closed_slots {
                 self.take(running.join_next().await);
             }
             if self.options.cancellation.is_cancelled() {
@@ -152,31 +143,43 @@ impl Run<'_> {
         }
     }
 
-    async fn open(&mut self, operations: &[Operation], gap_ns: i64, speed: f64) {
-        let first = operations.first().map_or(0, |operation| operation.due_ns);
-        let scaled = |ns: i64| (ns as f64 / speed) as i64;
-        let offsets: Vec<i64> =
-            operations.iter().map(|op| scaled(gap_ns + op.due_ns - first)).collect();
+    /// Operations with times of their own, and those that wait for the end of others.
+    async fn scheduled(&mut self, stretch: &Stretch) {
         // A moment ahead, so that the first operation is not late by the thread's start.
-        let (lead, lead_ns) = (LEAD, i64::try_from(LEAD.as_nanos()).unwrap_or(0));
-        let origin_unix_ns = self.clock.now_unix_ns() + lead_ns;
-        let Ok(mut fired) = pace(Instant::now() + lead, offsets.clone()) else {
+        let lead_ns = i64::try_from(LEAD.as_nanos()).unwrap_or(0);
+        let (origin, origin_unix_ns) = (Instant::now() + LEAD, self.clock.now_unix_ns() + lead_ns);
+        let Ok((pacer, mut fired)) = Pacer::start(origin, stretch.fixed.clone()) else {
             // Without the thread there is no schedule; the operations count as cancelled.
             return;
         };
-        let mut running = JoinSet::new();
-        loop {
+        let mut due: HashMap<u32, i64> = stretch
+            .fixed
+            .iter()
+            .map(|(offset_ns, operation)| (*operation, origin_unix_ns + offset_ns))
+            .collect();
+        let mut running = Running::new();
+        let mut left = stretch.end - stretch.first;
+        while left > 0 {
             tokio::select! {
                 biased;
                 () = self.options.cancellation.cancelled() => break,
                 next = fired.recv() => {
                     let Some(position) = next else { break };
-                    let due = offsets.get(position).map(|offset| origin_unix_ns + offset);
-                    if let Some(operation) = operations.get(position) {
-                        self.start(&mut running, operation, due);
+                    if let Some(operation) = self.operations.get(position as usize) {
+                        self.start(&mut running, operation, due.remove(&position));
                     }
                 }
-                done = running.join_next(), if !running.is_empty() => self.take(done),
+                done = running.join_next(), if !running.is_empty() => {
+                    left -= 1;
+                    let Some(ended) = self.take(done) else { continue };
+                    let (index, ended_unix_ns) = ended;
+                    for (next, think_ns) in self.plan.after(index) {
+                        let next_unix_ns = ended_unix_ns + think_ns;
+                        due.insert(next, next_unix_ns);
+                        let offset = u64::try_from(next_unix_ns - origin_unix_ns).unwrap_or(0);
+                        pacer.add(origin + Duration::from_nanos(offset), next);
+                    }
+                }
             }
         }
         drop(fired);
@@ -185,7 +188,7 @@ impl Run<'_> {
         }
     }
 
-    fn start(&self, running: &mut JoinSet<Finished>, operation: &Operation, due: Option<i64>) {
+    fn start(&self, running: &mut Running, operation: &Operation, due: Option<i64>) {
         let (target, operation) = (Arc::clone(self.target), operation.clone());
         let (clock, options) = (self.clock, self.options.clone());
         running.spawn(async move {
@@ -202,32 +205,43 @@ impl Run<'_> {
                 Err(error @ TargetError::Refused(_)) => Outcome::Refused(error.to_string()),
                 Err(error) => Outcome::Error(error.to_string()),
             };
-            let fire_error_ns = due.map(|due| fired_unix_ns - due);
-            Finished { index: operation.index, fire_error_ns, outcome }
+            let (index, ended_unix_ns) = (operation.index, clock.now_unix_ns());
+            Finished { index, due_unix_ns: due, fired_unix_ns, ended_unix_ns, outcome }
         });
     }
 
-    fn take(&mut self, done: Option<Result<Finished, tokio::task::JoinError>>) {
+    /// Notes an end; gives which operation it was, and when.
+    fn take(
+        &mut self,
+        done: Option<Result<Finished, tokio::task::JoinError>>,
+    ) -> Option<(u32, i64)> {
         // An `Err` is a panic of the target; which operation it was the accounting finds out.
-        if let Some(Ok(finished)) = done {
-            self.ended.push(finished);
-        }
+        let finished = done?.ok()?;
+        let ended = (u32::try_from(finished.index).ok()?, finished.ended_unix_ns);
+        self.ended.push(finished);
         (self.progress)(self.ended.len() as u64);
+        Some(ended)
     }
 }
 
 fn account(workload: &Workload, ended: Vec<Finished>, stall_ns: i64) -> ReplayReport {
     let planned = workload.operations.len() as u64;
     let mut report = ReplayReport { planned, ..ReplayReport::default() };
-    let mut fire_errors = Vec::new();
+    let mut timings = Vec::with_capacity(ended.len());
+    let (mut from_due, mut from_send) = (Vec::new(), Vec::new());
     let mut seen = vec![false; workload.operations.len()];
     for finished in ended {
         if let Some(seen) = usize::try_from(finished.index).ok().and_then(|i| seen.get_mut(i)) {
             *seen = true;
         }
-        fire_errors.extend(finished.fire_error_ns);
+        let Finished { due_unix_ns, fired_unix_ns, ended_unix_ns, .. } = finished;
+        timings.extend(due_unix_ns.map(|due_unix_ns| Timing { due_unix_ns, fired_unix_ns }));
         match finished.outcome {
-            Outcome::Ok => report.ok += 1,
+            Outcome::Ok => {
+                report.ok += 1;
+                from_due.push(ended_unix_ns - due_unix_ns.unwrap_or(fired_unix_ns));
+                from_send.push(ended_unix_ns - fired_unix_ns);
+            }
             Outcome::Cancelled => report.cancelled += 1,
             Outcome::Error(message) => {
                 report.error += 1;
@@ -243,15 +257,18 @@ fn account(workload: &Workload, ended: Vec<Finished>, stall_ns: i64) -> ReplayRe
     report.cancelled += seen.iter().filter(|seen| !**seen).count() as u64;
     report.failures.sort();
     report.failures.truncate(FAILURES_MAX);
-    report.fidelity = Fidelity::of(fire_errors, stall_ns);
-    report.objection = report.fidelity.objection();
+    (report.latency_from_due, report.latency_from_send) =
+        (Quantiles::of(from_due), Quantiles::of(from_send));
+    report.fidelity = Fidelity::of(timings, stall_ns);
+    let (due, send) = (report.latency_from_due.p99_ns, report.latency_from_send.p99_ns);
+    report.objection = report.fidelity.objection().or_else(|| fidelity::client_delay(due, send));
     report
 }
 
 /// Failures kept for the report; all of them are in the recorded run.
 const FAILURES_MAX: usize = 20;
 /// Between asking for the pacer and the first due time.
-const LEAD: std::time::Duration = std::time::Duration::from_millis(5);
+const LEAD: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::quantile::nearest_rank;
+
 /// Errors of firing (fired minus due) and what disturbed it.
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
 pub struct Fidelity {
@@ -23,24 +25,41 @@ pub struct Fidelity {
     pub fire_error_max_ns: i64,
     /// Share of operations fired more than 5 ms late.
     pub late_share: f64,
+    /// Wasserstein-1 distance between the gaps that were due and those that were fired, ns: how far
+    /// the gaps are off on average, sorted by length.
+    pub gap_error_mean_ns: f64,
     /// Longest time an idle thread of this process was not scheduled although it should have
     /// been, ns: the machine's own stalls.
     pub canary_stall_max_ns: i64,
 }
 
+/// When an operation was due and when it was fired, ns since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// When it was due.
+    pub due_unix_ns: i64,
+    /// When it was fired.
+    pub fired_unix_ns: i64,
+}
+
 impl Fidelity {
-    /// Sums up fire errors (ns); an empty list is a replay without a schedule.
+    /// Sums timings up; an empty list is a replay without a schedule.
     #[must_use]
-    pub fn of(mut fire_errors_ns: Vec<i64>, canary_stall_max_ns: i64) -> Self {
-        fire_errors_ns.sort_unstable();
-        let late = fire_errors_ns.iter().filter(|error| **error > LATE_NS).count();
-        let count = fire_errors_ns.len();
+    pub fn of(timings: Vec<Timing>, canary_stall_max_ns: i64) -> Self {
+        let mut errors_ns: Vec<i64> =
+            timings.iter().map(|timing| timing.fired_unix_ns - timing.due_unix_ns).collect();
+        errors_ns.sort_unstable();
+        let late = errors_ns.iter().filter(|error| **error > LATE_NS).count();
+        let count = errors_ns.len();
+        let due = timings.iter().map(|timing| timing.due_unix_ns).collect();
+        let fired = timings.iter().map(|timing| timing.fired_unix_ns).collect();
         Self {
             scheduled: count as u64,
-            fire_error_p50_ns: nearest_rank(&fire_errors_ns, 0.50),
-            fire_error_p99_ns: nearest_rank(&fire_errors_ns, 0.99),
-            fire_error_max_ns: fire_errors_ns.last().copied().unwrap_or(0),
+            fire_error_p50_ns: nearest_rank(&errors_ns, 0.50).unwrap_or(0),
+            fire_error_p99_ns: nearest_rank(&errors_ns, 0.99).unwrap_or(0),
+            fire_error_max_ns: errors_ns.last().copied().unwrap_or(0),
             late_share: if count == 0 { 0.0 } else { late as f64 / count as f64 },
+            gap_error_mean_ns: wasserstein(&gaps(due), &gaps(fired)),
             canary_stall_max_ns,
         }
     }
@@ -60,10 +79,32 @@ impl Fidelity {
     }
 }
 
-/// The value at rank ceil(q*n) of a sorted list; 0 for an empty one.
-fn nearest_rank(sorted: &[i64], q: f64) -> i64 {
-    let rank = (q * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(0)
+/// Why a replay must not be used whose latency is worse from the due time than from the send time
+/// at the 99th percentile (both ns): the client held requests back, and a reader of the second
+/// number would not know (coordinated omission).
+#[must_use]
+pub fn client_delay(from_due_p99_ns: i64, from_send_p99_ns: i64) -> Option<String> {
+    let delay_ns = from_due_p99_ns - from_send_p99_ns;
+    let is_large = delay_ns as f64 > CLIENT_DELAY_SHARE_MAX * from_send_p99_ns as f64;
+    (is_large && delay_ns > FIRE_ERROR_P99_MAX_NS).then(|| {
+        let delay = Duration::from_nanos(delay_ns.unsigned_abs());
+        format!("the client held requests back: p99 of latency is {delay:?} more from due than from send")
+    })
+}
+
+/// Distances between neighbours in time, sorted by length.
+fn gaps(mut times: Vec<i64>) -> Vec<i64> {
+    times.sort_unstable();
+    let mut gaps: Vec<i64> =
+        times.windows(2).filter_map(|pair| Some(pair.get(1)? - pair.first()?)).collect();
+    gaps.sort_unstable();
+    gaps
+}
+
+/// Wasserstein-1 distance of two sorted samples of one size.
+fn wasserstein(one: &[i64], other: &[i64]) -> f64 {
+    let sum: i128 = one.iter().zip(other).map(|(a, b)| i128::from((a - b).abs())).sum();
+    if one.is_empty() { 0.0 } else { sum as f64 / one.len() as f64 }
 }
 
 /// A thread that sleeps a millisecond at a time and notes the longest it overslept.
@@ -112,6 +153,8 @@ const LATE_NS: i64 = 5_000_000;
 const LATE_SHARE_MAX: f64 = 0.001;
 /// Largest p99 of fired minus due in a valid replay.
 const FIRE_ERROR_P99_MAX_NS: i64 = 1_000_000;
+/// Largest share of the latency's p99 that may be the client's own delay.
+const CLIENT_DELAY_SHARE_MAX: f64 = 0.01;
 /// Short enough to see stalls of a scheduler's time slice.
 const CANARY_PERIOD: Duration = Duration::from_millis(1);
 
@@ -119,15 +162,34 @@ const CANARY_PERIOD: Duration = Duration::from_millis(1);
 mod tests {
     use super::*;
 
+    /// One operation each millisecond, late by these.
+    fn late_by(errors_ns: impl IntoIterator<Item = i64>) -> Fidelity {
+        let timing = |(n, error_ns): (i64, i64)| Timing {
+            due_unix_ns: n * 1_000_000,
+            fired_unix_ns: n * 1_000_000 + error_ns,
+        };
+        Fidelity::of((0..).zip(errors_ns).map(timing).collect(), 0)
+    }
+
     #[test]
     fn late_replays_are_objected_to() {
-        let good = Fidelity::of((0..1000).collect(), 0);
+        let good = late_by(0..1000);
         assert_eq!((good.fire_error_p50_ns, good.fire_error_p99_ns), (499, 989));
         assert_eq!(good.objection(), None);
-        assert!(Fidelity::of(vec![2_000_000; 100], 0).objection().is_some());
+        assert!((good.gap_error_mean_ns - 1.0).abs() < 1e-9, "each gap is 1 ns longer");
+        assert!(late_by([2_000_000; 100]).objection().is_some());
         let mut few_late = vec![0; 500];
         few_late.extend([9_000_000; 1]);
-        assert!(Fidelity::of(few_late, 0).objection().is_some());
-        assert_eq!(Fidelity::of(Vec::new(), 0).objection(), None);
+        assert!(late_by(few_late).objection().is_some());
+        assert_eq!(late_by([]).objection(), None);
+    }
+
+    /// Scenario: a client waits for a free connection before it sends.
+    /// Guarantees: latency from send looks fine, and the replay is invalid all the same.
+    #[test]
+    fn requests_held_back_by_the_client_make_a_replay_invalid() {
+        assert!(client_delay(1_990_000_000, 120_000_000).is_some());
+        assert_eq!(client_delay(120_900_000, 120_000_000), None, "less than 1 %");
+        assert_eq!(client_delay(900_000, 100_000), None, "less than a millisecond");
     }
 }

@@ -4,10 +4,14 @@
 //! the operation it repeats. This crate knows workloads, plans, schedules, cassettes and targets;
 //! it does not know the built-in pipeline, which is just one more [`target::Target`].
 
+pub mod arrival;
 pub mod cassette;
 pub mod engine;
 pub mod fidelity;
 pub mod pacer;
 pub mod plan;
+pub(crate) mod quantile;
+pub mod rng;
+pub mod simulate;
 pub mod target;
 pub mod workload;

@@ -9,25 +9,28 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::cassette::Cassette;
+use crate::workload::Shape;
 
 /// One root operation of a workload.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Operation {
     /// Position in the workload, from 0, in order of due time.
     pub index: u64,
     /// What to do, in the target's words (`ingest`, `query`).
     pub kind: String,
-    /// Its input, as the target recorded it.
+    /// Its input, as the target recorded it; null when only its shape is known.
     pub input: serde_json::Value,
     /// When it was due in the source run, ns after the first operation.
     pub due_ns: i64,
-    /// How long it took in the source run, ns.
+    /// How long it took in the source run, ns; 0 when that is not known.
     pub recorded_duration_ns: i64,
     /// Whether later operations must wait until this one has ended (an ingest that later queries
     /// read from).
     pub is_barrier: bool,
-    /// The operation it repeats.
-    pub source: SourceLink,
+    /// The operation it repeats; `None` for one out of a public trace.
+    pub source: Option<SourceLink>,
+    /// Lengths and its place in a session, as far as known.
+    pub shape: Shape,
 }
 
 /// The recorded operation that a replayed one repeats.

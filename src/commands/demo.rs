@@ -14,7 +14,7 @@ use retake_schemas::settings::RagSettings;
 use tokio_util::sync::CancellationToken;
 
 use super::{analyzer, rag};
-use crate::cli::{Demo, Format, LlmSource, RagArgs, ReplayArgs};
+use crate::cli::{ClockArg, Demo, Format, LlmSource, RagArgs, ReplayArgs, StampsArg};
 use crate::commands::replay::{Lane, Prepared};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -177,6 +177,12 @@ impl Lanes<'_> {
                 label: vec![format!("demo={lane}")],
                 capture: Some(Capture::Full),
             },
+            arrival: None,
+            stamps: StampsArg::AsIs,
+            seed: 1,
+            clock: ClockArg::Wall,
+            model: None,
+            tokens: false,
             concurrency: Some(1),
             speed: 1.0,
             repeat: 1,

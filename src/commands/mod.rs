@@ -26,6 +26,7 @@ mod sql;
 mod trace;
 mod trend;
 mod verify;
+mod workload;
 
 use retake_analyzer::{Analyzer, Scope};
 use retake_recorder::Store;
@@ -55,6 +56,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Trend(args) => trend::run(&context, &args).await,
         Verb::Sql(args) => sql::run(&context, args).await,
         Verb::Replay(verb) => replay::run(&context, verb).await,
+        Verb::Workload(verb) => workload::run(&context, verb),
         Verb::Report(args) => report::run(&context, &args).await,
         Verb::Export(args) => export::run(&context, &args),
         Verb::Verify(args) => verify::run(&context, &args),

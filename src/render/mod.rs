@@ -4,9 +4,11 @@ mod check;
 mod compare;
 mod pipeline;
 mod runs;
+pub(crate) mod simulated;
 mod sql;
 mod tree;
 mod trend;
+pub(crate) mod workload;
 
 pub(crate) use check::check;
 pub(crate) use compare::{breakdown, diff};

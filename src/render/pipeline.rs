@@ -188,6 +188,18 @@ pub(crate) fn replay(report: &ReplayReport, plan: &Plan, format: Format) -> Stri
             duration(fidelity.canary_stall_max_ns)
         ));
     }
+    if report.ok > 0 {
+        let (due, send) = (&report.latency_from_due, &report.latency_from_send);
+        text.push_str(&format!(
+            "latency from due: p50 {}, p90 {}, p99 {}; from send: p50 {}, p90 {}, p99 {}\n",
+            duration(due.p50_ns),
+            duration(due.p90_ns),
+            duration(due.p99_ns),
+            duration(send.p50_ns),
+            duration(send.p90_ns),
+            duration(send.p99_ns)
+        ));
+    }
     text
 }
 

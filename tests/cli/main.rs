@@ -25,5 +25,6 @@ mod sql;
 mod traces;
 mod trend;
 mod upkeep;
+mod workload;
 mod wrong_input;
 mod wrong_settings;

@@ -9,6 +9,7 @@ use retake_schemas::{SpanId, TraceId};
 
 use super::*;
 use crate::target::SourceLink;
+use crate::workload::Shape;
 
 #[derive(Default)]
 struct Noting {
@@ -50,7 +51,7 @@ impl Target for Noting {
 }
 
 fn workload(operations: &[(&str, u64, i64)]) -> Workload {
-    let source_run = "r".parse().unwrap();
+    let source_run = "r".parse().ok();
     let operations = operations
         .iter()
         .zip(0..)
@@ -61,21 +62,22 @@ fn workload(operations: &[(&str, u64, i64)]) -> Workload {
             due_ns: due_ms * 1_000_000,
             recorded_duration_ns: 0,
             is_barrier: *kind == "ingest",
-            source: SourceLink {
+            source: Some(SourceLink {
                 run_id: "r".parse().unwrap(),
                 trace_id: TraceId::from_bytes([1; 16]),
                 span_id: SpanId::from_u64(index + 1),
-            },
+            }),
+            shape: Shape::default(),
         })
         .collect();
-    Workload { source_run, operations }
+    Workload { source_run, operations, ..Workload::default() }
 }
 
 async fn run(workload: &Workload, arrival: Arrival) -> (ReplayReport, Arc<Noting>) {
     let noting = Arc::new(Noting::default());
     let target: Arc<dyn Target> = Arc::clone(&noting) as Arc<dyn Target>;
     let options = ReplayOptions { arrival, cassette: None, cancellation: CancellationToken::new() };
-    (replay(workload, &target, &options, &|_| {}).await, noting)
+    (replay(workload, &target, &options, &|_| {}).await.unwrap(), noting)
 }
 
 fn is_closed(report: &ReplayReport) -> bool {
@@ -131,11 +133,46 @@ async fn what_never_began_counts_as_cancelled() {
             tokio::time::sleep(Duration::from_millis(20)).await;
             cancellation.cancel();
         });
-        let report = replay(&workload(&operations), &target, &options, &|_| {}).await;
+        let report = replay(&workload(&operations), &target, &options, &|_| {}).await.unwrap();
         cancel.await.unwrap();
         assert!(is_closed(&report), "{report:?}");
         assert!(report.cancelled >= 19, "{report:?}");
     }
+}
+
+/// Scenario: REPLAY acceptance 7 - turns of a session, on a target three times slower than
+/// recorded; recorded gaps between starts hold the service time.
+/// Guarantees: each turn begins when the one before has ended and its user has thought: the
+/// service time is counted once, and the think time is not stretched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_waits_for_the_one_before_and_then_thinks() {
+    let mut workload = workload(&[("query", 60, 0), ("query", 60, 5), ("query", 60, 40)]);
+    for (operation, (session, think_ms)) in
+        workload.operations.iter_mut().zip([("a", None), ("b", None), ("a", Some(20))])
+    {
+        operation.shape.session = Some(session.to_owned());
+        operation.shape.think_ns = think_ms.map(|ms: i64| ms * 1_000_000);
+    }
+    workload.operations[2].shape.parent = Some(0);
+    let (report, noting) = run(&workload, Arrival::Session { speed: 1.0 }).await;
+    assert_eq!((report.ok, report.fidelity.scheduled), (3, 3));
+    assert!(is_closed(&report));
+    let at = |list: &Mutex<Vec<(u64, Instant)>>, index| {
+        list.lock().iter().find(|(found, _)| *found == index).unwrap().1
+    };
+    let think = at(&noting.started, 2) - at(&noting.ended, 0);
+    assert!(think >= Duration::from_millis(20), "{think:?}");
+    assert!(at(&noting.started, 1) < at(&noting.ended, 0), "another session does not wait");
+
+    workload.operations[2].shape.think_ns = None;
+    let options = ReplayOptions {
+        arrival: Arrival::Session { speed: 1.0 },
+        cassette: None,
+        cancellation: CancellationToken::new(),
+    };
+    let target: Arc<dyn Target> = Arc::new(Noting::default());
+    let refused = replay(&workload, &target, &options, &|_| {}).await.unwrap_err();
+    assert!(refused.to_string().contains("1 of 1"), "{refused}");
 }
 
 #[test]

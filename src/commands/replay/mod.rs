@@ -1,5 +1,7 @@
 //! `retake replay`.
 
+mod simulated;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,8 +20,8 @@ use retake_schemas::settings::{RagSettings, RecordSettings, without_password};
 use retake_schemas::tables::SpanRow;
 use tokio_util::sync::CancellationToken;
 
-use super::{REPEAT_LABEL, rag};
-use crate::cli::{Format, LlmSource, RagArgs, Replay, ReplayArgs};
+use super::{REPEAT_LABEL, rag, workload};
+use crate::cli::{ArrivalArg, ClockArg, Format, LlmSource, RagArgs, Replay, ReplayArgs};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::{print, print_json};
@@ -32,6 +34,10 @@ pub(crate) async fn run(context: &Context, verb: Replay) -> Result<Code, Failure
         Replay::Plan(args) => (args, true),
         Replay::Run(args) => (args, false),
     };
+    if args.clock == ClockArg::Virtual {
+        return simulated::run(context, &args, is_plan);
+    }
+    refuse_file(&args)?;
     let store = context.store()?;
     let source = context.select(&store, &args.source)?;
     let prepared = Prepared::new(context, &store, &source, &args)?;
@@ -92,6 +98,7 @@ pub(super) struct Lane<'a> {
 pub(super) struct Prepared {
     source: RunId,
     workload: Workload,
+    arrival: Arrival,
     settings: RagSettings,
     pub(super) plan: Plan,
     cassette: Option<Arc<dyn Cassette>>,
@@ -109,7 +116,7 @@ impl Prepared {
         source: &RunId,
         args: &ReplayArgs,
     ) -> Result<Self, Failure> {
-        let workload = Workload::cut(store, source)?;
+        let (workload, arrival) = arranged(Workload::cut(store, source)?, args);
         let reader = RunReader::open(store, source)?;
         let recorded = &reader.manifest().facts.settings;
         let mut base = RagSettings::from_recorded(recorded);
@@ -135,7 +142,16 @@ impl Prepared {
             Capture::Redacted => Capture::Redacted,
             _ => Capture::Full,
         };
-        Ok(Self { source: source.clone(), workload, settings, plan, cassette, corpus, capture })
+        Ok(Self {
+            source: source.clone(),
+            workload,
+            arrival,
+            settings,
+            plan,
+            cassette,
+            corpus,
+            capture,
+        })
     }
 
     pub(super) async fn execute(
@@ -165,7 +181,7 @@ impl Prepared {
         let recording = Recording::start(context, builder, store, &cancel)?;
         let run_id = recording.run_id().clone();
         let scratch = store.run_dir(&run_id).join("scratch");
-        let outcome = self.drive(context, args, &scratch, cancel.clone()).await;
+        let outcome = self.drive(context, &scratch, cancel.clone()).await;
         let was_cut_short = cancel.is_cancelled() || outcome.is_err();
         let status = if was_cut_short { RunStatus::Interrupted } else { RunStatus::Finished };
         let recorded = recording.finish(context, status).await;
@@ -176,7 +192,6 @@ impl Prepared {
     async fn drive(
         &self,
         context: &Context,
-        args: &ReplayArgs,
         scratch: &Path,
         cancellation: CancellationToken,
     ) -> Result<ReplayReport, Failure> {
@@ -184,18 +199,16 @@ impl Prepared {
         let built_in =
             Arc::new(BuiltInTarget::new(self.settings.clone(), &context.default_sqlite(), scratch));
         let target: Arc<dyn Target> = Arc::clone(&built_in) as Arc<dyn Target>;
-        let arrival = match args.concurrency {
-            Some(slots) => Arrival::Closed { concurrency: usize::from(slots) },
-            None => Arrival::Open { speed: args.speed },
-        };
-        let options = ReplayOptions { arrival, cassette: self.cassette.clone(), cancellation };
+        let options =
+            ReplayOptions { arrival: self.arrival, cassette: self.cassette.clone(), cancellation };
         let progress = Progress::new(context.quiet, "replay", "operations");
         progress.length(self.workload.operations.len() as u64);
-        let mut report = retake_replay::engine::replay(&self.workload, &target, &options, &|n| {
+        let replayed = retake_replay::engine::replay(&self.workload, &target, &options, &|n| {
             progress.position(n);
         })
         .await;
         progress.finish();
+        let mut report = replayed?;
         self.check_corpus(built_in.corpus_digest().map(|d| d.to_string()), &mut report);
         let cleaned = built_in.clean_up().await;
         if let Err(error) = cleaned {
@@ -224,6 +237,43 @@ impl Prepared {
                 Some("the documents are not the ones the source run ingested".to_owned());
         }
     }
+}
+
+/// The workload and the policy by which it arrives.
+fn arranged(workload: Workload, args: &ReplayArgs) -> (Workload, Arrival) {
+    let workload = workload.with_stamps(workload::stamps(args.stamps, args.seed));
+    let speed = args.speed;
+    match (args.arrival, args.concurrency) {
+        (_, Some(slots)) => (workload, Arrival::Closed { concurrency: usize::from(slots) }),
+        (None | Some(ArrivalArg::Open), None) => (workload, Arrival::Open { speed }),
+        (Some(ArrivalArg::Session), None) => (workload, Arrival::Session { speed }),
+        (Some(ArrivalArg::Closed(concurrency)), None) => {
+            (workload, Arrival::Closed { concurrency })
+        }
+        (Some(ArrivalArg::Poisson(per_second)), None) => {
+            (workload.with_poisson(per_second, args.seed), Arrival::Open { speed })
+        }
+        (Some(ArrivalArg::ScaleSessions(copies)), None) => {
+            let scaled = workload.scale_sessions(copies, args.seed);
+            let turns = scaled.operations.iter().filter(|o| o.shape.parent.is_some());
+            let has_think = turns.clone().all(|o| o.shape.think_ns.is_some());
+            // Clones of conversations are conversations, where the recording lets them.
+            let is_session = has_think && turns.count() > 0;
+            let arrival =
+                if is_session { Arrival::Session { speed } } else { Arrival::Open { speed } };
+            (scaled, arrival)
+        }
+    }
+}
+
+/// The built-in pipeline needs inputs, and where they came from: a run.
+fn refuse_file(args: &ReplayArgs) -> Result<(), Failure> {
+    if !workload::is_file(Path::new(&args.source)) {
+        return Ok(());
+    }
+    let message = format!("replay {}: it is a workload file, not a run", args.source);
+    Err(Failure::new(Code::NotReplayable, message)
+        .help("replay it in virtual time with --clock virtual --model FILE"))
 }
 
 /// A run does not record a database's password; the configuration has it.
@@ -288,6 +338,8 @@ impl Replayed {
             "refused": report.refused,
             "valid": report.objection.is_none(),
             "objection": report.objection,
+            "latency_from_due": report.latency_from_due,
+            "latency_from_send": report.latency_from_send,
             "fidelity": report.fidelity,
             "wall_ns": report.wall_ns,
             "verdict": if report.objection.is_none() { "VALID" } else { "INVALID" },

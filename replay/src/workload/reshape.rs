@@ -1,0 +1,149 @@
+//! Workloads made of workloads: whole sessions drawn at random, other speeds, cloned sessions, and
+//! stamps spread over what the clock could not tell apart.
+
+use std::collections::HashMap;
+
+use super::Workload;
+use crate::rng::Rng;
+use crate::target::Operation;
+
+/// What to do about stamps that are coarser than the gaps between requests (Mooncake has files with
+/// 3 s, RAGPulse and BurstGPT 1 s): as they are, requests come in bursts that never happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stamps {
+    /// As recorded.
+    #[default]
+    AsIs,
+    /// Requests of one stamp evenly over the step after it, in recorded order.
+    Spread,
+    /// Requests of one stamp at random in the step after it.
+    Jitter {
+        /// Seed of the random numbers.
+        seed: u64,
+    },
+}
+
+impl Workload {
+    /// The workload with its stamps repaired. A later turn of a session never comes before an
+    /// earlier one.
+    #[must_use]
+    pub fn with_stamps(mut self, stamps: Stamps) -> Self {
+        let step = self.stamp_resolution_ns;
+        if step <= 1 || stamps == Stamps::AsIs {
+            return self;
+        }
+        let mut rng = match stamps {
+            Stamps::Jitter { seed } => Some(Rng::new(seed)),
+            Stamps::AsIs | Stamps::Spread => None,
+        };
+        for burst in self.operations.chunk_by_mut(|a, b| a.due_ns == b.due_ns) {
+            let count = burst.len() as i64;
+            let mut offsets: Vec<i64> = match &mut rng {
+                None => (0..count).map(|n| step * n / count).collect(),
+                Some(rng) => {
+                    (0..count).map(|_| rng.below(step.cast_unsigned()).cast_signed()).collect()
+                }
+            };
+            // In recorded order, so that turns of a session keep theirs.
+            offsets.sort_unstable();
+            for (operation, offset) in burst.iter_mut().zip(offsets) {
+                operation.due_ns += offset;
+            }
+        }
+        self.settle();
+        self
+    }
+
+    /// Draws whole sessions at random until there are `operations`; operations without a session
+    /// are sessions of one. A session is never cut: its later turns hold its cost. Fewer when the
+    /// workload has fewer.
+    #[must_use]
+    pub fn sample_sessions(mut self, operations: usize, seed: u64) -> Self {
+        let mut sessions: Vec<Vec<Operation>> = Vec::new();
+        let mut known: HashMap<String, usize> = HashMap::new();
+        for operation in std::mem::take(&mut self.operations) {
+            let place = match &operation.shape.session {
+                None => sessions.len(),
+                Some(session) => *known.entry(session.clone()).or_insert(sessions.len()),
+            };
+            match sessions.get_mut(place) {
+                Some(session) => session.push(operation),
+                None => sessions.push(vec![operation]),
+            }
+        }
+        Rng::new(seed).shuffle(&mut sessions);
+        let mut taken = 0;
+        for session in sessions {
+            if taken >= operations {
+                break;
+            }
+            taken += session.len();
+            self.operations.extend(session);
+        }
+        self.settle();
+        self.rebase();
+        self
+    }
+
+    /// The workload `factor` times as fast. Think times are the user's own and stay.
+    #[must_use]
+    pub fn at_speed(mut self, factor: f64) -> Self {
+        for operation in &mut self.operations {
+            operation.due_ns = (operation.due_ns as f64 / factor) as i64;
+        }
+        self.stamp_resolution_ns = ((self.stamp_resolution_ns as f64 / factor) as i64).max(1);
+        self
+    }
+
+    /// Every session so many times, each clone beginning at another moment of the workload: more
+    /// users, not faster ones. Single requests are not cloned out of their sessions.
+    #[must_use]
+    pub fn scale_sessions(mut self, copies: u32, seed: u64) -> Self {
+        let span = self.span_ns().cast_unsigned().saturating_add(1);
+        let originals = self.operations.clone();
+        let count = originals.len() as u64;
+        let mut rng = Rng::new(seed);
+        for copy in 1..u64::from(copies) {
+            let mut phases: HashMap<String, i64> = HashMap::new();
+            for operation in &originals {
+                let mut clone = operation.clone();
+                let phase = match &operation.shape.session {
+                    None => rng.below(span).cast_signed(),
+                    Some(session) => *phases
+                        .entry(session.clone())
+                        .or_insert_with(|| rng.below(span).cast_signed()),
+                };
+                clone.index += copy * count;
+                clone.due_ns += phase;
+                clone.shape.parent = clone.shape.parent.map(|parent| parent + copy * count);
+                clone.shape.session =
+                    clone.shape.session.map(|session| format!("{session}#{copy}"));
+                self.operations.push(clone);
+            }
+        }
+        self.settle();
+        self
+    }
+
+    /// Poisson arrivals of `per_second`, in recorded order.
+    #[must_use]
+    pub fn with_poisson(mut self, per_second: f64, seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut due = 0.0;
+        for operation in &mut self.operations {
+            operation.due_ns = due as i64;
+            operation.shape.is_due_derived = false;
+            due += rng.exponential() / per_second * 1e9;
+        }
+        self.stamp_resolution_ns = 1;
+        self
+    }
+
+    /// Lets the first operation be due at 0.
+    fn rebase(&mut self) {
+        let first = self.operations.first().map_or(0, |operation| operation.due_ns);
+        for operation in &mut self.operations {
+            operation.due_ns -= first;
+        }
+    }
+}

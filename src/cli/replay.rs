@@ -1,0 +1,122 @@
+//! Options of `replay`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{RagArgs, StampsArg};
+
+/// Replaying.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Replay {
+    /// Say what a replay would do, and which recorded outputs a changed setting makes invalid
+    #[command(
+        after_help = "Example: retake replay plan last --set retrieve.top_k=8 --llm recorded"
+    )]
+    Plan(ReplayArgs),
+    /// Replay, recorded as a run that links to its source
+    #[command(
+        after_help = "Example: retake replay run last --set embed.batch_size=64 --set workers=4 --concurrency 2"
+    )]
+    Run(ReplayArgs),
+}
+
+/// Options of a replay.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The run whose workload to repeat, or a workload file (FILE.parquet)
+    pub(crate) source: String,
+    #[command(flatten)]
+    pub(crate) rag: RagArgs,
+    /// When operations begin: `open` (recorded times), `session` (later turns when the one before
+    /// has ended and its user has thought), `closed:N` (N under way), `poisson:PER_SECOND`, or
+    /// `scale-sessions:K` (every session K times, at other moments) [default: open]
+    #[arg(long, value_name = "POLICY", value_parser = parse_arrival, conflicts_with = "concurrency")]
+    pub(crate) arrival: Option<ArrivalArg>,
+    /// What to do about stamps that are coarser than the gaps between requests
+    #[arg(long, value_enum, default_value_t = StampsArg::AsIs)]
+    pub(crate) stamps: StampsArg,
+    /// Seed of everything that is random
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Real time, or virtual time with a model in place of every stage
+    #[arg(long, value_enum, default_value_t = ClockArg::Wall)]
+    pub(crate) clock: ClockArg,
+    /// How long stages take in virtual time (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: Option<PathBuf>,
+    /// In virtual time, step through every output token; the result is the same
+    #[arg(long)]
+    pub(crate) tokens: bool,
+    /// The same as `--arrival closed:N`
+    #[arg(long, value_name = "N", conflicts_with = "speed", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) concurrency: Option<u16>,
+    /// Factor on the recorded arrival rate
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = parse_speed)]
+    pub(crate) speed: f64,
+    /// Replay so many times, each a run of its own; `retake diff` compares all of them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub(crate) repeat: u16,
+    /// Answers of the language model: called anew, or taken from the recording
+    #[arg(long, value_enum, default_value_t = LlmSource::Live)]
+    pub(crate) llm: LlmSource,
+}
+
+/// An arrival policy as it is written.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum ArrivalArg {
+    /// At recorded times.
+    Open,
+    /// Turns of a session one after the other.
+    Session,
+    /// So many under way.
+    Closed(usize),
+    /// So many a second, at random.
+    Poisson(f64),
+    /// Every session so many times.
+    ScaleSessions(u32),
+}
+
+/// Which time a replay runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClockArg {
+    /// Real time, against a real target.
+    Wall,
+    /// Virtual time, against a model.
+    Virtual,
+}
+
+fn parse_arrival(text: &str) -> Result<ArrivalArg, String> {
+    let expected = || {
+        format!(
+            "{text:?} is no policy; write open, session, closed:N, poisson:PER_SECOND or \
+             scale-sessions:K"
+        )
+    };
+    let (name, number) = text.split_once(':').unwrap_or((text, ""));
+    let whole = || number.parse::<u16>().ok().filter(|n| *n > 0).ok_or_else(expected);
+    match (name, number) {
+        ("open", "") => Ok(ArrivalArg::Open),
+        ("session", "") => Ok(ArrivalArg::Session),
+        ("closed", _) => Ok(ArrivalArg::Closed(usize::from(whole()?))),
+        ("poisson", rate) => parse_speed(rate).map(ArrivalArg::Poisson).map_err(|_| expected()),
+        ("scale-sessions", _) => Ok(ArrivalArg::ScaleSessions(u32::from(whole()?))),
+        _ => Err(expected()),
+    }
+}
+
+pub(super) fn parse_speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if speed.is_finite() && speed > 0.0 => Ok(speed),
+        _ => Err("expected a number above 0, such as 2 or 0.5".to_owned()),
+    }
+}
+
+/// Where LLM answers of a replay come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LlmSource {
+    /// The model is called.
+    Live,
+    /// The recording answers; a request it does not know fails, and is never called live.
+    Recorded,
+}
