@@ -65,6 +65,16 @@ bench-otlp: ## receivers of OTLP beside each other: ROUNDS=, QUICK=1, RECEIVERS=
 	RETAKE_BIN="$${RETAKE_BIN:-$(CARGO_TARGET_DIR)/release/retake}" python3 bench/otlp/bench.py \
 		--rounds $(ROUNDS) $(if $(QUICK),--secs 4) $(if $(RECEIVERS),--only "$(RECEIVERS)")
 
+COMMA := ,
+SPANS ?= 1e6$(if $(QUICK),,$(COMMA)1e7)
+.PHONY: bench-analyzer
+bench-analyzer: ## SQL beside DuckDB, polars and ClickHouse on the same files: ROUNDS=, QUICK=1, SPANS=1e6,1e7
+	@scripts/setup build
+	cargo build --locked --release --workspace --bin retake
+	cargo build --locked --release --manifest-path bench/analyzer/Cargo.toml
+	RETAKE_BIN="$(CARGO_TARGET_DIR)/release/retake" SPAN_STORE_BIN="$(CARGO_TARGET_DIR)/release/span-store" \
+		python3 bench/analyzer/bench.py --rounds $(ROUNDS) --spans $(SPANS)
+
 SECS ?= 45
 .PHONY: fuzz
 fuzz: ## arbitrary bytes into whatever reads bytes: SECS= per target, TARGET="frame body" for some
