@@ -20,14 +20,12 @@ fn operation(kind: &str, input: Value, trace: u8) -> Operation {
         index: 0,
         kind: kind.to_owned(),
         input,
-        due_ns: 0,
-        recorded_duration_ns: 0,
-        is_barrier: false,
-        source: SourceLink {
+        source: Some(SourceLink {
             run_id: RunId::generate(0),
             trace_id: TraceId::from_bytes([trace; 16]),
             span_id: SpanId::from_bytes([trace; 8]),
-        },
+        }),
+        ..Operation::default()
     }
 }
 

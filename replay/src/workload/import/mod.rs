@@ -367,11 +367,16 @@ fn tell_format(paths: &[PathBuf]) -> Result<Format, ImportError> {
     told.ok_or_else(|| ImportError::UnknownFormat(PathBuf::new()))
 }
 
+/// Takes a line with its number. The inner `Err` says why the line is bad, the outer one ends the
+/// import.
+type TakeLine<'t> =
+    dyn FnMut(u64, &str, &mut Gathered) -> Result<Result<(), String>, ImportError> + 't;
+
 /// Calls `take` with every line of a file that is not blank. What `take` refuses is a bad line.
 fn each_line(
     path: &Path,
     gathered: &mut Gathered,
-    take: &mut dyn FnMut(u64, &str, &mut Gathered) -> Result<Result<(), String>, ImportError>,
+    take: &mut TakeLine<'_>,
 ) -> Result<(), ImportError> {
     let mut lines = Lines::open(path)?;
     loop {
