@@ -355,3 +355,56 @@ fn captured_edge_cases_get_the_answers_they_name() {
         }
     }
 }
+
+/// Scenario: every body of spans that a real client sent.
+/// Guarantees: the attributed times of a run's stages, and its critical path, add up to the wall
+/// time of its traces, which SQL computes from the spans alone, to the nanosecond.
+#[test]
+fn times_of_captured_traces_add_up_to_the_nanosecond() {
+    let shared = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/otlp");
+    let Ok(entries) = std::fs::read_dir(&shared) else {
+        eprintln!("skipped: {} is not here", shared.display());
+        return;
+    };
+    let mut folders: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    folders.retain(|path| path.is_dir() && !path.ends_with("edge"));
+    folders.sort();
+    assert!(!folders.is_empty(), "{}", shared.display());
+    for folder in folders {
+        let bench = Bench::new();
+        let files = trace_bodies(&folder);
+        assert!(!files.is_empty(), "{}", folder.display());
+        bench.retake(["import".to_owned()].into_iter().chain(files)).expect_code(0);
+        let sums =
+            "select sum(wall_ns) as wall, sum(critical_ns) as critical from self_time('last')";
+        let traces = "select sum(ns) as wall from (select max(start_unix_ns + duration_ns) - \
+                      min(start_unix_ns) as ns from spans group by trace_id)";
+        let (sums, traces) = (bench.rows(sums), bench.rows(traces));
+        let wall = traces[0]["wall"].as_i64();
+        assert!(wall > Some(0), "{}", folder.display());
+        let name = folder.display();
+        assert_eq!(
+            (sums[0]["wall"].as_i64(), sums[0]["critical"].as_i64()),
+            (wall, wall),
+            "{name}"
+        );
+    }
+}
+
+/// The bodies of a captured session that hold spans.
+fn trace_bodies(folder: &std::path::Path) -> Vec<String> {
+    let mut bodies = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path().to_string_lossy().into_owned();
+        let Some(base) = path.strip_suffix(".meta.json") else { continue };
+        let meta = std::fs::read(&path).expect("a file");
+        let meta: serde_json::Value = serde_json::from_slice(&meta).expect("JSON");
+        if text(&meta["path"]).contains("trace") {
+            let file = text(&meta["file"]);
+            let folder = std::path::Path::new(base).parent().expect("a folder");
+            bodies.push(folder.join(file).to_string_lossy().into_owned());
+        }
+    }
+    bodies.sort();
+    bodies
+}
