@@ -12,6 +12,7 @@ use retake_recorder::upkeep::compact::CompactError;
 use retake_replay::arrival::ArrivalError;
 use retake_replay::simulate::SimulateError;
 use retake_replay::simulate::model::ModelError;
+use retake_replay::target::{ServiceError, SettingError};
 use retake_replay::workload::WorkloadError;
 use retake_replay::workload::file::FileError;
 use retake_replay::workload::import::ImportError;
@@ -284,6 +285,18 @@ impl From<SimulateError> for Failure {
             SimulateError::Missing { .. } => Self::new(Code::NotReplayable, error.to_string()),
             error => Self::new(Code::Usage, error.to_string()),
         }
+    }
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        Self::new(Code::Usage, error.to_string())
+    }
+}
+
+impl From<SettingError> for Failure {
+    fn from(error: SettingError) -> Self {
+        Self::new(Code::Usage, error.to_string())
     }
 }
 

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod fidelity;
 pub mod pacer;
 pub mod plan;
+mod prompt;
 pub(crate) mod quantile;
 pub mod rng;
 pub mod simulate;

@@ -42,6 +42,10 @@ pub(crate) struct ReplayArgs {
     /// Real time, or virtual time with a model in place of every stage
     #[arg(long, value_enum, default_value_t = ClockArg::Wall)]
     pub(crate) clock: ClockArg,
+    /// Send the operations to this OpenAI-compatible service, such as http://127.0.0.1:8000, or to
+    /// any that takes JSON (--set route=/PATH), instead of the built-in pipeline
+    #[arg(long, value_name = "URL", conflicts_with_all = ["clock", "llm"])]
+    pub(crate) target: Option<String>,
     /// How long stages take in virtual time (JSON)
     #[arg(long, value_name = "FILE")]
     pub(crate) model: Option<PathBuf>,

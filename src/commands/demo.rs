@@ -181,6 +181,7 @@ impl Lanes<'_> {
             stamps: StampsArg::AsIs,
             seed: 1,
             clock: ClockArg::Wall,
+            target: None,
             model: None,
             tokens: false,
             concurrency: Some(1),

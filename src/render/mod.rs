@@ -14,6 +14,7 @@ pub(crate) use check::check;
 pub(crate) use compare::{breakdown, diff};
 pub(crate) use pipeline::{
     answer, answer_json, eval, ingest, ingest_json, plan, question, replay, replay_line,
+    replay_outcome,
 };
 pub(crate) use runs::{run, runs, traces};
 pub(crate) use sql::{expanded, result, rows};

@@ -176,8 +176,12 @@ fn changes(plan: &Plan, format: Format) -> String {
 
 /// A replay in a few lines.
 pub(crate) fn replay(report: &ReplayReport, plan: &Plan, format: Format) -> String {
-    let mut text = changes(plan, format);
-    text.push_str(&format!("{}\n", replay_line(report)));
+    format!("{}{}", changes(plan, format), replay_outcome(report))
+}
+
+/// What a replay came to, without its settings.
+pub(crate) fn replay_outcome(report: &ReplayReport) -> String {
+    let mut text = format!("{}\n", replay_line(report));
     let fidelity = &report.fidelity;
     if fidelity.scheduled > 0 {
         text.push_str(&format!(

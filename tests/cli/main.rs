@@ -19,6 +19,7 @@ mod listening;
 mod outside;
 mod receive;
 mod replay;
+mod replay_service;
 mod secrets;
 mod shell;
 mod sql;

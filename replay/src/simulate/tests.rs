@@ -1,6 +1,6 @@
 //! Virtual time against queues worked out by hand, and against the real traces.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::model::{Model, Service, StageModel};
 use super::*;
@@ -49,7 +49,7 @@ fn trace(name: &str, file: &str) -> Option<Workload> {
         println!("skipped: {} is not there", path.display());
         return None;
     }
-    Some(import(&[PathBuf::from(path)], ImportOptions::default()).unwrap().0)
+    Some(import(&[path], ImportOptions::default()).unwrap().0)
 }
 
 fn is_closed(report: &SimulatedReport) -> bool {

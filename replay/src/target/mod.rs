@@ -1,5 +1,11 @@
 //! What a replay drives: anything that can execute the operations of a workload.
 
+mod answer;
+mod service;
+mod settings;
+mod spans;
+mod sse;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,6 +14,8 @@ use retake_schemas::{RunId, SpanId, TraceId};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use self::service::{ServiceError, ServiceTarget};
+pub use self::settings::{ServiceSettings, SettingError, pairs};
 use crate::cassette::Cassette;
 use crate::workload::Shape;
 

@@ -153,7 +153,11 @@ impl Cutting {
         let mut roots: Vec<Root> = Vec::new();
         for span in spans.iter().filter(|span| span.parent_span_id.is_none()) {
             let kind = operation_kind(span);
-            roots.extend(kind.map(|kind| Root { span: span.clone(), kind, call: None }));
+            roots.extend(kind.map(|kind| Root {
+                span: span.clone(),
+                call: calls::Call::of_replayed(&kind),
+                kind,
+            }));
         }
         if roots.is_empty() {
             // A program that knows nothing of retake: its calls of models are what can be repeated.

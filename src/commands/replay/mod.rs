@@ -1,5 +1,6 @@
 //! `retake replay`.
 
+mod outside;
 mod simulated;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,9 @@ pub(crate) async fn run(context: &Context, verb: Replay) -> Result<Code, Failure
     };
     if args.clock == ClockArg::Virtual {
         return simulated::run(context, &args, is_plan);
+    }
+    if args.target.is_some() {
+        return outside::run(context, &args, is_plan).await;
     }
     refuse_file(&args)?;
     let store = context.store()?;
@@ -272,8 +276,9 @@ fn refuse_file(args: &ReplayArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!("replay {}: it is a workload file, not a run", args.source);
-    Err(Failure::new(Code::NotReplayable, message)
-        .help("replay it in virtual time with --clock virtual --model FILE"))
+    Err(Failure::new(Code::NotReplayable, message).help(
+        "replay it in virtual time (--clock virtual --model FILE) or to a service (--target URL)",
+    ))
 }
 
 /// A run does not record a database's password; the configuration has it.
@@ -308,41 +313,55 @@ pub(super) struct Replayed {
 
 impl Replayed {
     fn code(&self) -> Code {
-        self.recorded.code(if self.is_cancelled {
-            Code::Interrupted
-        } else if self.report.objection.is_some() {
-            Code::ReplayInvalid
-        } else if self.report.error + self.report.refused > 0 {
-            Code::Environment
-        } else {
-            Code::Ok
-        })
+        self.recorded.code(code_of(&self.report, self.is_cancelled))
     }
 
     fn json(&self, source: &RunId, plan: &Plan) -> serde_json::Value {
-        let report = &self.report;
-        let changes: serde_json::Map<String, serde_json::Value> = plan
+        let changes = plan
             .changes
             .iter()
             .map(|c| (c.name.clone(), serde_json::json!({"from": c.from, "to": c.to})))
             .collect();
-        serde_json::json!({
-            "schema_version": 1,
-            "run_id": self.run_id,
-            "replay_of": source,
-            "settings_diff": changes,
-            "planned": report.planned,
-            "ok": report.ok,
-            "error": report.error,
-            "cancelled": report.cancelled,
-            "refused": report.refused,
-            "valid": report.objection.is_none(),
-            "objection": report.objection,
-            "latency_from_due": report.latency_from_due,
-            "latency_from_send": report.latency_from_send,
-            "fidelity": report.fidelity,
-            "wall_ns": report.wall_ns,
-            "verdict": if report.objection.is_none() { "VALID" } else { "INVALID" },
-        })
+        report_json(&self.report, &self.run_id, Some(source), changes)
     }
+}
+
+/// The exit code of a replay.
+fn code_of(report: &ReplayReport, is_cancelled: bool) -> Code {
+    if is_cancelled {
+        Code::Interrupted
+    } else if report.objection.is_some() {
+        Code::ReplayInvalid
+    } else if report.error + report.refused > 0 {
+        Code::Environment
+    } else {
+        Code::Ok
+    }
+}
+
+/// A replay for scripts.
+fn report_json(
+    report: &ReplayReport,
+    run_id: &RunId,
+    source: Option<&RunId>,
+    changes: serde_json::Map<String, serde_json::Value>,
+) -> serde_json::Value {
+    serde_json::json!({
+        "schema_version": 1,
+        "run_id": run_id,
+        "replay_of": source,
+        "settings_diff": changes,
+        "planned": report.planned,
+        "ok": report.ok,
+        "error": report.error,
+        "cancelled": report.cancelled,
+        "refused": report.refused,
+        "valid": report.objection.is_none(),
+        "objection": report.objection,
+        "latency_from_due": report.latency_from_due,
+        "latency_from_send": report.latency_from_send,
+        "fidelity": report.fidelity,
+        "wall_ns": report.wall_ns,
+        "verdict": if report.objection.is_none() { "VALID" } else { "INVALID" },
+    })
 }

@@ -42,7 +42,8 @@ fn from_texts(
 #[test]
 fn ragpulse_is_imported_with_its_one_inversion() {
     let Some(folder) = trace("ragpulse") else { return };
-    let (workload, report) = import(&[folder.clone()], ImportOptions::default()).unwrap();
+    let (workload, report) =
+        import(std::slice::from_ref(&folder), ImportOptions::default()).unwrap();
     assert_eq!((report.format, report.operations), (Format::RagPulse, 7_106));
     assert_eq!((report.inversions, report.inversion_ns_max), (1, 604_453_000_000_000));
     assert_eq!(report.stamp_resolution_ns, 1_000_000_000);
@@ -310,10 +311,7 @@ fn what_cannot_be_imported_says_why() {
 #[test]
 fn sessions_stay_whole() {
     let Some(folder) = trace("tracelab") else { return };
-    let (workload, _) = import(&[folder], ImportOptions::default()).unwrap_or_else(|_| {
-        let file = trace("tracelab").unwrap().join("multi_session_large.csv");
-        import(&[file], ImportOptions::default()).unwrap()
-    });
+    let (workload, _) = import(&[folder], ImportOptions::default()).unwrap();
     let turns = |workload: &Workload| {
         let mut turns = std::collections::BTreeMap::<String, u32>::new();
         for operation in &workload.operations {

@@ -1,0 +1,184 @@
+//! `retake replay run --target`: a service or a program outside, instead of the built-in pipeline.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use retake_recorder::{RecorderBuilder, RunReader, Store};
+use retake_replay::arrival::Arrival;
+use retake_replay::engine::{ReplayOptions, ReplayReport, replay};
+use retake_replay::target::{ServiceSettings, ServiceTarget, Target, pairs};
+use retake_replay::workload::Workload;
+use retake_schemas::RunId;
+use retake_schemas::event::{Capture, RunStatus};
+use retake_schemas::settings::RecordSettings;
+use tokio_util::sync::CancellationToken;
+
+use super::{arranged, code_of, report_json, unix_ns};
+use crate::cli::{Format, ReplayArgs};
+use crate::commands::{REPEAT_LABEL, rag, workload};
+use crate::context::Context;
+use crate::failure::{Code, Failure};
+use crate::output::{print, print_json};
+use crate::progress::Progress;
+use crate::recording::{Recording, cancel_on_signal};
+use crate::render;
+
+/// A replay that is ready to run.
+struct Prepared<'a> {
+    context: &'a Context,
+    args: &'a ReplayArgs,
+    store: Store,
+    workload: Workload,
+    arrival: Arrival,
+    target: Arc<dyn Target>,
+    /// What the replay keeps when nothing else is said: what its source kept.
+    capture: Option<Capture>,
+}
+
+pub(super) async fn run(
+    context: &Context,
+    args: &ReplayArgs,
+    is_plan: bool,
+) -> Result<Code, Failure> {
+    let prepared = Prepared::new(context, args)?;
+    let format = context.format_or(Format::Table);
+    if is_plan {
+        return prepared.show_plan(format);
+    }
+    let cancel = cancel_on_signal()?;
+    let group = (args.repeat > 1).then(|| RunId::generate(unix_ns()).to_string());
+    let mut code = Code::Ok;
+    for number in 1..=args.repeat {
+        let this = prepared.execute(group.as_deref(), number, format, cancel.clone()).await?;
+        if code == Code::Ok {
+            code = this;
+        }
+        if cancel.is_cancelled() {
+            break;
+        }
+    }
+    if let Some(source) = &prepared.workload.source_run {
+        context.say(&format!("next: retake diff {source} last"));
+    }
+    Ok(code)
+}
+
+impl<'a> Prepared<'a> {
+    fn new(context: &'a Context, args: &'a ReplayArgs) -> Result<Self, Failure> {
+        // First what can be wrong without looking at anything.
+        let url = args.target.as_deref().unwrap_or_default();
+        let target = ServiceTarget::new(url, ServiceSettings::parse(&args.rag.set)?)?;
+        let store = context.store_for_writing()?;
+        let is_file = workload::is_file(Path::new(&args.source));
+        let (whole, capture) = if is_file {
+            (Workload::read(Path::new(&args.source))?, None)
+        } else {
+            let run_id = context.select(&store, &args.source)?;
+            let kept = RunReader::open(&store, &run_id)?.manifest().facts.capture;
+            (Workload::cut(&store, &run_id)?, Some(kept))
+        };
+        let (workload, arrival) = arranged(whole, args);
+        let target = Arc::new(target) as Arc<dyn Target>;
+        Ok(Self { context, args, store, workload, arrival, target, capture })
+    }
+
+    fn show_plan(&self, format: Format) -> Result<Code, Failure> {
+        let stats = self.workload.stats();
+        let without_input = stats.operations - stats.with_input;
+        let target = self.target.name();
+        if format == Format::Json {
+            print_json(&serde_json::json!({
+                "schema_version": 1,
+                "replay_of": self.workload.source_run,
+                "target": target,
+                "operations": stats.kinds,
+                "settings": self.target.settings(),
+                "arrival": self.arrival,
+                "expected_calls": stats.operations,
+                "expected_input_tokens": stats.tokens_in.sum,
+                "expected_output_tokens": stats.tokens_out.sum,
+                "synthesised_prompts": without_input,
+                "refusal": null,
+            }))?;
+        } else {
+            print(&format!(
+                "{} calls of {target}, {} tokens in and {} out as recorded, over {:.1} s; \
+                 {without_input} prompts are made up to the recorded length\n",
+                stats.operations,
+                stats.tokens_in.sum,
+                stats.tokens_out.sum,
+                self.workload.span_ns() as f64 / 1e9
+            ))?;
+        }
+        Ok(Code::Ok)
+    }
+
+    async fn execute(
+        &self,
+        group: Option<&str>,
+        number: u16,
+        format: Format,
+        cancel: CancellationToken,
+    ) -> Result<Code, Failure> {
+        let recording =
+            Recording::start(self.context, self.builder(group, number)?, &self.store, &cancel)?;
+        let run_id = recording.run_id().clone();
+        let outcome = self.drive(cancel.clone()).await;
+        let was_cut_short = cancel.is_cancelled() || outcome.is_err();
+        let status = if was_cut_short { RunStatus::Interrupted } else { RunStatus::Finished };
+        let recorded = recording.finish(self.context, status).await;
+        let report = recorded.outcome(outcome)?;
+        match format {
+            Format::Json => {
+                let to = |(name, to): (String, serde_json::Value)| {
+                    (name, serde_json::json!({ "from": null, "to": to }))
+                };
+                let changes = pairs(&self.args.rag.set)?.into_iter().map(to).collect();
+                let source = self.workload.source_run.as_ref();
+                print_json(&report_json(&report, &run_id, source, changes))?;
+            }
+            _ => print(&render::replay_outcome(&report))?,
+        }
+        for (index, message) in &report.failures {
+            self.context.warn(&format!("operation {index}: {message}"));
+        }
+        self.context.say(&format!("recorded as run {run_id}"));
+        Ok(recorded.code(code_of(&report, cancel.is_cancelled())))
+    }
+
+    fn builder(&self, group: Option<&str>, number: u16) -> Result<RecorderBuilder, Failure> {
+        let rag = &self.args.rag;
+        let mut name = rag.run.clone().unwrap_or_else(|| format!("replay of {}", self.args.source));
+        let mut labels = rag::labels(&rag.label)?;
+        if let Some(group) = group {
+            name = format!("{name} #{number}");
+            labels.insert(REPEAT_LABEL.to_owned(), group.to_owned());
+        }
+        let settings = &self.context.config.settings.record;
+        let kept = self.capture.filter(|kept| *kept == Capture::Full);
+        let record = RecordSettings {
+            capture: rag.capture.or(kept).unwrap_or(settings.capture),
+            ..settings.clone()
+        };
+        let builder = RecorderBuilder::new(name, "retake-replay")
+            .service_version(env!("CARGO_PKG_VERSION"))
+            .record_settings(record)
+            .settings(self.target.settings())
+            .seed(self.args.seed)
+            .labels(labels);
+        Ok(match &self.workload.source_run {
+            Some(source) => builder.replay_of(source.clone(), self.workload.digest()),
+            None => builder,
+        })
+    }
+
+    async fn drive(&self, cancellation: CancellationToken) -> Result<ReplayReport, Failure> {
+        let options = ReplayOptions { arrival: self.arrival, cassette: None, cancellation };
+        let progress = Progress::new(self.context.quiet, "replay", "operations");
+        progress.length(self.workload.operations.len() as u64);
+        let replayed =
+            replay(&self.workload, &self.target, &options, &|n| progress.position(n)).await;
+        progress.finish();
+        Ok(replayed?)
+    }
+}
