@@ -9,6 +9,7 @@ mod prices;
 mod rag;
 mod record;
 mod url;
+mod work;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,7 @@ pub use rag::{
 };
 pub use record::{RecordSettings, SyncPolicy, WhenFull};
 pub use url::without_password;
+pub use work::{CacheSettings, DocumentStrategy, IngestSettings, LimitSettings};
 
 /// Everything `retake.toml` may say.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::work::{CacheSettings, IngestSettings, LimitSettings};
 use super::{OutOfRange, without_password};
 
 /// Settings of the built-in pipeline, and what `--set` of a replay may change.
@@ -27,6 +28,12 @@ pub struct RagSettings {
     pub rerank: RerankSettings,
     /// Answering.
     pub synthesize: SynthesizeSettings,
+    /// What each model service allows.
+    pub limits: LimitSettings,
+    /// What becomes of documents that are seen again, or no longer.
+    pub ingest: IngestSettings,
+    /// Vectors kept by the text they were made of.
+    pub cache: CacheSettings,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -42,6 +49,9 @@ impl Default for RagSettings {
             retrieve: RetrieveSettings::default(),
             rerank: RerankSettings::default(),
             synthesize: SynthesizeSettings::default(),
+            limits: LimitSettings::default(),
+            ingest: IngestSettings::default(),
+            cache: CacheSettings::default(),
             seed: 42,
         }
     }
@@ -104,6 +114,11 @@ pub struct EmbedSettings {
     pub batch_size: usize,
     /// How long a batch may wait to fill, ms.
     pub max_wait_ms: u64,
+    /// Whether the batch grows while that makes embedding faster, and shrinks when it does not, or
+    /// when the service is overrun; `batch_size` is then where it begins.
+    pub adaptive: bool,
+    /// Longest a call may take before an adaptive batch shrinks, ms.
+    pub latency_target_ms: u64,
     /// Folder with `model.safetensors`, `tokenizer.json` and `config.json`, for `minilm`.
     pub model_dir: Option<String>,
     /// Base URL of the service, such as `http://127.0.0.1:8000/v1`.
@@ -120,6 +135,8 @@ impl Default for EmbedSettings {
             dim: 384,
             batch_size: 32,
             max_wait_ms: 20,
+            adaptive: false,
+            latency_target_ms: 10_000,
             model_dir: None,
             url: None,
             api_key_env: "OPENAI_API_KEY".to_owned(),
