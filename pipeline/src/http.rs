@@ -3,19 +3,22 @@
 //! Only what a retry can help is retried: refused connections, 429, and 5xx. A key is read from
 //! the environment, sent, and never shown: not in errors, not in `Debug`.
 
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
+use retake_schemas::settings::LimitSettings;
 use serde::Serialize;
 
 use crate::error::PipelineError;
+use crate::work::gate::{Gate, Permit};
+use crate::work::retry::{Failed, RetryPolicy, retry};
 
 /// A service that can be called.
 pub struct Service {
     client: Client,
+    gate: Arc<Gate>,
     base: Url,
     host: String,
     key: Option<String>,
@@ -38,6 +41,8 @@ pub struct Endpoint<'s> {
     pub api_key_env: &'s str,
     /// Longest one attempt may take, its whole answer included.
     pub timeout: Duration,
+    /// What the service allows.
+    pub limits: &'s LimitSettings,
 }
 
 /// A successful response, and what it took.
@@ -47,6 +52,8 @@ pub struct Answered {
     pub response: Response,
     /// Attempts after the first.
     pub retries: u32,
+    /// The call's place among the concurrent ones; keep it until the body is read.
+    pub permit: Permit,
 }
 
 impl Service {
@@ -71,7 +78,8 @@ impl Service {
         };
         let key = std::env::var(endpoint.api_key_env).ok().filter(|key| !key.is_empty());
         let client = client(key.as_deref(), endpoint)?;
-        Ok(Self { client, base, host, key })
+        let gate = Gate::shared(&host, endpoint.limits);
+        Ok(Self { client, gate, base, host, key })
     }
 
     /// Host and port, for messages.
@@ -80,24 +88,38 @@ impl Service {
         &self.host
     }
 
+    /// Whether the service limits tokens, so that calls must say how many they need.
+    #[must_use]
+    pub fn limits_tokens(&self) -> bool {
+        self.gate.limits_tokens()
+    }
+
     /// Posts `body` to `path` under the base URL, until it succeeds or a retry cannot help.
+    /// `tokens` is what the call is expected to count, for the limit of tokens a minute.
     ///
     /// # Errors
     /// [`PipelineError::Service`] with the last attempt's failure.
-    pub async fn post(&self, path: &str, body: &impl Serialize) -> Result<Answered, PipelineError> {
-        let mut delays = Delays::new();
-        let mut retries = 0;
-        loop {
-            let failure = match self.attempt(path, body).await {
-                Ok(response) => return Ok(Answered { response, retries }),
-                Err(failure) => failure,
-            };
-            let delay = failure.is_transient.then(|| delays.next(failure.wait)).flatten();
-            let Some(delay) = delay else {
-                return Err(self.error(failure.status, &failure.reason(retries)));
-            };
-            tokio::time::sleep(delay).await;
-            retries += 1;
+    pub async fn post(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        tokens: u64,
+    ) -> Result<Answered, PipelineError> {
+        let policy = RetryPolicy::default();
+        match retry(&policy, &self.gate, tokens, || self.attempt(path, body)).await {
+            Ok(done) => {
+                Ok(Answered { response: done.value, retries: done.retries, permit: done.permit })
+            }
+            Err(gave_up) => {
+                let too_long = gave_up.failed.wait.filter(|wait| *wait > policy.wait_max);
+                let Failure { status, cause } = gave_up.failed.error;
+                let reason = match (gave_up.retries, too_long) {
+                    (_, Some(wait)) => format!("{cause}; it asks to wait {} s", wait.as_secs()),
+                    (0, None) => cause,
+                    (retries, None) => format!("{cause} (after {retries} retries)"),
+                };
+                Err(self.error(status, &reason))
+            }
         }
     }
 
@@ -153,15 +175,20 @@ impl Service {
         }
     }
 
-    async fn attempt(&self, path: &str, body: &impl Serialize) -> Result<Response, Failure> {
+    async fn attempt(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Response, Failed<Failure>> {
         let mut url = self.base.clone();
         url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
         let sent = self.client.post(url).json(body).send().await;
-        let response = sent.map_err(|error| Failure {
-            status: None,
-            is_transient: error.is_connect(),
+        let response = sent.map_err(|error| Failed {
+            // One that was closed before any answer came has not been answered; asking again is
+            // as safe as asking for the first time.
+            is_transient: error.is_connect() || is_closed_early(&error),
             wait: None,
-            cause: describe(error),
+            error: Failure { status: None, cause: describe(error) },
         })?;
         let status = response.status();
         if status.is_success() {
@@ -169,68 +196,40 @@ impl Service {
         }
         let wait = retry_after(response.headers());
         let message = self.body(response).await.ok().and_then(|body| self.message_of(&body));
-        Err(Failure {
-            status: Some(status),
+        Err(Failed {
             is_transient: status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error(),
             wait,
-            cause: message.map_or_else(
-                || format!("it answered {status}"),
-                |message| format!("it answered {status}: {message}"),
-            ),
+            error: Failure {
+                status: Some(status),
+                cause: message.map_or_else(
+                    || format!("it answered {status}"),
+                    |message| format!("it answered {status}: {message}"),
+                ),
+            },
         })
     }
 }
 
-/// One attempt that failed.
+/// Why an attempt failed.
 struct Failure {
     status: Option<StatusCode>,
-    is_transient: bool,
-    wait: Option<Duration>,
     cause: String,
 }
 
-impl Failure {
-    fn reason(&self, retries: u32) -> String {
-        match (retries, self.wait.filter(|wait| *wait > RETRY_AFTER_MAX)) {
-            (_, Some(wait)) => format!("{}; it asks to wait {} s", self.cause, wait.as_secs()),
-            (0, None) => self.cause.clone(),
-            (retries, None) => format!("{} (after {retries} retries)", self.cause),
+/// Whether the connection ended before the first byte of an answer.
+fn is_closed_early(error: &reqwest::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    for _ in 0..SOURCES_MAX {
+        let Some(cause) = source else { return false };
+        let text = cause.to_string();
+        if text.contains("connection closed before message completed")
+            || text.contains("Connection reset by peer")
+        {
+            return !error.is_timeout() && !error.is_body() && !error.is_decode();
         }
+        source = cause.source();
     }
-}
-
-/// How long to wait before each retry.
-struct Delays {
-    backoff: backon::ExponentialBackoff,
-    /// The part of the next delay that `backon` does not draw.
-    base: Duration,
-}
-
-impl Delays {
-    fn new() -> Self {
-        let backoff = ExponentialBuilder::new()
-            .with_min_delay(DELAY_MIN)
-            .with_max_delay(DELAY_MAX)
-            .with_max_times(RETRIES_MAX)
-            .with_jitter()
-            .build();
-        Self { backoff, base: DELAY_MIN }
-    }
-
-    /// The next delay, or nothing if it is time to give up.
-    ///
-    /// `backon` draws from base to twice the base. Full jitter draws from zero to the base, which
-    /// spreads many clients better: <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>.
-    fn next(&mut self, asked: Option<Duration>) -> Option<Duration> {
-        let drawn = self.backoff.next()?.saturating_sub(self.base);
-        self.base = (self.base * 2).min(DELAY_MAX);
-        match asked {
-            Some(wait) if wait > RETRY_AFTER_MAX => None,
-            // Those who were told the same time should not all come back in the same moment.
-            Some(wait) => Some(wait + drawn.min(DELAY_MIN)),
-            None => Some(drawn),
-        }
-    }
+    false
 }
 
 fn parse_base(url: &str) -> Result<Url, String> {
@@ -245,6 +244,7 @@ fn parse_base(url: &str) -> Result<Url, String> {
     Ok(base)
 }
 
+/// A client that carries the key.
 fn client(key: Option<&str>, endpoint: &Endpoint<'_>) -> Result<Client, PipelineError> {
     install_cryptography();
     let mut headers = HeaderMap::new();
@@ -273,7 +273,7 @@ fn client(key: Option<&str>, endpoint: &Endpoint<'_>) -> Result<Client, Pipeline
 }
 
 /// Gives `rustls` its cryptography, once per process.
-fn install_cryptography() {
+pub(crate) fn install_cryptography() {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {
         // It fails only if the application has chosen one already, which is as good.
@@ -282,7 +282,7 @@ fn install_cryptography() {
 }
 
 /// What went wrong, down to its cause, without the URL (it may hold a key as a parameter).
-fn describe(error: reqwest::Error) -> String {
+pub(crate) fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut source = std::error::Error::source(&error);
@@ -295,21 +295,13 @@ fn describe(error: reqwest::Error) -> String {
 }
 
 /// `Retry-After` in seconds, or `retry-after-ms`. Services of this kind give no dates.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
     let secs =
         number("retry-after-ms").map(|ms| ms / 1000.0).or_else(|| number(RETRY_AFTER.as_str()))?;
     Duration::try_from_secs_f64(secs).ok()
 }
 
-/// Retries of one call. With the delays below, some four seconds of patience on average.
-const RETRIES_MAX: usize = 4;
-/// Upper end of the first delay.
-const DELAY_MIN: Duration = Duration::from_millis(500);
-/// Upper end of any delay.
-const DELAY_MAX: Duration = Duration::from_secs(8);
-/// Longest wait a service may ask for; longer ones are reported instead of slept through.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for a connection: a host that is up answers within a few round trips.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest body read, bytes: a batch of 512 vectors of 4,096 numbers in JSON has about 45 MB.

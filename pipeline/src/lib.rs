@@ -4,11 +4,13 @@
 //! other application would; nothing here knows how they are recorded.
 
 pub mod answer;
+pub mod cache;
 pub mod chunk;
 pub mod document;
 pub mod embed;
 pub mod error;
 pub mod eval;
+pub mod fake;
 pub mod http;
 pub mod ingest;
 pub mod known_item;
@@ -18,7 +20,9 @@ pub mod replay_target;
 pub mod rerank;
 pub mod store;
 pub mod tokens;
+pub mod usage;
 pub mod words;
+pub mod work;
 
 mod collection;
 mod embed_call;

@@ -120,14 +120,14 @@ impl Engine {
         settings: &RagSettings,
         default_sqlite: &Path,
     ) -> Result<Self, PipelineError> {
-        let embedder = embed::from_settings(&settings.embed)?;
+        let embedder = embed::from_settings(settings)?;
         let store = store::open(&settings.vectors, default_sqlite).await?;
         open_filled(settings, embedder.as_ref(), store.as_ref()).await?;
         Ok(Self {
             embedder,
             store,
             reranker: rerank::from_settings(&settings.rerank),
-            llm: answer::from_settings(&settings.synthesize)?,
+            llm: answer::from_settings(settings)?,
             llm_source: LlmSource::Live,
             settings: settings.clone(),
         })

@@ -1,12 +1,61 @@
-//! Token counts by one tokenizer, cl100k, for everything that has no count of its own.
+//! Token counts for everything that has no count of its own: by cl100k, or, for a model of OpenAI,
+//! by its own tokenizer ([`Encoding`]).
 //!
-//! For our own local models that count is exact by definition (`tokenizer`); for a foreign model
-//! whose provider gave no usage it is an `estimate`. The caller says which.
+//! For our own local models cl100k is exact by definition (`tokenizer`), as is a model's own
+//! tokenizer; for any other model whose provider gave no usage it is an `estimate`. The caller says
+//! which.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use tiktoken_rs::{CoreBPE, Rank, cl100k_base_singleton};
+use tiktoken_rs::tokenizer::{Tokenizer, get_tokenizer};
+use tiktoken_rs::{
+    CoreBPE, Rank, cl100k_base_singleton, o200k_base_singleton, p50k_base_singleton,
+    r50k_base_singleton,
+};
+
+/// A tokenizer of OpenAI's models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// GPT-2 and its contemporaries.
+    R50k,
+    /// Codex and `text-davinci-003`.
+    P50k,
+    /// GPT-3.5, GPT-4, and the embedding models.
+    Cl100k,
+    /// GPT-4o and everything after.
+    O200k,
+}
+
+impl Encoding {
+    /// The tokenizer of a model, if it is one of OpenAI's. Models behind other names, such as those
+    /// of a proxy (`openai/gpt-4o`), are known too.
+    #[must_use]
+    pub fn of_model(model: &str) -> Option<Self> {
+        let name = model.rsplit('/').next().unwrap_or(model);
+        Some(match get_tokenizer(name)? {
+            Tokenizer::Cl100kBase => Self::Cl100k,
+            Tokenizer::O200kBase | Tokenizer::O200kHarmony => Self::O200k,
+            Tokenizer::P50kBase | Tokenizer::P50kEdit => Self::P50k,
+            Tokenizer::R50kBase | Tokenizer::Gpt2 => Self::R50k,
+        })
+    }
+
+    /// Counts the tokens of `text`.
+    #[must_use]
+    pub fn count(self, text: &str) -> usize {
+        let bpe = match self {
+            Self::Cl100k => return count(text),
+            Self::O200k => o200k_base_singleton(),
+            Self::P50k => p50k_base_singleton(),
+            Self::R50k => r50k_base_singleton(),
+        };
+        // These join more across letters than cl100k; no pattern of theirs goes from something
+        // visible to a blank.
+        let is_cut = |before: char, c: char| c == ' ' && !before.is_whitespace();
+        cut_segments(text, is_cut).map(|segment| bpe.encode_ordinary(segment).len()).sum()
+    }
+}
 
 /// A piece of text that holds whole characters, and how many tokens it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,22 +120,28 @@ fn tokenizer() -> &'static CoreBPE {
 /// The tokens of the segments are then the tokens of the text. Only a segment longer than
 /// [`SEGMENT_BYTES_MAX`] is cut elsewhere, and its count may be a token or two off.
 fn segments(text: &str) -> impl Iterator<Item = &str> {
+    cut_segments(text, is_cut_between)
+}
+
+/// Cuts `text` wherever `is_cut` says so of two neighbours.
+fn cut_segments(text: &str, is_cut: fn(char, char) -> bool) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let (segment, after) = rest.split_at_checked(segment_end(rest)).unwrap_or((rest, ""));
+        let (segment, after) =
+            rest.split_at_checked(segment_end(rest, is_cut)).unwrap_or((rest, ""));
         rest = after;
         Some(segment)
     })
 }
 
-fn segment_end(text: &str) -> usize {
+fn segment_end(text: &str, is_cut: fn(char, char) -> bool) -> usize {
     let mut chars = text.char_indices();
     let Some((_, mut before)) = chars.next() else { return 0 };
     for (at, c) in chars {
-        if is_cut_between(before, c) || at + c.len_utf8() > SEGMENT_BYTES_MAX {
+        if is_cut(before, c) || at + c.len_utf8() > SEGMENT_BYTES_MAX {
             return at;
         }
         before = c;
@@ -177,6 +232,25 @@ mod tests {
             assert_eq!(count_up_to(&text, expected), expected, "{text:?}");
             assert!(count_up_to(&text, expected / 2) > expected / 2, "{text:?}");
         }
+    }
+
+    /// Scenario: texts of all scripts, by the tokenizers of other models.
+    /// Guarantees: counting by segments is counting; each model is counted by its own.
+    #[test]
+    fn every_model_is_counted_by_its_own_tokenizer() {
+        let text = "Don't stop: 12345 naïve 東京 🦀   tabs\tand\n\n  lines, weren't THEY?";
+        for (model, bpe) in [
+            ("gpt-4o-mini", o200k_base_singleton()),
+            ("openai/gpt-4.1", o200k_base_singleton()),
+            ("gpt-4", cl100k_base_singleton()),
+            ("text-davinci-003", p50k_base_singleton()),
+            ("davinci", r50k_base_singleton()),
+        ] {
+            let encoding = Encoding::of_model(model).expect(model);
+            assert_eq!(encoding.count(text), bpe.encode_ordinary(text).len(), "{model}");
+        }
+        assert_eq!(Encoding::of_model("llama-3"), None);
+        assert!(Encoding::O200k.count(&" ".repeat(2_000_000)) > 1_000);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use retake_schemas::event::TokensSource;
-use retake_schemas::settings::{SynthesizeProvider, SynthesizeSettings};
+use retake_schemas::settings::{RagSettings, SynthesizeProvider};
 use serde::{Deserialize, Serialize};
 
 use crate::error::PipelineError;
@@ -108,11 +108,12 @@ pub fn canonical(request: &ChatRequest) -> String {
 ///
 /// # Errors
 /// [`PipelineError::Configuration`] for settings that cannot work.
-pub fn from_settings(settings: &SynthesizeSettings) -> Result<Arc<dyn Llm>, PipelineError> {
+pub fn from_settings(settings: &RagSettings) -> Result<Arc<dyn Llm>, PipelineError> {
+    let RagSettings { synthesize: settings, limits, .. } = settings;
     Ok(match settings.provider {
         SynthesizeProvider::Extractive => {
             Arc::new(extractive::ExtractiveLlm::new(settings.max_sentences))
         }
-        SynthesizeProvider::Openai => Arc::new(openai::OpenaiLlm::new(settings)?),
+        SynthesizeProvider::Openai => Arc::new(openai::OpenaiLlm::new(settings, limits)?),
     })
 }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
+use retake_schemas::Digest;
 use retake_schemas::event::TokensSource;
 use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
@@ -31,6 +32,7 @@ impl std::fmt::Debug for MinilmEmbedder {
 
 struct Model {
     name: String,
+    fingerprint: String,
     dim: usize,
     pad_id: u32,
     tokenizer: Tokenizer,
@@ -54,14 +56,17 @@ impl MinilmEmbedder {
         let config: Config = serde_json::from_slice(&read(&config)?)
             .map_err(|error| failed(format!("understand config.json: {error}")))?;
         let tokens_max = TOKENS_MAX.min(config.max_position_embeddings);
-        let tokenizer = load_tokenizer(&read(&tokenizer)?, tokens_max)
+        let (weights, tokenizer) = (read(&weights)?, read(&tokenizer)?);
+        // Another model under the same name must not be taken for this one.
+        let fingerprint = format!("{name} {} {}", Digest::of(&weights), Digest::of(&tokenizer));
+        let tokenizer = load_tokenizer(&tokenizer, tokens_max)
             .map_err(|error| failed(format!("understand tokenizer.json: {error}")))?;
-        let bert = VarBuilder::from_buffered_safetensors(read(&weights)?, DType::F32, &Device::Cpu)
+        let bert = VarBuilder::from_buffered_safetensors(weights, DType::F32, &Device::Cpu)
             .and_then(|weights| BertModel::load(weights, &config))
             .map_err(|error| failed(format!("understand model.safetensors: {error}")))?;
         let pad_id = u32::try_from(config.pad_token_id).unwrap_or_default();
         let dim = config.hidden_size;
-        Ok(Self { model: Arc::new(Model { name, dim, pad_id, tokenizer, bert }) })
+        Ok(Self { model: Arc::new(Model { name, fingerprint, dim, pad_id, tokenizer, bert }) })
     }
 }
 
@@ -73,6 +78,10 @@ impl Embedder for MinilmEmbedder {
 
     fn model(&self) -> &str {
         &self.model.name
+    }
+
+    fn fingerprint(&self) -> String {
+        self.model.fingerprint.clone()
     }
 
     fn dim(&self) -> Option<usize> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use retake_schemas::event::TokensSource;
-use retake_schemas::settings::{EmbedProvider, EmbedSettings};
+use retake_schemas::settings::{EmbedProvider, EmbedSettings, RagSettings};
 
 use crate::error::PipelineError;
 
@@ -37,6 +37,12 @@ pub trait Embedder: Send + Sync {
     /// Model name for `gen_ai.request.model`. Vectors of different names are never mixed.
     fn model(&self) -> &str;
 
+    /// Everything its vectors depend on besides the text, without secrets: what a cache must tell
+    /// apart.
+    fn fingerprint(&self) -> String {
+        self.model().to_owned()
+    }
+
     /// Dimensions of its vectors, when they are known without a call.
     fn dim(&self) -> Option<usize>;
 
@@ -51,11 +57,12 @@ pub trait Embedder: Send + Sync {
 ///
 /// # Errors
 /// [`PipelineError::Configuration`] for settings that cannot work or a missing model file.
-pub fn from_settings(settings: &EmbedSettings) -> Result<Arc<dyn Embedder>, PipelineError> {
+pub fn from_settings(settings: &RagSettings) -> Result<Arc<dyn Embedder>, PipelineError> {
+    let RagSettings { embed: settings, limits, .. } = settings;
     Ok(match settings.provider {
         EmbedProvider::Hashing => Arc::new(hashing::HashingEmbedder::new(settings.dim)?),
         EmbedProvider::Minilm => minilm_from_settings(settings)?,
-        EmbedProvider::Openai => Arc::new(openai::OpenaiEmbedder::new(settings)?),
+        EmbedProvider::Openai => Arc::new(openai::OpenaiEmbedder::new(settings, limits)?),
     })
 }
 

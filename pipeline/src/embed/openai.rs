@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use retake_schemas::event::TokensSource;
-use retake_schemas::settings::EmbedSettings;
+use retake_schemas::settings::{EmbedSettings, LimitSettings};
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use super::{Embedder, Embeddings, normalized};
 use crate::error::PipelineError;
 use crate::http::{Endpoint, Service};
-use crate::tokens;
+use crate::usage::Usage;
+use crate::usage::estimate::Estimator;
 
 /// The HTTP embedder.
 #[derive(Debug)]
@@ -30,12 +32,13 @@ impl OpenaiEmbedder {
     ///
     /// # Errors
     /// [`PipelineError::Configuration`] for a URL or key that cannot work.
-    pub fn new(settings: &EmbedSettings) -> Result<Self, PipelineError> {
+    pub fn new(settings: &EmbedSettings, limits: &LimitSettings) -> Result<Self, PipelineError> {
         let service = Service::new(&Endpoint {
             setting: "embed.url",
             url: settings.url.as_deref(),
             api_key_env: &settings.api_key_env,
             timeout: TIMEOUT,
+            limits,
         })?;
         let model = if settings.model.is_empty() { MODEL } else { &settings.model }.to_owned();
         Ok(Self { service, model, dim: OnceLock::new() })
@@ -87,6 +90,11 @@ impl Embedder for OpenaiEmbedder {
         &self.model
     }
 
+    /// Two services may mean different models by one name.
+    fn fingerprint(&self) -> String {
+        format!("{} at {}", self.model, self.service.host())
+    }
+
     fn dim(&self) -> Option<usize> {
         self.dim.get().copied()
     }
@@ -102,19 +110,20 @@ impl Embedder for OpenaiEmbedder {
             });
         }
         let request = Request { model: &self.model, input: texts, encoding_format: "float" };
-        let answered = self.service.post("embeddings", &request).await?;
+        let estimator = Estimator::for_model(&self.model);
+        let estimate = || texts.iter().map(|text| estimator.text(text).tokens).sum::<u64>();
+        let expected = if self.service.limits_tokens() { estimate() } else { 0 };
+        let mut answered = self.service.post("embeddings", &request, expected).await?;
         let body = self.service.body(answered.response).await?;
         let response: Response = serde_json::from_slice(&body)
             .map_err(|error| self.failed(&format!("its answer is not understood: {error}")))?;
         let vectors = self.vectors(response.data, texts.len())?;
-        let reported = response.usage.and_then(|usage| usage.prompt_tokens.or(usage.total_tokens));
-        let (tokens, tokens_source) = match reported {
+        let reported = response.usage.as_ref().and_then(Usage::read).and_then(|usage| usage.input);
+        let (tokens, tokens_source) = match reported.and_then(|tokens| u64::try_from(tokens).ok()) {
             Some(tokens) => (tokens, TokensSource::Provider),
-            None => {
-                let estimate: usize = texts.iter().map(|text| tokens::count(text)).sum();
-                (estimate as u64, TokensSource::Estimate)
-            }
+            None => (estimate(), estimator.source()),
         };
+        answered.permit.spent(tokens);
         Ok(Embeddings {
             dim: self.dim().unwrap_or_default(),
             vectors,
@@ -136,7 +145,7 @@ struct Request<'r> {
 struct Response {
     data: Vec<Item>,
     #[serde(default)]
-    usage: Option<Usage>,
+    usage: Option<Json>,
 }
 
 #[derive(Deserialize)]
@@ -144,14 +153,6 @@ struct Item {
     #[serde(default)]
     index: Option<usize>,
     embedding: Vec<f32>,
-}
-
-#[derive(Deserialize)]
-struct Usage {
-    #[serde(default)]
-    prompt_tokens: Option<u64>,
-    #[serde(default)]
-    total_tokens: Option<u64>,
 }
 
 /// Model asked for when no setting names one.
@@ -186,7 +187,7 @@ mod tests {
             api_key_env: "RETAKE_TEST_NO_KEY".to_owned(),
             ..EmbedSettings::default()
         };
-        OpenaiEmbedder::new(&settings)?.embed(texts).await
+        OpenaiEmbedder::new(&settings, &LimitSettings::default())?.embed(texts).await
     }
 
     fn ok(body: Value) -> ResponseTemplate {
@@ -212,13 +213,15 @@ mod tests {
         );
     }
 
+    /// Scenario: a service that gives no counts, and a model whose tokenizer is known.
+    /// Guarantees: that tokenizer counts, and the count says so.
     #[tokio::test]
-    async fn without_usage_the_count_is_an_estimate() {
+    async fn without_usage_the_model_s_own_tokenizer_counts() {
         let answer = ok(json!({"data": [{"embedding": [1.0]}]}));
         let embeddings = embed(vec![answer], &["hello world"]).await.expect("vectors");
         assert_eq!(
             (embeddings.tokens, embeddings.tokens_source),
-            (Some(2), TokensSource::Estimate)
+            (Some(2), TokensSource::Tokenizer)
         );
     }
 

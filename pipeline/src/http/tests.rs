@@ -14,6 +14,7 @@ fn service(url: &str, api_key_env: &str) -> Result<Service, PipelineError> {
         url: Some(url),
         api_key_env,
         timeout: Duration::from_secs(5),
+        limits: &LimitSettings::default(),
     })
 }
 
@@ -32,7 +33,7 @@ async fn server(responses: Vec<(ResponseTemplate, u64)>) -> MockServer {
 
 async fn call(server: &MockServer) -> Result<Answered, PipelineError> {
     let service = service(&format!("{}/v1/", server.uri()), "RETAKE_TEST_NO_KEY").expect("service");
-    service.post("embeddings", &json!({"input": "x"})).await
+    service.post("embeddings", &json!({"input": "x"}), 1).await
 }
 
 /// Scenario: the service is busy, says for how long, and then answers.
@@ -90,7 +91,7 @@ async fn nobody_there_is_an_error_with_the_host() {
         .expect("port")
         .port();
     let service = service(&format!("http://127.0.0.1:{free_port}/v1"), "RETAKE_TEST_NO_KEY");
-    let error = service.expect("service").post("x", &json!({})).await.expect_err("nobody");
+    let error = service.expect("service").post("x", &json!({}), 1).await.expect_err("nobody");
     assert!(error.to_string().starts_with(&format!("call 127.0.0.1:{free_port}: ")), "{error}");
     assert!(error.to_string().ends_with("(after 4 retries)"), "{error}");
 }
@@ -110,7 +111,7 @@ async fn the_key_is_sent_and_never_shown() {
         .mount(&server)
         .await;
     let service = service(&server.uri(), "PATH").expect("service");
-    let error = service.post("x", &json!({})).await.expect_err("refused");
+    let error = service.post("x", &json!({}), 1).await.expect_err("refused");
     assert!(!error.to_string().contains(&key), "{error}");
     assert!(!format!("{service:?}{error:?}").contains(&key));
 }
@@ -127,15 +128,5 @@ fn urls_that_cannot_work_are_refused() {
         assert_eq!(error.error_type(), "configuration");
         assert!(error.to_string().contains(expected), "{error}");
         assert!(!error.to_string().contains("secret"));
-    }
-}
-
-#[test]
-fn delays_are_bounded_and_few() {
-    let mut delays = Delays::new();
-    let drawn: Vec<Duration> = std::iter::from_fn(|| delays.next(None)).collect();
-    assert_eq!(drawn.len(), RETRIES_MAX);
-    for (delay, upper) in drawn.iter().zip([500, 1000, 2000, 4000]) {
-        assert!(*delay <= Duration::from_millis(upper), "{delay:?} of {upper}");
     }
 }

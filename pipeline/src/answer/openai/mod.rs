@@ -14,14 +14,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use retake_schemas::event::TokensSource;
-use retake_schemas::settings::SynthesizeSettings;
+use retake_schemas::settings::{LimitSettings, SynthesizeSettings};
 
 use self::sse::SseParser;
-use self::wire::{Completion, Request, StreamOptions, Usage};
+use self::wire::{Completion, Request, StreamOptions};
 use super::{AnswerEnd, AnswerPart, ChatRequest, Llm};
 use crate::error::PipelineError;
 use crate::http::{Answered, Endpoint, Service};
-use crate::tokens;
+use crate::usage::Usage;
+use crate::usage::estimate::{Estimate, Estimator};
+use crate::work::gate::Permit;
 
 /// The HTTP model.
 #[derive(Debug, Clone)]
@@ -35,12 +37,16 @@ impl OpenaiLlm {
     ///
     /// # Errors
     /// [`PipelineError::Configuration`] for a URL or key that cannot work.
-    pub fn new(settings: &SynthesizeSettings) -> Result<Self, PipelineError> {
+    pub fn new(
+        settings: &SynthesizeSettings,
+        limits: &LimitSettings,
+    ) -> Result<Self, PipelineError> {
         let service = Service::new(&Endpoint {
             setting: "synthesize.url",
             url: settings.url.as_deref(),
             api_key_env: &settings.api_key_env,
             timeout: Duration::from_millis(settings.timeout_ms),
+            limits,
         })?;
         let model = if settings.model.is_empty() { MODEL } else { &settings.model }.to_owned();
         Ok(Self { service: Arc::new(service), model })
@@ -49,7 +55,7 @@ impl OpenaiLlm {
     /// A whole answer: one text, then the end.
     async fn whole(
         &self,
-        answered: Answered,
+        mut answered: Answered,
         mut reader: Reader,
     ) -> Result<Vec<AnswerPart>, PipelineError> {
         let body = self.service.body(answered.response).await?;
@@ -60,6 +66,7 @@ impl OpenaiLlm {
             return Err(self.service.error(None, "its answer holds no choice"));
         }
         let end = reader.end();
+        spent(&mut answered.permit, &end);
         // One text holds all of the output's tokens, except those of hidden reasoning.
         let visible = end.output_tokens.map(|all| all - end.reasoning_tokens.unwrap_or_default());
         for part in &mut parts {
@@ -95,7 +102,13 @@ impl Llm for OpenaiLlm {
             stream: request.stream,
             stream_options: request.stream.then_some(StreamOptions { include_usage: true }),
         };
-        let answered = self.service.post("chat/completions", &body).await?;
+        let expected = if self.service.limits_tokens() {
+            // The provider sets aside what the answer may have at most.
+            input_estimate(request).tokens + u64::from(request.max_tokens)
+        } else {
+            0
+        };
+        let answered = self.service.post("chat/completions", &body, expected).await?;
         let reader = Reader::new(Arc::clone(&self.service), request, answered.retries);
         if !request.stream {
             let parts = self.whole(answered, reader).await?;
@@ -105,6 +118,7 @@ impl Llm for OpenaiLlm {
             bytes: answered.response.bytes_stream().map(|part| part.map(Vec::from)).boxed(),
             parser: SseParser::default(),
             reader,
+            permit: answered.permit,
             ready: VecDeque::new(),
             failure: None,
             is_over: false,
@@ -119,7 +133,7 @@ impl Llm for OpenaiLlm {
 /// Makes parts of an answer from its JSON and keeps what its end needs.
 struct Reader {
     service: Arc<Service>,
-    messages: Vec<super::Message>,
+    request: ChatRequest,
     retries: u32,
     text: String,
     usage: Option<Usage>,
@@ -131,7 +145,7 @@ impl Reader {
     fn new(service: Arc<Service>, request: &ChatRequest, retries: u32) -> Self {
         Self {
             service,
-            messages: request.messages.clone(),
+            request: request.clone(),
             retries,
             text: String::new(),
             usage: None,
@@ -178,16 +192,35 @@ impl Reader {
             ..AnswerEnd::default()
         };
         if let Some(usage) = self.usage {
-            usage.fill(&mut end);
+            end.input_tokens = usage.input;
+            end.output_tokens = usage.output;
+            end.cache_read_tokens = usage.cache_read;
+            end.reasoning_tokens = usage.reasoning;
         } else {
-            let input: usize =
-                self.messages.iter().map(|message| tokens::count(&message.content)).sum();
-            end.input_tokens = i64::try_from(input).ok();
-            end.output_tokens = i64::try_from(tokens::count(&self.text)).ok();
-            end.tokens_source = TokensSource::Estimate;
+            let input = input_estimate(&self.request);
+            let output = Estimator::for_model(&self.request.model).text(&self.text);
+            end.input_tokens = i64::try_from(input.tokens).ok();
+            end.output_tokens = i64::try_from(output.tokens).ok();
+            end.tokens_source = input.source;
         }
         end
     }
+}
+
+/// What the messages of a request will count.
+fn input_estimate(request: &ChatRequest) -> Estimate {
+    let messages: Vec<serde_json::Value> = request
+        .messages
+        .iter()
+        .map(|message| serde_json::json!({"role": message.role, "content": message.content}))
+        .collect();
+    Estimator::for_model(&request.model).chat(&messages, &[])
+}
+
+/// Corrects what the call was expected to take from the limit of tokens.
+fn spent(permit: &mut Permit, end: &AnswerEnd) {
+    let tokens = [end.input_tokens, end.output_tokens].into_iter().flatten().sum::<i64>();
+    permit.spent(u64::try_from(tokens).unwrap_or_default());
 }
 
 /// A streamed answer on its way.
@@ -195,6 +228,8 @@ struct Arriving {
     bytes: BoxStream<'static, Result<Vec<u8>, reqwest::Error>>,
     parser: SseParser,
     reader: Reader,
+    /// Its place among the concurrent calls.
+    permit: Permit,
     /// Parts read and not handed out yet.
     ready: VecDeque<AnswerPart>,
     /// Why it broke off, handed out after what came before.
@@ -254,6 +289,7 @@ impl Arriving {
     fn over(&mut self) {
         self.is_over = true;
         let end = self.reader.end();
+        spent(&mut self.permit, &end);
         self.ready.push_back(AnswerPart::End(end));
     }
 }

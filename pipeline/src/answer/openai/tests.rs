@@ -33,7 +33,7 @@ async fn ask(is_streamed: bool, response: ResponseTemplate) -> Outcome {
         api_key_env: "RETAKE_TEST_NO_KEY".to_owned(),
         ..SynthesizeSettings::default()
     };
-    let llm = OpenaiLlm::new(&settings).expect("model");
+    let llm = OpenaiLlm::new(&settings, &LimitSettings::default()).expect("model");
     let mut request = request("hello world", &[]);
     request.model = llm.model().to_owned();
     request.stream = is_streamed;
