@@ -8,12 +8,14 @@ use retake_schemas::event::Capture;
 use crate::failure::EXIT_CODES;
 use crate::quantity::parse_memory;
 
+mod fake;
 mod gate;
 mod receive;
 mod replay;
 mod upkeep;
 mod workload;
 
+pub(crate) use fake::FakeServer;
 pub(crate) use gate::{Baseline, BaselineAction, Check, Doctor, Inconclusive, Trend};
 pub(crate) use receive::{Export, Import, Proxy, Received, Record, Serve, SignalArg};
 pub(crate) use replay::{ArrivalArg, ClockArg, LlmSource, Replay, ReplayArgs};
@@ -88,6 +90,12 @@ pub(crate) enum Verb {
     /// Stand between a program and an OpenAI-compatible service, and record the calls that pass
     #[command(after_help = "Example: retake proxy --to https://api.openai.com")]
     Proxy(Proxy),
+    /// A model server for tests, demos and load: OpenAI's interface, with latency and failures as set
+    #[command(
+        after_help = "Example: retake fake-server --ttft-ms 80 --inter-token-ms 5 --jitter 0.3 \
+                      --fail-rate 0.05 --fail 503,reset"
+    )]
+    FakeServer(FakeServer),
     /// Read OTLP files into a run
     #[command(after_help = "Example: retake import traces.jsonl --run yesterday")]
     Import(Import),

@@ -9,6 +9,7 @@ mod demo;
 mod diff;
 mod doctor;
 mod export;
+mod fake_server;
 mod gc;
 mod import;
 mod proxy;
@@ -46,6 +47,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Rag(verb) => rag::run(&context, verb).await,
         Verb::Serve(args) => serve::run(&context, args).await,
         Verb::Proxy(args) => proxy::run(&context, args).await,
+        Verb::FakeServer(args) => fake_server::run(&context, args).await,
         Verb::Import(args) => import::run(&context, args).await,
         Verb::Runs(args) => runs::run(&context, args).await,
         Verb::Breakdown(args) => breakdown::run(&context, &args).await,
