@@ -114,7 +114,10 @@ impl IngestProgress for Progress {
     }
 
     fn document_done(&self, outcome: &DocumentOutcome<'_>) {
-        self.bar.inc(1);
+        // Those that vanished are none of the documents that were found.
+        if !matches!(outcome, DocumentOutcome::Deleted { .. }) {
+            self.bar.inc(1);
+        }
         if let DocumentOutcome::Failed { id, .. } = outcome {
             self.bar.set_message(format!("last failure: {}", inert(id)));
         }

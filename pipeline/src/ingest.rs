@@ -4,21 +4,24 @@
 //! its vectors are committed, in the same transaction. So a run that was cancelled, killed, or
 //! half failed is resumed by running it again: what is committed and unchanged is skipped. A file
 //! that cannot be read is counted and reported, and stops nothing else. Files that vanished from
-//! the disk stay in the collection.
+//! the disk stay in the collection, unless the strategy is `upserts_and_delete`.
 //!
 //! The work is in `flow`: one task owns all state and starts bounded sets of loads, embedding
 //! calls and commits, so there is no queue that could grow and no lock.
 
+mod adaptive;
 mod batch;
+mod cached;
 mod document;
 mod flow;
 mod report;
+mod vanished;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use retake_replay::target::SourceLink;
-use retake_schemas::settings::RagSettings;
+use retake_schemas::settings::{DocumentStrategy, RagSettings};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, field};
@@ -27,6 +30,7 @@ use self::flow::Flow;
 pub use self::report::{
     DocumentOutcome, FAILURES_KEPT, IngestFailure, IngestProgress, IngestReport, Silent,
 };
+use crate::cache::VectorCache;
 use crate::chunk::Chunker;
 use crate::embed::{self, Embedder};
 use crate::error::PipelineError;
@@ -64,6 +68,8 @@ pub struct IngestDeps {
     pub embedder: Arc<dyn Embedder>,
     /// Keeps them.
     pub store: Arc<dyn VectorStore>,
+    /// Vectors made earlier, if they are to be used. A replay has none: it must do the work.
+    pub cache: Option<Arc<VectorCache>>,
     /// Everything else.
     pub settings: RagSettings,
 }
@@ -75,7 +81,8 @@ impl std::fmt::Debug for IngestDeps {
 }
 
 impl IngestDeps {
-    /// The embedder and the store of the settings; without a URL the store is `default_sqlite`.
+    /// The embedder, the store and the cache of the settings; without a URL the store is
+    /// `default_sqlite`. The cache lies beside that file.
     ///
     /// # Errors
     /// The settings cannot work, or the database cannot be reached.
@@ -83,9 +90,16 @@ impl IngestDeps {
         settings: &RagSettings,
         default_sqlite: &Path,
     ) -> Result<Self, PipelineError> {
+        let cache = if settings.cache.enabled {
+            let path = default_sqlite.with_file_name(CACHE_FILE);
+            Some(Arc::new(VectorCache::open(&path, settings.cache.bytes_max).await?))
+        } else {
+            None
+        };
         Ok(Self {
-            embedder: embed::from_settings(&settings.embed)?,
+            embedder: embed::from_settings(settings)?,
             store: store::open(&settings.vectors, default_sqlite).await?,
+            cache,
             settings: settings.clone(),
         })
     }
@@ -125,11 +139,19 @@ async fn run(
     let spec = collection::spec(&deps.settings, deps.embedder.as_ref()).await?;
     deps.store.open_collection(&spec).await?;
     let chunker = Chunker::new(&deps.settings.chunk)?;
-    let discovery = discover(roots).await?;
+    let discovery = discover(roots.clone()).await?;
     progress.discovered(discovery.found.len() as u64);
+    let vanished = vanished::Vanished::new(&roots, &discovery);
     let flow = Flow::new(deps, spec, chunker, progress, root);
-    let report = flow.run(discovery, &cancel).await?;
+    let mut report = flow.run(discovery, &cancel).await?;
+    let deletes = deps.settings.ingest.strategy == DocumentStrategy::UpsertsAndDelete;
+    if deletes && !report.is_cancelled {
+        report.deleted = vanished.delete(deps, progress, root).await?;
+    }
     if !report.is_cancelled {
+        if let Some(cache) = &deps.cache {
+            cache.flush().await?;
+        }
         finish_load(deps, root, &cancel).await?;
     }
     Ok(report)
@@ -202,3 +224,6 @@ fn record(span: &Span, report: &IngestReport) {
         span.record("retake.cancelled", true);
     }
 }
+
+/// The cache of vectors, beside the default store.
+pub const CACHE_FILE: &str = "rag-cache.sqlite";

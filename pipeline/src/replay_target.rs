@@ -145,8 +145,9 @@ impl BuiltInTarget {
 
     async fn scratch_deps(&self) -> Result<IngestDeps, PipelineError> {
         Ok(IngestDeps {
-            embedder: crate::embed::from_settings(&self.scratch.embed)?,
+            embedder: crate::embed::from_settings(&self.scratch)?,
             store: store::open(&self.scratch.vectors, &self.scratch_sqlite).await?,
+            cache: None,
             settings: self.scratch.clone(),
         })
     }

@@ -27,6 +27,16 @@ pub(crate) fn ingest(report: &IngestReport) -> String {
         report.batches,
         report.tokens
     );
+    for (count, what) in [
+        (report.chunks_cached, "chunks had their vector in the cache"),
+        (report.duplicates, "documents left out: their content is in the collection already"),
+        (report.deleted, "documents deleted: they are no longer on the disk"),
+        (report.batch_changes, "changes of the batch size"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!("{count} {what}\n"));
+        }
+    }
     for (reason, count) in &report.skipped {
         text.push_str(&format!("{count} files left out: {}\n", inert(reason)));
     }
@@ -49,11 +59,15 @@ pub(crate) fn ingest_json(run_id: &RunId, report: &IngestReport) -> Value {
         "found": report.found,
         "committed": report.committed,
         "unchanged": report.unchanged,
+        "duplicates": report.duplicates,
+        "deleted": report.deleted,
         "failed": report.failed,
         "failures": failures,
         "skipped": report.skipped,
         "chunks": report.chunks,
+        "chunks_cached": report.chunks_cached,
         "batches": report.batches,
+        "batch_changes": report.batch_changes,
         "tokens": report.tokens,
         "corpus": report.corpus,
         "cancelled": report.is_cancelled,

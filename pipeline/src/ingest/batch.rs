@@ -8,6 +8,7 @@ use retake_schemas::convention::TARGET_DOCUMENT;
 use tokio::time::Instant;
 use tracing::Span;
 
+use super::cached::CacheUse;
 use crate::document::Chunk;
 use crate::embed::{Embedder, Embeddings};
 use crate::embed_call;
@@ -46,28 +47,34 @@ pub(super) struct Embedded {
     pub(super) batch: Batch,
     /// What came back: one vector per member.
     pub(super) result: Result<Embeddings, PipelineError>,
+    /// How long the call took, its retries included.
+    pub(super) took: Duration,
 }
 
 /// The chunks that wait.
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: VecDeque<Member>,
-    size_max: usize,
     wait_max: Duration,
     next_index: u64,
 }
 
 impl Queue {
-    /// A queue for batches of at most `size_max`, which wait at most `wait_max` to fill.
-    pub(super) fn new(size_max: usize, wait_max: Duration) -> Self {
-        Self { waiting: VecDeque::new(), size_max, wait_max, next_index: 0 }
+    /// A queue for batches that wait at most `wait_max` to fill.
+    pub(super) const fn new(wait_max: Duration) -> Self {
+        Self { waiting: VecDeque::new(), wait_max, next_index: 0 }
     }
 
-    /// Lets the chunks of a document wait.
-    pub(super) fn push(&mut self, document: u64, chunks: &Arc<[Chunk]>) {
+    /// Lets some chunks of a document wait.
+    pub(super) fn push(
+        &mut self,
+        document: u64,
+        chunks: &Arc<[Chunk]>,
+        ordinals: impl Iterator<Item = usize>,
+    ) {
         let ready_at = Instant::now();
         let member = |ordinal| Member { document, ordinal, chunks: Arc::clone(chunks), ready_at };
-        self.waiting.extend((0..chunks.len()).map(member));
+        self.waiting.extend(ordinals.map(member));
     }
 
     /// Forgets a document that failed.
@@ -90,14 +97,15 @@ impl Queue {
         self.waiting.front().map(|oldest| oldest.ready_at + self.wait_max)
     }
 
-    /// The next batch, if it is full, has waited long enough, or nothing more will come.
-    pub(super) fn take(&mut self, supply: Supply) -> Option<Batch> {
+    /// The next batch of at most `size_max`, if it is full, has waited long enough, or nothing more
+    /// will come.
+    pub(super) fn take(&mut self, size_max: usize, supply: Supply) -> Option<Batch> {
         let is_due = self.deadline().is_some_and(|deadline| deadline <= Instant::now());
-        let goes = self.waiting.len() >= self.size_max || is_due || supply == Supply::Ended;
+        let goes = self.waiting.len() >= size_max || is_due || supply == Supply::Ended;
         if self.waiting.is_empty() || !goes {
             return None;
         }
-        let size = self.waiting.len().min(self.size_max);
+        let size = self.waiting.len().min(size_max);
         let index = self.next_index;
         self.next_index += 1;
         Some(Batch { index, members: self.waiting.drain(..size).collect() })
@@ -115,7 +123,12 @@ pub(super) enum Supply {
 
 impl Batch {
     /// Makes the call.
-    pub(super) async fn embed(self, embedder: Arc<dyn Embedder>, root: Span) -> Embedded {
+    pub(super) async fn embed(
+        self,
+        embedder: Arc<dyn Embedder>,
+        cache: Option<CacheUse>,
+        root: Span,
+    ) -> Embedded {
         let span = self.span(embedder.as_ref(), &root);
         let texts: Vec<&str> = self
             .members
@@ -123,8 +136,13 @@ impl Batch {
             .filter_map(Member::chunk)
             .map(|chunk| chunk.text.as_str())
             .collect();
+        let started = Instant::now();
         let result = embed_call::embed(embedder.as_ref(), &texts, span).await;
-        Embedded { batch: self, result }
+        let took = started.elapsed();
+        if let (Some(cache), Ok(embeddings)) = (cache, &result) {
+            cache.keep(embedder.as_ref(), &texts, &embeddings.vectors).await;
+        }
+        Embedded { batch: self, result, took }
     }
 
     fn span(&self, embedder: &dyn Embedder, root: &Span) -> Span {
@@ -169,19 +187,19 @@ mod tests {
 
     #[test]
     fn a_batch_goes_when_it_is_full_or_the_last() {
-        let mut queue = Queue::new(4, Duration::from_secs(3600));
-        queue.push(0, &chunks(6));
+        let mut queue = Queue::new(Duration::from_secs(3600));
+        queue.push(0, &chunks(6), 0..6);
         let sizes = |batch: Option<Batch>| batch.map(|batch| (batch.index, batch.members.len()));
-        assert_eq!(sizes(queue.take(Supply::Open)), Some((0, 4)));
-        assert_eq!(sizes(queue.take(Supply::Open)), None);
-        assert_eq!(sizes(queue.take(Supply::Ended)), Some((1, 2)));
-        assert_eq!(sizes(queue.take(Supply::Ended)), None);
+        assert_eq!(sizes(queue.take(4, Supply::Open)), Some((0, 4)));
+        assert_eq!(sizes(queue.take(4, Supply::Open)), None);
+        assert_eq!(sizes(queue.take(4, Supply::Ended)), Some((1, 2)));
+        assert_eq!(sizes(queue.take(4, Supply::Ended)), None);
     }
 
     #[test]
     fn a_batch_that_waited_long_enough_goes() {
-        let mut queue = Queue::new(4, Duration::ZERO);
-        queue.push(0, &chunks(1));
-        assert!(queue.take(Supply::Open).is_some());
+        let mut queue = Queue::new(Duration::ZERO);
+        queue.push(0, &chunks(1), 0..1);
+        assert!(queue.take(4, Supply::Open).is_some());
     }
 }

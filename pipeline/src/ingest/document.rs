@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use retake_schemas::Digest;
-use retake_schemas::settings::LoadSettings;
+use retake_schemas::settings::{DocumentStrategy, LoadSettings};
 use tracing::{Instrument as _, Span, field};
 
+use super::cached::CacheUse;
 use crate::chunk::Chunker;
 use crate::document::{Chunk, Document};
+use crate::embed::Embedder;
 use crate::error::PipelineError;
 use crate::load::{self, Found};
 use crate::store::{EmbeddedDocument, VectorStore};
@@ -21,6 +23,12 @@ pub(super) struct Loader {
     pub(super) chunker: Chunker,
     /// Knows what is committed.
     pub(super) store: Arc<dyn VectorStore>,
+    /// Makes vectors; the cache's keys name it.
+    pub(super) embedder: Arc<dyn Embedder>,
+    /// Vectors made earlier.
+    pub(super) cache: Option<CacheUse>,
+    /// What becomes of documents that are seen again.
+    pub(super) strategy: DocumentStrategy,
     /// Parent of all spans.
     pub(super) root: Span,
 }
@@ -37,8 +45,10 @@ pub(super) struct Loaded {
 /// What a load found.
 #[derive(Debug)]
 pub(super) enum Content {
-    /// What is committed already.
+    /// What is committed already, under the same id.
     Unchanged(Digest),
+    /// What is committed already, under another id.
+    Duplicate,
     /// Something new.
     New(NewDocument),
 }
@@ -46,9 +56,12 @@ pub(super) enum Content {
 /// A document that has to be embedded.
 #[derive(Debug)]
 pub(super) struct NewDocument {
-    digest: Digest,
+    /// Digest of its file.
+    pub(super) digest: Digest,
     path: String,
     chunks: Vec<Chunk>,
+    /// Vectors that the cache had, one place per chunk.
+    vectors: Vec<Option<Vec<f32>>>,
 }
 
 impl Loader {
@@ -70,15 +83,15 @@ impl Loader {
         ));
         let span = stage.span().clone();
         let read = Arc::clone(&self).read(found).instrument(span).await;
-        let (document, is_unchanged) = stage.end(read)?;
-        if is_unchanged {
-            return Ok(Content::Unchanged(document.digest));
+        match stage.end(read)? {
+            (document, Known::Unchanged) => Ok(Content::Unchanged(document.digest)),
+            (_, Known::Elsewhere) => Ok(Content::Duplicate),
+            (document, Known::Not) => self.cut(document).await.map(Content::New),
         }
-        self.cut(document).await.map(Content::New)
     }
 
     /// The document, and whether it is committed as it is.
-    async fn read(self: Arc<Self>, found: Found) -> Result<(Document, bool), PipelineError> {
+    async fn read(self: Arc<Self>, found: Found) -> Result<(Document, Known), PipelineError> {
         let span = Span::current();
         let path = found.path.clone();
         let loader = Arc::clone(&self);
@@ -90,9 +103,17 @@ impl Loader {
         span.record("document.bytes", document.bytes);
         span.record("document.format", field::debug(document.format));
         let committed = self.store.committed_digest(&document.id).await?;
-        let is_unchanged = committed == Some(document.digest);
-        span.record("retake.cache_hit", is_unchanged);
-        Ok((document, is_unchanged))
+        let known = if committed == Some(document.digest) {
+            Known::Unchanged
+        } else if self.strategy == DocumentStrategy::DuplicatesOnly
+            && self.store.holds_content(&document.digest).await?
+        {
+            Known::Elsewhere
+        } else {
+            Known::Not
+        };
+        span.record("retake.cache_hit", known != Known::Not);
+        Ok((document, known))
     }
 
     async fn cut(self: Arc<Self>, document: Document) -> Result<NewDocument, PipelineError> {
@@ -104,7 +125,8 @@ impl Loader {
         ));
         let span = stage.span().clone();
         let (digest, path) = (document.digest, document.path.clone());
-        let cut = move || span.in_scope(|| self.chunker.chunk(&document));
+        let loader = Arc::clone(&self);
+        let cut = move || span.in_scope(|| loader.chunker.chunk(&document));
         let chunks = tokio::task::spawn_blocking(cut)
             .await
             .unwrap_or_else(|_| Err(gave_up(path.clone(), "the chunker panicked")));
@@ -112,8 +134,22 @@ impl Loader {
             stage.span().record("retake.document.count", chunks.len());
         }
         let chunks = stage.end(chunks)?;
-        Ok(NewDocument { digest, path: path.to_string_lossy().into_owned(), chunks })
+        let vectors = match &self.cache {
+            Some(cache) => cache.find(self.embedder.as_ref(), &chunks, &self.root).await,
+            None => vec![None; chunks.len()],
+        };
+        Ok(NewDocument { digest, path: path.to_string_lossy().into_owned(), chunks, vectors })
     }
+}
+
+/// Whether a document's content is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Not,
+    /// Under its own id.
+    Unchanged,
+    /// Under another id.
+    Elsewhere,
 }
 
 fn gave_up(path: std::path::PathBuf, reason: &str) -> PipelineError {
@@ -125,7 +161,8 @@ fn gave_up(path: std::path::PathBuf, reason: &str) -> PipelineError {
 pub(super) struct Assembly {
     /// Id of the document.
     pub(super) id: String,
-    digest: Digest,
+    /// Digest of its file.
+    pub(super) digest: Digest,
     path: String,
     chunks: Arc<[Chunk]>,
     vectors: Vec<Option<Vec<f32>>>,
@@ -133,15 +170,15 @@ pub(super) struct Assembly {
 }
 
 impl Assembly {
-    /// A document without vectors.
+    /// A document with the vectors that the cache had.
     pub(super) fn new(id: String, new: NewDocument) -> Self {
-        let missing = new.chunks.len();
+        let missing = new.vectors.iter().filter(|vector| vector.is_none()).count();
         Self {
             id,
             digest: new.digest,
             path: new.path,
             chunks: new.chunks.into(),
-            vectors: vec![None; missing],
+            vectors: new.vectors,
             missing,
         }
     }
@@ -149,6 +186,20 @@ impl Assembly {
     /// Its chunks.
     pub(super) fn chunks(&self) -> &Arc<[Chunk]> {
         &self.chunks
+    }
+
+    /// The chunks that have no vector yet.
+    pub(super) fn open_ordinals(&self) -> impl Iterator<Item = usize> {
+        self.vectors
+            .iter()
+            .enumerate()
+            .filter(|(_, vector)| vector.is_none())
+            .map(|(ordinal, _)| ordinal)
+    }
+
+    /// How many chunks had their vector in the cache, before any was put in.
+    pub(super) fn cached(&self) -> u64 {
+        (self.chunks.len() - self.missing) as u64
     }
 
     /// Puts in the vector of one chunk.

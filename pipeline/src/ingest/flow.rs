@@ -13,14 +13,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use retake_schemas::Digest;
+use retake_schemas::settings::DocumentStrategy;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 use super::IngestDeps;
+use super::adaptive::{BatchSize, Change};
 use super::batch::{Embedded, Queue, Supply};
-use super::document::{Assembly, Content, Loaded, Loader};
+use super::cached::CacheUse;
+use super::document::{Assembly, Content, Loaded, Loader, NewDocument};
 use super::report::{DocumentOutcome, IngestProgress, IngestReport, Tally};
 use crate::chunk::Chunker;
 use crate::embed::Embeddings;
@@ -41,6 +45,11 @@ pub(super) struct Flow<'a> {
     /// Documents that wait for vectors, by the number of their arrival.
     assemblies: HashMap<u64, Assembly>,
     next_document: u64,
+    /// Content under way, with the documents that have the same and wait for what becomes of it.
+    /// Used by `duplicates_only` alone.
+    twins: HashMap<Digest, VecDeque<(String, NewDocument)>>,
+    batch_size: BatchSize,
+    cache: Option<CacheUse>,
     queue: Queue,
     embeds: JoinSet<Embedded>,
     ready: VecDeque<EmbeddedDocument>,
@@ -67,10 +76,18 @@ impl<'a> Flow<'a> {
         root: &'a Span,
     ) -> Self {
         let embed = &deps.settings.embed;
+        let cache = deps.cache.as_ref().map(|cache| CacheUse {
+            cache: Arc::clone(cache),
+            collection: spec.name.as_str().into(),
+            dim: spec.dim,
+        });
         let loader = Loader {
             settings: deps.settings.load.clone(),
             chunker,
             store: Arc::clone(&deps.store),
+            embedder: Arc::clone(&deps.embedder),
+            cache: cache.clone(),
+            strategy: deps.settings.ingest.strategy,
             root: root.clone(),
         };
         Self {
@@ -83,7 +100,10 @@ impl<'a> Flow<'a> {
             loads: JoinSet::new(),
             assemblies: HashMap::new(),
             next_document: 0,
-            queue: Queue::new(embed.batch_size.max(1), Duration::from_millis(embed.max_wait_ms)),
+            twins: HashMap::new(),
+            batch_size: BatchSize::new(embed),
+            cache,
+            queue: Queue::new(Duration::from_millis(embed.max_wait_ms)),
             embeds: JoinSet::new(),
             ready: VecDeque::new(),
             suspects: VecDeque::new(),
@@ -143,7 +163,7 @@ impl<'a> Flow<'a> {
     }
 
     fn start_loads(&mut self) {
-        let chunks_max = self.deps.settings.embed.batch_size * self.workers() * BATCHES_AHEAD;
+        let chunks_max = self.batch_size.get() * self.workers() * BATCHES_AHEAD;
         while self.loads.len() < self.workers()
             && self.documents_under_way() < DOCUMENTS_UNDER_WAY_MAX.max(2 * self.workers())
             && self.queue.len() <= chunks_max
@@ -157,9 +177,9 @@ impl<'a> Flow<'a> {
         while self.embeds.len() < self.workers() {
             let is_open = !self.loads.is_empty() || !self.found.is_empty();
             let supply = if is_open { Supply::Open } else { Supply::Ended };
-            let Some(batch) = self.queue.take(supply) else { break };
-            let embedder = Arc::clone(&self.deps.embedder);
-            self.embeds.spawn(batch.embed(embedder, self.root.clone()));
+            let Some(batch) = self.queue.take(self.batch_size.get(), supply) else { break };
+            let (embedder, cache) = (Arc::clone(&self.deps.embedder), self.cache.clone());
+            self.embeds.spawn(batch.embed(embedder, cache, self.root.clone()));
         }
     }
 
@@ -187,7 +207,8 @@ impl<'a> Flow<'a> {
     }
 
     fn documents_under_way(&self) -> usize {
-        self.loads.len() + self.assemblies.len() + self.ready.len() + self.suspects.len()
+        let twins: usize = self.twins.values().map(VecDeque::len).sum();
+        self.loads.len() + self.assemblies.len() + self.ready.len() + self.suspects.len() + twins
     }
 
     fn loaded(&mut self, loaded: Loaded) -> Result<(), PipelineError> {
@@ -196,7 +217,8 @@ impl<'a> Flow<'a> {
                 self.progress.document_done(&DocumentOutcome::Unchanged { id: &loaded.id });
                 self.tally.unchanged(loaded.id, digest);
             }
-            Ok(Content::New(new)) => self.assemble(Assembly::new(loaded.id, new)),
+            Ok(Content::Duplicate) => self.duplicate(&loaded.id),
+            Ok(Content::New(new)) => self.begin(loaded.id, new),
             Err(error) => {
                 self.failed(&loaded.id, &error);
                 if matches!(error, PipelineError::Store { .. }) {
@@ -207,7 +229,25 @@ impl<'a> Flow<'a> {
         Ok(())
     }
 
+    /// Begins a new document, unless one with the same content is under way.
+    fn begin(&mut self, id: String, new: NewDocument) {
+        if self.deps.settings.ingest.strategy == DocumentStrategy::DuplicatesOnly {
+            if let Some(waiting) = self.twins.get_mut(&new.digest) {
+                waiting.push_back((id, new));
+                return;
+            }
+            self.twins.insert(new.digest, VecDeque::new());
+        }
+        self.assemble(Assembly::new(id, new));
+    }
+
+    fn duplicate(&mut self, id: &str) {
+        self.progress.document_done(&DocumentOutcome::Duplicate { id });
+        self.tally.duplicate();
+    }
+
     fn assemble(&mut self, assembly: Assembly) {
+        self.tally.cached(assembly.cached());
         if assembly.is_complete() {
             // Without chunks there is nothing to embed, but the document is seen.
             self.ready.push_back(assembly.finish());
@@ -215,12 +255,19 @@ impl<'a> Flow<'a> {
         }
         let number = self.next_document;
         self.next_document += 1;
-        self.queue.push(number, assembly.chunks());
+        self.queue.push(number, assembly.chunks(), assembly.open_ordinals());
         self.assemblies.insert(number, assembly);
     }
 
     fn embedded(&mut self, embedded: Embedded) -> Result<(), PipelineError> {
-        let Embedded { batch, result } = embedded;
+        let Embedded { batch, result, took } = embedded;
+        let change = match &result {
+            Ok(_) => self.batch_size.succeeded(batch.members.len(), took),
+            Err(error) => self.batch_size.failed(error),
+        };
+        if let Some(change) = change {
+            self.batch_changed(change);
+        }
         let chunks = batch.members.len() as u64;
         let tokens = result.as_ref().ok().and_then(|embeddings| embeddings.tokens);
         self.tally.embedded(chunks, tokens.unwrap_or_default());
@@ -240,6 +287,11 @@ impl<'a> Flow<'a> {
                 Ok(())
             }
         }
+    }
+
+    fn batch_changed(&mut self, Change { from, to, reason }: Change) {
+        tracing::info!(parent: self.root, from, to, reason, "embedding batch size changed");
+        self.tally.batch_changed();
     }
 
     /// The vectors, if they have the width of the collection. A service may change its model under
@@ -273,6 +325,17 @@ impl<'a> Flow<'a> {
         if let Some(assembly) = self.assemblies.remove(&document) {
             self.queue.remove(document);
             self.failed(&assembly.id, error);
+            self.next_twin(&assembly.digest);
+        }
+    }
+
+    /// The document failed; the next one with the same content takes its place, so that the
+    /// content is not lost with it.
+    fn next_twin(&mut self, digest: &Digest) {
+        let next = self.twins.get_mut(digest).and_then(VecDeque::pop_front);
+        match next {
+            Some((id, new)) => self.assemble(Assembly::new(id, new)),
+            None => drop(self.twins.remove(digest)),
         }
     }
 
@@ -285,6 +348,9 @@ impl<'a> Flow<'a> {
                     let chunks = document.chunks.len() as u64;
                     let outcome = DocumentOutcome::Committed { id: &document.id, chunks };
                     self.progress.document_done(&outcome);
+                    for (twin, _) in self.twins.remove(&document.digest).into_iter().flatten() {
+                        self.duplicate(&twin);
+                    }
                     self.tally.committed(document.id, document.digest, chunks);
                 }
                 Ok(())
@@ -298,6 +364,7 @@ impl<'a> Flow<'a> {
             Err(error) => {
                 if let Some(document) = documents.pop() {
                     self.failed(&document.id, &error);
+                    self.next_twin(&document.digest);
                 }
                 self.store_failed(error)
             }
@@ -321,6 +388,7 @@ impl<'a> Flow<'a> {
         self.found.clear();
         self.queue.clear();
         self.assemblies.clear();
+        self.twins.clear();
         // A blocking read cannot be aborted, only abandoned: then its span would outlive the run.
         // The few under way are nearly always done in a moment.
         let ended = async { while self.loads.join_next().await.is_some() {} };

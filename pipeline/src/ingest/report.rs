@@ -46,6 +46,16 @@ pub enum DocumentOutcome<'a> {
         /// The document.
         id: &'a str,
     },
+    /// Its content is in the collection under another id, and the strategy wants it once.
+    Duplicate {
+        /// The document.
+        id: &'a str,
+    },
+    /// It was in the collection, is no longer on the disk, and was deleted.
+    Deleted {
+        /// The document.
+        id: &'a str,
+    },
     /// It is not in the collection, or an older version of it is.
     Failed {
         /// The document.
@@ -64,6 +74,10 @@ pub struct IngestReport {
     pub committed: u64,
     /// Documents that were committed before.
     pub unchanged: u64,
+    /// Documents left out because their content is in the collection under another id.
+    pub duplicates: u64,
+    /// Documents deleted because they are no longer on the disk.
+    pub deleted: u64,
     /// Documents that failed.
     pub failed: u64,
     /// The first [`FAILURES_KEPT`] failures.
@@ -76,6 +90,10 @@ pub struct IngestReport {
     pub batches: u64,
     /// Chunks sent to the embedder, those of failed calls included.
     pub chunks_embedded: u64,
+    /// Chunks whose vector was in the cache.
+    pub chunks_cached: u64,
+    /// Changes of the batch size.
+    pub batch_changes: u64,
     /// Input tokens of the embedding calls, as far as they are known.
     pub tokens: u64,
     /// Digest over the ids and digests of all documents that are in the collection now and on the
@@ -121,12 +139,16 @@ impl Tally {
             found: 0,
             committed: 0,
             unchanged: 0,
+            duplicates: 0,
+            deleted: 0,
             failed: 0,
             failures: Vec::new(),
             skipped: BTreeMap::new(),
             chunks: 0,
             batches: 0,
             chunks_embedded: 0,
+            chunks_cached: 0,
+            batch_changes: 0,
             tokens: 0,
             corpus: Digest::of(b""),
             is_cancelled: false,
@@ -145,6 +167,21 @@ impl Tally {
     pub(super) fn unchanged(&mut self, id: String, digest: Digest) {
         self.report.unchanged += 1;
         self.corpus.insert(id, digest);
+    }
+
+    /// A document's content is committed under another id.
+    pub(super) fn duplicate(&mut self) {
+        self.report.duplicates += 1;
+    }
+
+    /// Chunks whose vector was in the cache.
+    pub(super) fn cached(&mut self, chunks: u64) {
+        self.report.chunks_cached += chunks;
+    }
+
+    /// The batch size changed.
+    pub(super) fn batch_changed(&mut self) {
+        self.report.batch_changes += 1;
     }
 
     /// A document is committed.

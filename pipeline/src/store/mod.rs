@@ -45,6 +45,15 @@ pub struct CollectionSpec {
     pub chunking: String,
 }
 
+/// A document of a collection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldDocument {
+    /// Stable id.
+    pub id: String,
+    /// Path it was read from.
+    pub path: String,
+}
+
 /// Counts of a collection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoreStats {
@@ -77,6 +86,26 @@ pub trait VectorStore: Send + Sync {
     /// # Errors
     /// The database failed.
     async fn committed_digest(&self, document_id: &str) -> Result<Option<Digest>, PipelineError>;
+
+    /// Whether content of this digest is committed with the collection's present chunking, under
+    /// whatever id.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn holds_content(&self, digest: &Digest) -> Result<bool, PipelineError>;
+
+    /// All documents, in order of id.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn documents(&self) -> Result<Vec<HeldDocument>, PipelineError>;
+
+    /// Deletes documents with their chunks and vectors, in one transaction. Ids that are not there
+    /// are left alone.
+    ///
+    /// # Errors
+    /// The database failed; then nothing has changed.
+    async fn delete_documents(&self, ids: &[String]) -> Result<(), PipelineError>;
 
     /// Commits documents, replacing earlier versions, in one transaction.
     ///

@@ -24,7 +24,7 @@ use super::vector::{
     CheckedDocument, FORMAT, HeldCollection, Opened, check_model, check_vector, checked, column,
     count, not_open, similarity, small_count,
 };
-use super::{CollectionSpec, EmbeddedDocument, StoreStats, VectorStore};
+use super::{CollectionSpec, EmbeddedDocument, HeldDocument, StoreStats, VectorStore};
 use crate::document::{Chunk, Hit};
 use crate::error::PipelineError;
 
@@ -192,6 +192,50 @@ impl VectorStore for PostgresStore {
         .await
         .map_err(failed(ACTION))?;
         Ok(digest.and_then(|bytes| bytes.try_into().ok()).map(Digest::from_bytes))
+    }
+
+    async fn holds_content(&self, digest: &Digest) -> Result<bool, PipelineError> {
+        const ACTION: &str = "look up content";
+        let opened = self.opened(ACTION)?;
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM retake.documents
+             WHERE collection = $1 AND digest = $2 AND chunking = $3)",
+        )
+        .bind(opened.id)
+        .bind(digest.as_bytes().as_slice())
+        .bind(&opened.spec.chunking)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(failed(ACTION))
+    }
+
+    async fn documents(&self) -> Result<Vec<HeldDocument>, PipelineError> {
+        const ACTION: &str = "list documents";
+        let opened = self.opened(ACTION)?;
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT id, path FROM retake.documents WHERE collection = $1 ORDER BY id",
+        )
+        .bind(opened.id)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed(ACTION))?;
+        Ok(rows.into_iter().map(|(id, path)| HeldDocument { id, path }).collect())
+    }
+
+    async fn delete_documents(&self, ids: &[String]) -> Result<(), PipelineError> {
+        const ACTION: &str = "delete documents";
+        let opened = self.opened(ACTION)?;
+        let mut transaction = self.begin(ACTION).await?;
+        lock(&mut transaction, opened.id).await.map_err(failed(ACTION))?;
+        let delete = table(ACTION, &opened)?.delete_documents();
+        sqlx::query(delete).bind(ids).execute(&mut *transaction).await.map_err(failed(ACTION))?;
+        sqlx::query("DELETE FROM retake.documents WHERE collection = $1 AND id = ANY($2)")
+            .bind(opened.id)
+            .bind(ids)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(ACTION))?;
+        transaction.commit().await.map_err(failed(ACTION))
     }
 
     async fn commit(&self, documents: &[EmbeddedDocument]) -> Result<(), PipelineError> {

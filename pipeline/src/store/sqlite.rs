@@ -15,7 +15,7 @@ use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
 use self::file::SqliteFile;
-use super::{CollectionSpec, EmbeddedDocument, StoreStats, VectorStore};
+use super::{CollectionSpec, EmbeddedDocument, HeldDocument, StoreStats, VectorStore};
 use crate::document::Hit;
 use crate::error::PipelineError;
 
@@ -55,6 +55,18 @@ impl VectorStore for SqliteStore {
 
     async fn committed_digest(&self, document_id: &str) -> Result<Option<Digest>, PipelineError> {
         unseen(self.0.committed_digest(document_id)).await
+    }
+
+    async fn holds_content(&self, digest: &Digest) -> Result<bool, PipelineError> {
+        unseen(self.0.holds_content(digest)).await
+    }
+
+    async fn documents(&self) -> Result<Vec<HeldDocument>, PipelineError> {
+        unseen(self.0.documents()).await
+    }
+
+    async fn delete_documents(&self, ids: &[String]) -> Result<(), PipelineError> {
+        unseen(self.0.delete_documents(ids)).await
     }
 
     async fn commit(&self, documents: &[EmbeddedDocument]) -> Result<(), PipelineError> {

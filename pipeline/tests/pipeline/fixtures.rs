@@ -144,6 +144,7 @@ pub(crate) async fn deps(backend: &Backend, settings: &RagSettings) -> (IngestDe
     let deps = IngestDeps {
         embedder: embedder.clone(),
         store: backend.open().await,
+        cache: None,
         settings: RagSettings { vectors: backend.settings.clone(), ..settings.clone() },
     };
     (deps, embedder)

@@ -2,8 +2,10 @@
 
 mod capture;
 mod eval;
+mod fake;
 mod fixtures;
 mod ingest;
+mod keeping;
 mod pgvector;
 #[path = "../../../tests/support/postgres.rs"]
 mod postgres;

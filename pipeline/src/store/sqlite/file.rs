@@ -18,7 +18,9 @@ use crate::store::vector::{
     CheckedDocument, FORMAT, HeldCollection, Opened, check_model, check_vector, checked, column,
     count, not_open, similarity, small_count,
 };
-use crate::store::{CollectionSpec, EmbeddedDocument, StoreStats, VectorStore, sqlite_vec};
+use crate::store::{
+    CollectionSpec, EmbeddedDocument, HeldDocument, StoreStats, VectorStore, sqlite_vec,
+};
 
 /// The store itself.
 #[derive(Debug)]
@@ -165,6 +167,49 @@ impl VectorStore for SqliteFile {
         Ok(digest.and_then(|bytes| bytes.try_into().ok()).map(Digest::from_bytes))
     }
 
+    async fn holds_content(&self, digest: &Digest) -> Result<bool, PipelineError> {
+        const ACTION: &str = "look up content";
+        let opened = self.opened(ACTION)?;
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM documents
+             WHERE collection = ? AND digest = ? AND chunking = ?)",
+        )
+        .bind(opened.id)
+        .bind(digest.as_bytes().as_slice())
+        .bind(&opened.spec.chunking)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(failed(ACTION))
+    }
+
+    async fn documents(&self) -> Result<Vec<HeldDocument>, PipelineError> {
+        const ACTION: &str = "list documents";
+        let opened = self.opened(ACTION)?;
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("SELECT id, path FROM documents WHERE collection = ? ORDER BY id")
+                .bind(opened.id)
+                .fetch_all(&self.pool)
+                .await
+                .map_err(failed(ACTION))?;
+        Ok(rows.into_iter().map(|(id, path)| HeldDocument { id, path }).collect())
+    }
+
+    async fn delete_documents(&self, ids: &[String]) -> Result<(), PipelineError> {
+        const ACTION: &str = "delete documents";
+        let opened = self.opened(ACTION)?;
+        let mut transaction = self.begin(ACTION).await?;
+        for id in ids {
+            // The chunks go with it (ON DELETE CASCADE).
+            sqlx::query("DELETE FROM documents WHERE collection = ? AND id = ?")
+                .bind(opened.id)
+                .bind(id)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(ACTION))?;
+        }
+        transaction.commit().await.map_err(failed(ACTION))
+    }
+
     async fn commit(&self, documents: &[EmbeddedDocument]) -> Result<(), PipelineError> {
         let opened = self.opened(COMMIT)?;
         let documents = checked(COMMIT, &opened.spec, documents)?;
@@ -309,7 +354,7 @@ fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {
 }
 
 /// The tables. `embedding` stands before `text`, so a scan never reads the text's pages.
-const SCHEMA: [&str; 4] = [
+const SCHEMA: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS collections (
         id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, model TEXT NOT NULL,
         dim INTEGER NOT NULL, chunking TEXT NOT NULL, format INTEGER NOT NULL) STRICT",
@@ -325,6 +370,7 @@ const SCHEMA: [&str; 4] = [
         FOREIGN KEY (collection, document_id) REFERENCES documents (collection, id)
             ON DELETE CASCADE) STRICT",
     "CREATE INDEX IF NOT EXISTS chunks_of_document ON chunks (collection, document_id)",
+    "CREATE INDEX IF NOT EXISTS documents_by_content ON documents (collection, digest)",
 ];
 
 /// Reads the table in order of its pages: by the index on `(collection, id)` every row would be a
