@@ -13,6 +13,7 @@ mod apps;
 mod crash;
 mod damage;
 mod demo;
+mod fake_server;
 mod gate;
 mod ingest_ask_eval;
 mod listening;
