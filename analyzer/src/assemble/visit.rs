@@ -68,12 +68,13 @@ where
         columns.push("run_id");
     }
     let mut batches = Partitions::read(analyzer, runs, &columns).await?;
+    let places = places(runs);
     let mut open: Vec<Stretch> = Vec::new();
     open.resize_with(batches.len(), Stretch::default);
     while let Some((partition, batch)) = batches.next().await {
         let columns = Columns::new(&batch?, &columns)?;
         let Some(stretch) = open.get_mut(partition) else { continue };
-        let mut run = Runs::new(runs, columns.run_id.as_ref());
+        let mut run = Runs::new(&places, columns.run_id.as_ref());
         for row in 0..columns.trace_id.len() {
             let (run, trace_id) = (run.of(row), value(&columns.trace_id, row).unwrap_or(""));
             if stretch.trace_id != trace_id || stretch.run != run {
@@ -94,16 +95,19 @@ where
 /// The runs of a batch's rows. A file is of one run, so they hardly change.
 struct Runs<'a> {
     column: Option<&'a StringArray>,
-    places: HashMap<&'a str, usize>,
+    places: &'a Places<'a>,
     last: Option<(&'a str, usize)>,
 }
 
+/// The place of each run among those visited.
+type Places<'a> = HashMap<&'a str, usize>;
+
+fn places(runs: &[RunId]) -> Places<'_> {
+    runs.iter().map(RunId::as_str).zip(0..).collect()
+}
+
 impl<'a> Runs<'a> {
-    fn new(runs: &'a [RunId], column: Option<&'a StringArray>) -> Self {
-        let places = match column {
-            Some(_) => runs.iter().map(RunId::as_str).zip(0..).collect(),
-            None => HashMap::new(),
-        };
+    fn new(places: &'a Places<'a>, column: Option<&'a StringArray>) -> Self {
         Self { column, places, last: None }
     }
 
@@ -204,13 +208,14 @@ impl Assembly {
 async fn spread(analyzer: &Analyzer, runs: &[RunId]) -> Result<FxHashMap<u64, u32>, AnalyzeError> {
     let wanted: &[&str] = if runs.len() > 1 { &["trace_id", "run_id"] } else { &["trace_id"] };
     let mut batches = Partitions::read(analyzer, runs, wanted).await?;
+    let places = places(runs);
     let mut last: Vec<Option<(usize, String)>> = vec![None; batches.len()];
     let mut keys: Vec<u64> = Vec::new();
     while let Some((partition, batch)) = batches.next().await {
         let batch = batch?;
         let trace_ids = text(&batch, "trace_id")?;
         let run_ids = (runs.len() > 1).then(|| text(&batch, "run_id")).transpose()?;
-        let mut run = Runs::new(runs, run_ids.as_ref());
+        let mut run = Runs::new(&places, run_ids.as_ref());
         let Some(last) = last.get_mut(partition) else { continue };
         let mut current = last.as_ref().map(|(run, trace_id)| (*run, trace_id.as_str()));
         for row in 0..trace_ids.len() {

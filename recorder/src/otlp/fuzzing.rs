@@ -54,7 +54,7 @@ fn body(encoding: Encoding, bytes: &[u8]) {
         }
         Decoded::Metrics(groups) => {
             let scopes = groups.iter().flat_map(|group| &group.scopes);
-            let source = metrics::Source { resource: &Vec::new(), scope: "" };
+            let source = metrics::Source { resource: [0; 16], scope: "" };
             for metric in scopes.flat_map(|scoped| &scoped.items) {
                 for point in &metric.points {
                     assert!(metrics::translate(metric, point, &source, NOW_UNIX_NS).0 > 0);

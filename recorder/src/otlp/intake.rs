@@ -333,9 +333,11 @@ impl Intake {
         let now = self.dispatcher.now_unix_ns();
         if let Some(group) = group {
             self.meet(&mut state, &group.resource);
+            // Once for all that follows: a resource has dozens of attributes.
+            let resource = key_of(&format!("{:?}", group.resource));
             for Scoped { scope, items } in &group.scopes {
                 for record in items {
-                    let text = format!("{record:?}{}{:?}", scope.name, group.resource);
+                    let text = format!("{record:?}{}{resource:?}", scope.name);
                     let key = key_of(&text);
                     if !state.others.insert(key) {
                         taken.repeated += 1;
@@ -390,14 +392,16 @@ impl Intake {
         let now = self.dispatcher.now_unix_ns();
         if let Some(group) = group {
             self.meet(&mut state, &group.resource);
+            // Once for all that follows: a resource has dozens of attributes.
+            let resource = key_of(&format!("{:?}", group.resource));
             let metrics = group
                 .scopes
                 .iter()
                 .flat_map(|scoped| scoped.items.iter().map(|metric| (&scoped.scope.name, metric)));
             for (scope, metric) in metrics {
-                let source = metrics::Source { resource: &group.resource, scope };
+                let source = metrics::Source { resource, scope };
                 for point in &metric.points {
-                    let key = key_of(&format!("{}{point:?}{:?}", metric.name, group.resource));
+                    let key = key_of(&format!("{}{point:?}{resource:?}", metric.name));
                     if !state.others.insert(key) {
                         taken.repeated += 1;
                         continue;

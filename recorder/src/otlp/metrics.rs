@@ -9,11 +9,12 @@ use std::borrow::Cow;
 use retake_schemas::event::Measured;
 use retake_schemas::{Attributes, Digest, convention};
 
-use super::model::{KeyValues, Metric, Point};
+use super::model::{Metric, Point};
 
 /// Who a point is of, beside its own attributes.
 pub(super) struct Source<'a> {
-    pub(super) resource: &'a KeyValues<'a>,
+    /// What tells its resource from others.
+    pub(super) resource: [u8; 16],
     pub(super) scope: &'a str,
 }
 
