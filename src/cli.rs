@@ -13,6 +13,7 @@ mod gate;
 mod receive;
 mod replay;
 mod upkeep;
+mod why;
 mod workload;
 
 pub(crate) use fake::FakeServer;
@@ -20,6 +21,7 @@ pub(crate) use gate::{Baseline, BaselineAction, Check, Doctor, Inconclusive, Tre
 pub(crate) use receive::{Export, Import, Proxy, Received, Record, Serve, SignalArg};
 pub(crate) use replay::{ArrivalArg, ClockArg, LlmSource, Replay, ReplayArgs};
 pub(crate) use upkeep::{Compact, Gc, Pull, Push, Recover, Verify};
+pub(crate) use why::{BubbleUp, Explain, WhatIf};
 pub(crate) use workload::{StampsArg, Workload, WorkloadImport, WorkloadScale};
 
 /// Flight recorder and replay bench for RAG and LLM pipelines.
@@ -111,6 +113,15 @@ pub(crate) enum Verb {
     #[command(after_help = "Example: retake diff last~1 last\n         \
                       retake diff baseline:main \'nightly*5\'")]
     Diff(Diff),
+    /// Why runs differ: what got worse, the stages it comes from, and what else is not the same
+    #[command(after_help = "Example: retake explain baseline:main last")]
+    Explain(Explain),
+    /// What slow, failed or otherwise odd traces have in common that others have not
+    #[command(after_help = "Example: retake bubble-up last --where 'errors > 0'")]
+    BubbleUp(BubbleUp),
+    /// What traces would take if a stage were faster, and which stage is worth it
+    #[command(after_help = "Example: retake what-if last 'llm*0.5'")]
+    WhatIf(WhatIf),
     /// The gate: does a run keep to its budgets, and did it get worse than its baseline?
     #[command(after_help = "Example: retake check last --baseline baseline:main --github")]
     Check(Check),

@@ -139,9 +139,13 @@ impl Context {
         self.format.unwrap_or(if std::io::stdout().is_terminal() { Format::Table } else { natural })
     }
 
-    /// How runs are opened for analysis: with the prices of the settings.
+    /// How runs are opened for analysis: with the prices of the settings, and with the budget files
+    /// of the folder where `retake check` finds them.
     pub(crate) fn analyzer_options(&self) -> AnalyzerOptions {
+        let budgets = config::found_upward("budgets.toml");
+        let beside = budgets.and_then(|path| path.parent().map(PathBuf::from));
         AnalyzerOptions {
+            budget_folder: beside.or_else(|| std::env::current_dir().ok()),
             prices: self.config.settings.prices.clone(),
             ..AnalyzerOptions::default()
         }

@@ -212,6 +212,7 @@ impl From<AnalyzeError> for Failure {
             AnalyzeError::NoRun(_)
             | AnalyzeError::Select(_)
             | AnalyzeError::Trace { .. }
+            | AnalyzeError::NoStage { .. }
             | AnalyzeError::Store(StoreError::NoStore(_) | StoreError::NoRun(_)) => Code::NotFound,
             AnalyzeError::Sql { .. }
             | AnalyzeError::NotAQuery { .. }

@@ -83,6 +83,16 @@ pub enum AnalyzeError {
         /// None, or which.
         reason: String,
     },
+    /// The run has no such stage.
+    #[error("find stage {stage:?} in run {run_id}: it has {known}")]
+    NoStage {
+        /// The run.
+        run_id: RunId,
+        /// What was given.
+        stage: String,
+        /// The stages it has.
+        known: String,
+    },
     /// A result cannot be written out.
     #[error("write result as {format}: {reason}")]
     Write {
@@ -127,7 +137,12 @@ impl From<DataFusionError> for AnalyzeError {
                 }
                 // What a table function failed with already says what and why.
                 if let Some(analysis) = cause.downcast_ref::<Self>() {
-                    return Self::Sql { message: analysis.to_string() };
+                    return Self::Sql {
+                        message: match analysis {
+                            Self::Sql { message } => message.clone(),
+                            other => other.to_string(),
+                        },
+                    };
                 }
             }
             DataFusionError::ResourcesExhausted(message) => {

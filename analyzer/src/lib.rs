@@ -11,9 +11,11 @@
 
 mod assemble;
 pub mod breakdown;
+mod bubble_up;
 pub mod check;
 pub mod diff;
 pub mod error;
+mod explain;
 pub mod format;
 pub mod model;
 pub mod report;
@@ -26,6 +28,7 @@ mod tables;
 pub mod trace;
 mod traces;
 pub mod trend;
+pub mod what_if;
 
 #[cfg(test)]
 mod fixture;
@@ -33,8 +36,10 @@ mod fixture;
 mod tests;
 
 pub use breakdown::{GroupKey, breakdown};
+pub use bubble_up::{Contrast, Lift, bubble_up, slowest_tenth};
 pub use diff::{DiffOptions, diff, diff_repeated};
 pub use error::{AnalyzeError, DamagedFile};
+pub use explain::{Explanation, explain};
 pub use report_data::report_data;
 pub use session::{
     Analyzer, AnalyzerOptions, MEMORY_BYTES_DEFAULT, QueryResult, QueryStream, Scope,

@@ -205,6 +205,14 @@ pub enum Verdict {
     Inconclusive,
 }
 
+impl CheckVerdict {
+    /// Whether the limit was crossed, whatever that means for the check.
+    #[must_use]
+    pub fn is_crossed(self) -> bool {
+        matches!(self, Self::Warn | Self::Fail)
+    }
+}
+
 impl Verdict {
     /// As it stands in JSON.
     #[must_use]

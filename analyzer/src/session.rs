@@ -1,5 +1,6 @@
 //! SQL over the runs of a store.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -42,11 +43,17 @@ pub struct AnalyzerOptions {
     /// Queries together may not take more memory than this, bytes. Sorts, joins, and aggregations
     /// beyond it go to temporary files, the rest is refused.
     pub memory_bytes_max: usize,
+    /// The folder whose budget files `budget_violations` may name; `None` refuses it.
+    pub budget_folder: Option<PathBuf>,
 }
 
 impl Default for AnalyzerOptions {
     fn default() -> Self {
-        Self { prices: Prices::default(), memory_bytes_max: MEMORY_BYTES_DEFAULT }
+        Self {
+            prices: Prices::default(),
+            memory_bytes_max: MEMORY_BYTES_DEFAULT,
+            budget_folder: None,
+        }
     }
 }
 
@@ -55,6 +62,7 @@ pub struct Analyzer {
     context: SessionContext,
     runs: Arc<[Arc<RunSource>]>,
     warnings: Vec<String>,
+    budget_folder: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for Analyzer {
@@ -115,13 +123,19 @@ impl Analyzer {
         let runtime = runtime(options.memory_bytes_max)?;
         let memory_bytes_max = options.memory_bytes_max;
         let context = context(&runs, &prices, &runtime, memory_bytes_max)?;
-        let given = Arc::clone(&runs);
+        let budget_folder = options.budget_folder.clone();
+        let (given, folder) = (Arc::clone(&runs), budget_folder.clone());
         table_functions::register(&context, move || {
-            let runs = Arc::clone(&given);
+            let (runs, budget_folder) = (Arc::clone(&given), folder.clone());
             let context = self::context(&runs, &prices, &runtime, memory_bytes_max)?;
-            Ok(Self { context, runs, warnings: Vec::new() })
+            Ok(Self { context, runs, warnings: Vec::new(), budget_folder })
         });
-        Ok(Self { context, runs, warnings })
+        Ok(Self { context, runs, warnings, budget_folder })
+    }
+
+    /// The folder whose budget files queries may name.
+    pub(crate) fn budget_folder(&self) -> Option<&Path> {
+        self.budget_folder.as_deref()
     }
 
     /// The run in scope that a selector names.

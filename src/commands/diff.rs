@@ -14,21 +14,7 @@ use crate::render;
 
 pub(crate) async fn run(context: &Context, args: &Diff) -> Result<Code, Failure> {
     let store = context.store()?;
-    let (base_set, candidate_set) =
-        (store.select_set(&args.base)?, store.select_set(&args.candidate)?);
-    if base_set == candidate_set {
-        let what = base_set.first().map_or("", RunId::as_str);
-        return Err(Failure::new(Code::Usage, format!("compare run {what} with itself"))
-            .help("name two runs, such as `retake diff last~1 last`; `retake runs` lists them"));
-    }
-    let (bases, candidates) = (all(&store, base_set)?, all(&store, candidate_set)?);
-    if let Some(both) = candidates.iter().find(|run_id| bases.contains(run_id)) {
-        let message = format!(
-            "compare {} with {}: run {both} is on both sides, or a repeat of one replay with it",
-            args.base, args.candidate
-        );
-        return Err(Failure::new(Code::Usage, message));
-    }
+    let (bases, candidates) = sides(&store, &args.base, &args.candidate)?;
     let analyzer = analyzer(context, &store, &[&bases, &candidates])?;
     let options = DiffOptions::default();
     let diff = retake_analyzer::diff_repeated(&analyzer, &bases, &candidates, &options).await?;
@@ -42,6 +28,29 @@ pub(crate) async fn run(context: &Context, args: &Diff) -> Result<Code, Failure>
         Verdict::Inconclusive if args.fail_on_regression => Code::Inconclusive,
         _ => Code::Ok,
     })
+}
+
+/// The runs of two sides, which must differ.
+pub(super) fn sides(
+    store: &Store,
+    base: &str,
+    candidate: &str,
+) -> Result<(Vec<RunId>, Vec<RunId>), Failure> {
+    let (base_set, candidate_set) = (store.select_set(base)?, store.select_set(candidate)?);
+    if base_set == candidate_set {
+        let what = base_set.first().map_or("", RunId::as_str);
+        return Err(Failure::new(Code::Usage, format!("compare run {what} with itself"))
+            .help("name two runs, such as `retake diff last~1 last`; `retake runs` lists them"));
+    }
+    let (bases, candidates) = (all(store, base_set)?, all(store, candidate_set)?);
+    if let Some(both) = candidates.iter().find(|run_id| bases.contains(run_id)) {
+        let message = format!(
+            "compare {} with {}: run {both} is on both sides, or a repeat of one replay with it",
+            base, candidate
+        );
+        return Err(Failure::new(Code::Usage, message));
+    }
+    Ok((bases, candidates))
 }
 
 /// One run stands for its repeats, too.

@@ -27,6 +27,7 @@ mod sql;
 mod trace;
 mod trend;
 mod verify;
+mod why;
 mod workload;
 
 use retake_analyzer::{Analyzer, Scope};
@@ -55,6 +56,9 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Check(args) => check::run(&context, &args).await,
         Verb::Baseline(args) => baseline::run(&context, &args),
         Verb::Diff(args) => diff::run(&context, &args).await,
+        Verb::Explain(args) => why::explain(&context, &args).await,
+        Verb::BubbleUp(args) => why::bubble_up(&context, &args).await,
+        Verb::WhatIf(args) => why::what_if(&context, &args).await,
         Verb::Trend(args) => trend::run(&context, &args).await,
         Verb::Sql(args) => sql::run(&context, args).await,
         Verb::Replay(verb) => replay::run(&context, verb).await,

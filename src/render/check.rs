@@ -46,7 +46,8 @@ pub(crate) fn check(report: &CheckReport) -> String {
     text
 }
 
-fn regression(finding: &Finding) -> String {
+/// A regression in words, with its cause and traces that show it.
+pub(super) fn regression(finding: &Finding) -> String {
     let [low, high] = finding.effect_ci;
     let of = if finding.operation.is_empty() { "" } else { " of " };
     let mut text = format!(

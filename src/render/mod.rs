@@ -8,6 +8,7 @@ pub(crate) mod simulated;
 mod sql;
 mod tree;
 mod trend;
+mod why;
 pub(crate) mod workload;
 
 pub(crate) use check::check;
@@ -20,3 +21,6 @@ pub(crate) use runs::{run, runs, traces};
 pub(crate) use sql::{expanded, result, rows};
 pub(crate) use tree::{tree_json, waterfall};
 pub(crate) use trend::{short_sha, trend};
+pub(crate) use why::{
+    contrast, contrast_json, explanation, prediction, prediction_json, speedups, speedups_json,
+};

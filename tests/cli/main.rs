@@ -27,6 +27,7 @@ mod sql;
 mod traces;
 mod trend;
 mod upkeep;
+mod why;
 mod workload;
 mod wrong_input;
 mod wrong_settings;

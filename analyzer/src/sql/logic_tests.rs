@@ -24,6 +24,26 @@ const FILES: [(&str, &str); 3] = [
     ("table_functions.slt", include_str!("logic_tests/table_functions.slt")),
 ];
 
+/// One budget that both runs keep, one that `after` does not, one that neither does.
+const BUDGETS: &str = r#"
+version = 1
+[[budget]]
+name = "roomy"
+metric = "max(duration)"
+max = "1s"
+[[budget]]
+name = "slowest model call"
+metric = "max(duration)"
+select = "stage = 'llm'"
+max = "20us"
+[[budget]]
+name = "only a warning"
+metric = "max(duration)"
+select = "stage = 'retrieve'"
+max = "1us"
+severity = "warn"
+"#;
+
 /// Two runs. `before`: questions of 1 to 4 us a unit, an embedding batch, token metrics of two
 /// flushes. `after`: the same questions twice as slow as a replay, and one that failed.
 fn store() -> (Fixture, Analyzer) {
@@ -57,7 +77,9 @@ fn store() -> (Fixture, Analyzer) {
         reasoning: None,
     };
     let prices = Prices([("model-a".to_owned(), price)].into());
-    let options = AnalyzerOptions { prices, ..AnalyzerOptions::default() };
+    std::fs::write(fixture.path().join("budgets.toml"), BUDGETS).unwrap();
+    let budget_folder = Some(fixture.path().to_owned());
+    let options = AnalyzerOptions { prices, budget_folder, ..AnalyzerOptions::default() };
     let analyzer = Analyzer::open_with(&fixture.store, Scope::All, &options).unwrap();
     (fixture, analyzer)
 }

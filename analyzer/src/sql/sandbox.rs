@@ -1,6 +1,7 @@
 //! What SQL may do: ask, and nothing else.
 //!
-//! There is no way to name a file or an address: tables are those that were registered, URL
+//! There is no way to name a file or an address (but for a budget file, by its name alone, where
+//! whoever opened the runs says in which folder): tables are those that were registered, URL
 //! tables stay off, and statements that define, write, copy or set are refused before they are
 //! planned and once more on the plan.
 

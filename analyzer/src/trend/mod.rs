@@ -58,8 +58,19 @@ impl TrendQuery {
 /// # Errors
 /// There is no run in scope, a file is damaged, or an SQL expression of the query is wrong.
 pub async fn trend(analyzer: &Analyzer, query: &TrendQuery) -> Result<Trend, AnalyzeError> {
+    trend_of(analyzer, query, analyzer.runs()).await
+}
+
+/// The history of a metric over some of the runs in scope.
+///
+/// # Errors
+/// As [`trend`].
+pub(crate) async fn trend_of(
+    analyzer: &Analyzer,
+    query: &TrendQuery,
+    mut runs: Vec<RunRow>,
+) -> Result<Trend, AnalyzeError> {
     let measured = &query.measured;
-    let mut runs = analyzer.runs();
     runs.sort_by(|a, b| (a.started_unix_ns, &a.run_id).cmp(&(b.started_unix_ns, &b.run_id)));
     let youngest =
         runs.last().ok_or_else(|| AnalyzeError::Internal("a trend needs a run".to_owned()))?;

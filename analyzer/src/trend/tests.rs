@@ -194,3 +194,36 @@ fn lists_of_expressions_are_split_outside_brackets_and_quotes() {
     );
     assert_eq!(expressions(" , "), Vec::<String>::new());
 }
+
+/// Scenario: the same history, and a run of another name, asked of in SQL.
+/// Guarantees: the change is one row, with the commits it lies between; other names stay out of it,
+/// unless they are asked for.
+#[tokio::test]
+async fn change_points_are_rows() {
+    let fixture = Fixture::new();
+    let runs = history(&fixture, &step(8, 8, 1.4), 11);
+    fixture.run("other", |recorder| questions(recorder, 1.0, 5.0));
+    // The youngest run names the history.
+    let youngest = fixture.run("nightly", |recorder| questions(recorder, 1.0, 1.4));
+    let analyzer = Analyzer::open(&fixture.store, Scope::All).unwrap();
+    let ask = async |sql: &str| {
+        let result = analyzer.query(sql).await.unwrap();
+        let batches = result.batches.iter();
+        let rows = batches.flat_map(|batch| {
+            let of = |column: usize, row: usize| {
+                arrow::util::display::array_value_to_string(batch.column(column), row).unwrap()
+            };
+            let line = |row| (0..batch.num_columns()).map(|c| of(c, row)).collect::<Vec<_>>();
+            (0..batch.num_rows()).map(line).collect::<Vec<_>>()
+        });
+        rows.collect::<Vec<Vec<String>>>()
+    };
+    let found = ask("select group_name, run, round(change, 1), unit, git_sha_before is null, git_sha_latest is null \
+                     from change_points('mean(duration)', 'stage')").await;
+    let stages: Vec<&str> = found.iter().map(|row| row[0].as_str()).collect();
+    assert!(stages.contains(&"rerank") && !stages.contains(&"llm"), "{found:?}");
+    let rerank = found.iter().find(|row| row[0] == "rerank").unwrap();
+    assert_eq!(rerank[1..], [runs[8].as_str(), "0.4", "ns", "false", "false"]);
+    let few = format!("select * from change_points('mean(duration)', '', '{youngest}')");
+    assert_eq!(ask(&few).await.len(), 0);
+}

@@ -9,6 +9,7 @@ mod columns;
 mod compare;
 mod computed;
 mod concurrency;
+mod history;
 mod lift;
 mod paths;
 mod speedup;
@@ -50,6 +51,9 @@ const DEFINITIONS: &[Definition] = &[
     compare::EXPLAIN_REGRESSION,
     lift::BUBBLE_UP,
     speedup::WHAT_IF,
+    speedup::SPEEDUP_CURVE,
+    history::CHANGE_POINTS,
+    history::BUDGET_VIOLATIONS,
 ];
 
 /// The table functions, as documented.

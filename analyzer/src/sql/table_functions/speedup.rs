@@ -6,8 +6,7 @@ use super::arguments::Arguments;
 use super::columns::{floats, texts};
 use super::computed::Answer;
 use super::{Definition, FunctionDoc};
-use crate::assemble::{Wanted, visit_traces};
-use crate::trace::wall_with;
+use crate::what_if::{self, Prediction, SpeedupPoint};
 
 pub(super) const WHAT_IF: Definition = Definition {
     doc: FunctionDoc {
@@ -21,70 +20,66 @@ pub(super) const WHAT_IF: Definition = Definition {
     prepare: what_if,
 };
 
+pub(super) const SPEEDUP_CURVE: Definition = Definition {
+    doc: FunctionDoc {
+        call: "speedup_curve(run)",
+        doc: "What traces would take if one stage's own work took 0.9, 0.75, 0.5, 0.25 and 0 times as \
+              long: mean and 95th percentile of traces, ns, and their relative change; the stage that \
+              saves most at twice the speed first. Where the last points save no more than those before, \
+              another path has become the longest.",
+        example: "SELECT stage, mean_change FROM speedup_curve('last') WHERE factor = 0.5",
+    },
+    prepare: speedup_curve,
+};
+
 fn what_if(arguments: &Arguments) -> Result<Answer, String> {
     arguments.at_most(2)?;
     let run = arguments.text(0, "the run")?;
-    let changes = parse(&arguments.text(1, "the change, such as 'llm*0.5',")?)?;
+    let factors = what_if::parse_factors(&arguments.text(1, "the change, such as 'llm*0.5',")?)?;
     Ok(Answer::of(
         &[("measure", Utf8), ("before_ns", Float64), ("after_ns", Float64), ("change", Float64)],
-        (run, changes),
-        move |analyzer, (run, changes)| async move {
+        (run, factors),
+        move |analyzer, (run, factors)| async move {
             let run_id = analyzer.select(&run)?;
-            let (mut before, mut after) = (Vec::new(), Vec::new());
-            visit_traces(&analyzer, &run_id, Wanted::TIMES, |trace| {
-                let factor = |stage: &str| {
-                    changes.iter().find(|(name, _)| name == stage).map_or(1.0, |(_, f)| *f)
-                };
-                let factors: Vec<f64> =
-                    trace.spans.iter().map(|span| factor(trace.texts.text(span.stage))).collect();
-                before.push(trace.forest.wall_ns() as f64);
-                after.push(wall_with(&trace.forest, &factors));
-                Ok(())
-            })
-            .await?;
-            let rows: Vec<(&str, Option<f64>, Option<f64>)> = MEASURES
-                .iter()
-                .map(|(name, percent)| {
-                    (*name, measure(&mut before, *percent), measure(&mut after, *percent))
-                })
-                .collect();
-            let change = |before: Option<f64>, after: Option<f64>| {
-                Some(after? / before.filter(|before| *before > 0.0)? - 1.0)
-            };
+            let rows = what_if::what_if(&analyzer, &run_id, &factors).await?;
             Ok(vec![
-                texts(rows.iter().map(|(name, ..)| (*name).to_owned())),
-                floats(rows.iter().map(|(_, before, _)| *before)),
-                floats(rows.iter().map(|(.., after)| *after)),
-                floats(rows.iter().map(|(_, before, after)| change(*before, *after))),
+                texts(rows.iter().map(|row| row.measure.to_owned())),
+                floats(rows.iter().map(|row| row.before_ns)),
+                floats(rows.iter().map(|row| row.after_ns)),
+                floats(rows.iter().map(Prediction::change)),
             ])
         },
     ))
 }
 
-/// `STAGE*FACTOR`, separated by commas.
-fn parse(text: &str) -> Result<Vec<(String, f64)>, String> {
-    let one = |part: &str| {
-        let expected = || format!("{part:?}: write STAGE*FACTOR, such as llm*0.5");
-        let (stage, factor) = part.rsplit_once('*').ok_or_else(expected)?;
-        let factor: f64 = factor.trim().parse().map_err(|_| expected())?;
-        match (0.0..=1000.0).contains(&factor) && !stage.trim().is_empty() {
-            true => Ok((stage.trim().to_owned(), factor)),
-            false => Err(expected()),
-        }
-    };
-    text.split(',').map(str::trim).map(one).collect()
+fn speedup_curve(arguments: &Arguments) -> Result<Answer, String> {
+    arguments.at_most(1)?;
+    let run = arguments.text(0, "the run")?;
+    Ok(Answer::of(
+        &[
+            ("stage", Utf8),
+            ("factor", Float64),
+            ("mean_ns", Float64),
+            ("p95_ns", Float64),
+            ("mean_change", Float64),
+            ("p95_change", Float64),
+        ],
+        run,
+        move |analyzer, run| async move {
+            let run_id = analyzer.select(&run)?;
+            let curves = what_if::speedup_curves(&analyzer, &run_id).await?;
+            let rows: Vec<(&str, &SpeedupPoint)> = curves
+                .iter()
+                .flat_map(|curve| curve.points.iter().map(|point| (curve.stage.as_str(), point)))
+                .collect();
+            Ok(vec![
+                texts(rows.iter().map(|(stage, _)| (*stage).to_owned())),
+                floats(rows.iter().map(|(_, point)| point.factor)),
+                floats(rows.iter().map(|(_, point)| point.mean_ns)),
+                floats(rows.iter().map(|(_, point)| point.p95_ns)),
+                floats(rows.iter().map(|(_, point)| point.mean_change)),
+                floats(rows.iter().map(|(_, point)| point.p95_change)),
+            ])
+        },
+    ))
 }
-
-/// The mean (no percentile), or the percentile by nearest rank; `None` of nothing.
-fn measure(values: &mut [f64], percent: Option<usize>) -> Option<f64> {
-    // Before the mean too: a sum of floats depends on their order.
-    values.sort_unstable_by(f64::total_cmp);
-    let Some(percent) = percent else {
-        return (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
-    };
-    let rank = (values.len() * percent).div_ceil(100).max(1);
-    values.get(rank - 1).copied()
-}
-
-const MEASURES: [(&str, Option<usize>); 4] =
-    [("mean", None), ("p50", Some(50)), ("p95", Some(95)), ("p99", Some(99))];

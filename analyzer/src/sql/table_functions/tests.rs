@@ -53,7 +53,11 @@ fn texts(result: &QueryResult, column: usize) -> Vec<String> {
 /// Guarantees: the example of every function in the reference runs.
 #[tokio::test]
 async fn every_documented_example_runs() {
-    let (fixture, analyzer) = fixture();
+    let (fixture, _) = fixture();
+    std::fs::write(fixture.path().join("budgets.toml"), crate::check::EXAMPLE).unwrap();
+    let budget_folder = Some(fixture.path().to_owned());
+    let options = crate::AnalyzerOptions { budget_folder, ..crate::AnalyzerOptions::default() };
+    let analyzer = Analyzer::open_with(&fixture.store, Scope::All, &options).unwrap();
     let tables = table_functions();
     let all = FUNCTIONS.iter().chain(SKETCH_FUNCTIONS).chain(AGGREGATES).chain(&tables);
     let mut count = 0;
@@ -135,6 +139,12 @@ async fn wrong_arguments_are_refused() {
         ("select * from self_time('before', 'product')", "neither 'union' nor 'sum'"),
         ("select * from self_time('nowhere')", "find run \"nowhere\""),
         ("select * from what_if('before', 'llm')", "write STAGE*FACTOR"),
+        ("select * from what_if('before', 'llm*0.5, llm*2')", "llm is changed twice"),
+        ("select * from what_if('before', 'model*0.5')", "it has llm, query, retrieve, search"),
+        ("select * from change_points('p95(nonsense)')", "nonsense"),
+        ("select * from budget_violations('before', '../budgets.toml')", "no file beside"),
+        ("select * from budget_violations('before', '/etc/passwd')", "no file beside"),
+        ("select * from budget_violations('before')", "use `retake check`"),
         ("select * from slowest_traces('before', 0)", "no whole number above zero"),
         ("select * from bubble_up('before', 'nonsense > 1')", "nonsense"),
         ("select * from trace_spans('zz')", "hex digits"),
