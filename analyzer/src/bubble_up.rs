@@ -30,6 +30,9 @@ pub struct Lift {
     pub selected_share: f64,
     /// And of all others.
     pub other_share: f64,
+    /// Values that the very same traces have are of one group: `stage = 'load'` and `name = 'load'`
+    /// say one thing. Groups are numbered from 0 in order of appearance.
+    pub group: u32,
 }
 
 impl Lift {
@@ -229,24 +232,31 @@ fn ranked(found: BTreeMap<String, Values>, sides: &Sides) -> Vec<Lift> {
     let mut rows = Vec::new();
     for (attribute, values) in found {
         for (value, having) in values.into_iter().flatten() {
-            let [selected, others] = sides.counts(having.into_iter());
-            rows.push(Lift {
-                attribute: attribute.clone(),
-                value,
-                selected,
-                others,
-                selected_share: share(selected, of[0]),
-                other_share: share(others, of[1]),
-            });
+            let [selected, others] = sides.counts(having.iter().copied());
+            let (selected_share, other_share) = (share(selected, of[0]), share(others, of[1]));
+            if selected_share != other_share {
+                let attribute = attribute.clone();
+                let group = 0;
+                let lift =
+                    Lift { attribute, value, selected, others, selected_share, other_share, group };
+                rows.push((lift, having));
+            }
         }
     }
-    rows.retain(|row| row.difference() != 0.0);
-    rows.sort_by(|a, b| {
+    rows.sort_by(|(a, _), (b, _)| {
         let by = b.difference().abs().total_cmp(&a.difference().abs());
         by.then_with(|| (&a.attribute, &a.value).cmp(&(&b.attribute, &b.value)))
     });
     rows.truncate(ROWS_MAX);
-    rows
+    let mut groups: HashMap<Vec<u32>, u32> = HashMap::new();
+    let grouped = rows.into_iter().map(|(mut lift, having)| {
+        let mut traces: Vec<u32> = having.into_iter().collect();
+        traces.sort_unstable();
+        let next = groups.len() as u32;
+        lift.group = *groups.entry(traces).or_insert(next);
+        lift
+    });
+    grouped.collect()
 }
 
 /// Columns that may say what is different about a trace.

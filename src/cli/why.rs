@@ -22,7 +22,7 @@ pub(crate) struct BubbleUp {
     /// `ttft_ns`, `errors`, `input_tokens`, `cost_usd`, ...) [default: the slowest tenth]
     #[arg(long = "where", value_name = "SQL")]
     pub(crate) condition: Option<String>,
-    /// Rows to show
+    /// Rows to show; attributes that the very same traces have share one
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,
 }

@@ -39,7 +39,7 @@ pub(crate) async fn bubble_up(context: &Context, args: &BubbleUp) -> Result<Code
             "some must, and some must not; `retake sql \"select * from trace_summary\"` shows them",
         ));
     }
-    found.lifts.truncate(args.limit as usize);
+    found.lifts.retain(|lift| lift.group < args.limit);
     match context.format_or(Format::Table) {
         Format::Json => print_json(&render::contrast_json(&found, &condition))?,
         format @ (Format::Table | Format::Markdown) => {

@@ -67,16 +67,30 @@ pub(crate) fn contrast_json(found: &Contrast, condition: &str) -> Value {
     })
 }
 
+/// A row for each set of traces, with all attributes that just these traces have.
 fn lifts(lifts: &[Lift], sides: [&str; 2], format: Format) -> String {
     let safe = cell(format);
-    let mut shown = table(format, &["attribute", "value", sides[0], sides[1], "difference"], 2);
+    let mut shown = table(format, &["attribute", sides[0], sides[1], "difference"], 1);
+    let mut groups: Vec<u32> = Vec::new();
     for lift in lifts {
+        if groups.contains(&lift.group) {
+            continue;
+        }
+        groups.push(lift.group);
+        let alike: Vec<&Lift> = lifts.iter().filter(|other| other.group == lift.group).collect();
+        let mut names: Vec<String> = alike
+            .iter()
+            .take(ALIKE_SHOWN)
+            .map(|one| safe(&format!("{} = {}", one.attribute, one.value)))
+            .collect();
+        if alike.len() > ALIKE_SHOWN {
+            names.push(format!("{} more", alike.len() - ALIKE_SHOWN));
+        }
         let points = lift.difference() * 100.0;
         row(
             &mut shown,
             [
-                safe(&lift.attribute),
-                safe(&lift.value),
+                names.join(", "),
                 format!("{} ({})", percent(lift.selected_share), lift.selected),
                 format!("{} ({})", percent(lift.other_share), lift.others),
                 format!("{points:+.1} points"),
@@ -168,3 +182,6 @@ fn cell(format: Format) -> impl Fn(&str) -> String {
         _ => inert(text).replace('\n', " "),
     }
 }
+
+/// Attributes of one set of traces that are spelt out.
+const ALIKE_SHOWN: usize = 4;

@@ -56,7 +56,7 @@ fn slow_traces_are_explained_and_speed_is_valued() {
     assert_eq!(text(&second["value"]), "umbrella");
     // Without a condition: the slowest tenth, here all that are equally slow or fewer.
     let shown = bench.retake(["bubble-up", "--format", "table"]).expect_code(0).stdout;
-    assert!(shown.contains("acme") && shown.contains("+100.0 points"), "{shown}");
+    assert!(shown.contains("tenant = acme") && shown.contains("+100.0 points"), "{shown}");
 
     let half =
         bench.retake(["what-if", "last", "llm*0.5", "--format", "json"]).expect_code(0).json();
