@@ -355,6 +355,12 @@ pub(crate) struct Report {
     pub(crate) run: String,
     /// A run to compare it against
     pub(crate) base: Option<String>,
+    /// Budgets to show [default: `budgets.toml` found upward]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) budgets: Option<PathBuf>,
+    /// Show prompts, answers and other texts that were kept (`--capture full`)
+    #[arg(long)]
+    pub(crate) with_text: bool,
     /// Where to write
     #[arg(long, short, value_name = "FILE", default_value = "report.html")]
     pub(crate) output: PathBuf,

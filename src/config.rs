@@ -10,7 +10,7 @@ use retake_schemas::settings::Settings;
 use crate::failure::{Code, Failure};
 
 /// Where settings come from.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Config {
     figment: Figment,
     /// The file in use, if there is one.

@@ -18,7 +18,7 @@ use crate::output::inert;
 use crate::units::duration;
 
 /// Shared by all verbs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) quiet: bool,

@@ -1,6 +1,6 @@
 //! Everything a report draws, put together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use datafusion::prelude::{col, lit};
 use futures::StreamExt;
@@ -8,23 +8,46 @@ use retake_schemas::RunId;
 
 use crate::assemble::{int, number, text, value};
 use crate::breakdown::{GroupKey, breakdown, breakdown_with_durations};
+use crate::check::{Budgets, Check, check};
 use crate::diff::{DiffOptions, diff_repeated};
 use crate::error::AnalyzeError;
-use crate::model::{BaselineData, Diff, ReportData, TraceNode, TraceSummary};
+use crate::flames::flames;
+use crate::model::{
+    BaselineData, BudgetVerdict, Diff, ReportData, ReportQuery, TraceNode, TraceSummary, Trend,
+};
+use crate::retrieval::retrieval;
 use crate::session::Analyzer;
+use crate::texts::{digests, texts};
 use crate::trace::span_key;
 use crate::traces::{data_quality, trace_summaries, trace_tree};
+use crate::trend::{TrendQuery, trend_of};
 
-/// Everything a report draws on the first of `runs`, compared with the first of `baselines` if
-/// there is one. Further runs of each are repeats of the first, and count in the comparison.
+/// What a report is on.
+#[derive(Debug, Clone, Copy)]
+pub struct ReportRequest<'a> {
+    /// The run, and repeats of it, which count in the comparison.
+    pub runs: &'a [RunId],
+    /// The run it is compared with, and repeats of that; none leaves the comparison out.
+    pub baselines: &'a [RunId],
+    /// Runs like it, of all ages, for the trend; the run itself belongs to them.
+    pub history: &'a [RunId],
+    /// The budgets it should keep, if there are any.
+    pub budgets: Option<&'a Budgets>,
+    /// The runs that each baseline of the budgets names.
+    pub named: &'a HashMap<String, Vec<RunId>>,
+    /// Whether texts that were kept are shown.
+    pub with_text: bool,
+}
+
+/// Everything a report draws.
 ///
 /// # Errors
-/// `runs` is empty, a run is not in scope, or a file is damaged.
+/// `runs` is empty, a run is not in scope, a file is damaged, or a budget's SQL is wrong.
 pub async fn report_data(
     analyzer: &Analyzer,
-    runs: &[RunId],
-    baselines: &[RunId],
+    request: ReportRequest<'_>,
 ) -> Result<ReportData, AnalyzeError> {
+    let ReportRequest { runs, baselines, history, budgets, named, with_text } = request;
     let run_id = runs
         .first()
         .ok_or_else(|| AnalyzeError::Internal("a report was asked for on no run".to_owned()))?;
@@ -40,21 +63,36 @@ pub async fn report_data(
         tree.nodes = longest(tree.nodes);
         trees.push(tree);
     }
+    let shown: BTreeSet<&str> = match with_text {
+        true => trees.iter().flat_map(digests).collect(),
+        false => BTreeSet::new(),
+    };
+    let texts = texts(analyzer, run_id, &shown).await?;
     let baseline = match baselines.first() {
         Some(base) => Some(baseline_data(analyzer, base, baselines, runs).await?),
         None => None,
     };
-    Ok(ReportData {
+    let mut data = ReportData {
         run: analyzer.run(run_id)?,
         breakdown,
         traces,
         trees,
+        texts,
         durations,
         token_gaps_ns: token_gaps(analyzer, run_id).await?,
+        flames: flames(analyzer, run_id).await?,
+        retrieval: retrieval(analyzer, run_id).await?,
+        budgets: match budgets {
+            Some(budgets) => verdicts(analyzer, runs, budgets, named).await?,
+            None => Vec::new(),
+        },
+        trend: trend_of_stages(analyzer, history).await?,
         quality: data_quality(analyzer, run_id).await?,
         baseline,
-        queries: queries(run_id),
-    })
+        queries: Vec::new(),
+    };
+    data.queries = queries(&data, run_id);
+    Ok(data)
 }
 
 async fn baseline_data(
@@ -68,8 +106,41 @@ async fn baseline_data(
         run: analyzer.run(base)?,
         breakdown: breakdown(analyzer, base, &[GroupKey::Stage]).await?,
         trace_durations_ns: summaries.iter().map(|trace| trace.duration_ns).collect(),
+        flames: flames(analyzer, base).await?,
         diff: drawn(diff_repeated(analyzer, bases, candidates, &DiffOptions::default()).await?),
     })
+}
+
+/// The budgets as the gate decides them.
+async fn verdicts(
+    analyzer: &Analyzer,
+    runs: &[RunId],
+    budgets: &Budgets,
+    named: &HashMap<String, Vec<RunId>>,
+) -> Result<Vec<BudgetVerdict>, AnalyzeError> {
+    let asked = Check {
+        runs,
+        baseline: &[],
+        budgets: Some(budgets),
+        named,
+        options: DiffOptions::default(),
+        inconclusive_fails: false,
+    };
+    Ok(check(analyzer, &asked).await?.budgets)
+}
+
+/// How long stages took in runs like this one; `None` with too few of them for a line.
+async fn trend_of_stages(
+    analyzer: &Analyzer,
+    history: &[RunId],
+) -> Result<Option<Trend>, AnalyzeError> {
+    if history.len() < TREND_RUNS_MIN {
+        return Ok(None);
+    }
+    let runs = history.iter().map(|run_id| analyzer.run(run_id)).collect::<Result<Vec<_>, _>>()?;
+    let query = TrendQuery::parse(TREND_METRIC, None, &["stage".to_owned()]);
+    let query = query.map_err(|error| AnalyzeError::Internal(error.to_string()))?;
+    trend_of(analyzer, &query, runs).await.map(Some)
 }
 
 /// A report draws times on one axis, a row for each stage; what else sets of runs are compared by
@@ -157,23 +228,81 @@ async fn token_gaps(analyzer: &Analyzer, run_id: &RunId) -> Result<Vec<i64>, Ana
     Ok(gaps)
 }
 
-fn queries(run_id: &RunId) -> Vec<(String, String)> {
-    // A run id has no character that would need quoting.
-    let of_run = |title: &str, view: &str, order: &str| {
-        let sql = format!("SELECT * FROM {view} WHERE run_id = '{run_id}' ORDER BY {order}");
-        (title.to_owned(), sql)
+/// The queries behind the sections, in the order of the page.
+fn queries(data: &ReportData, run_id: &RunId) -> Vec<ReportQuery> {
+    // Neither run ids nor these trace ids have a character that would need quoting.
+    let slowest = data.traces.first().map(|trace| trace.trace_id.as_str());
+    let slowest = slowest.filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let base = data.baseline.as_ref().map(|base| base.run.run_id.as_str());
+    let always = |section, title: &str, sql: String| {
+        Some(ReportQuery { section, title: title.to_owned(), sql })
     };
-    vec![
-        of_run("Summary", "run_summary", "run_id"),
-        of_run("Latency by stage", "stage_latency", "sum_ns DESC"),
-        of_run("Self time by stage", "stage_self_time", "self_ns DESC"),
-        of_run("Slowest traces", "trace_summary", "duration_ns DESC LIMIT 20"),
-        of_run("Calls of language models", "llm_calls", "duration_ns DESC LIMIT 20"),
-        of_run("Batches", "batch_efficiency", "stage, batch_size"),
-        of_run("Tokens and cost", "cost_by_model", "cost_usd DESC"),
-    ]
+    let of_run =
+        |view: &str, rest: &str| format!("SELECT * FROM {view} WHERE run_id = '{run_id}' {rest}");
+    let found = [
+        always("run", "The run", of_run("run_summary", "ORDER BY run_id")),
+        (!data.budgets.is_empty())
+            .then(|| format!("SELECT * FROM budget_violations('{run_id}')"))
+            .and_then(|sql| always("budgets", "Budgets that are crossed", sql)),
+        always(
+            "stages",
+            "Times by stage",
+            format!("SELECT * FROM self_time('{run_id}') ORDER BY wall_ns DESC"),
+        ),
+        always("stages", "Latency by stage", of_run("stage_latency", "ORDER BY sum_ns DESC")),
+        always(
+            "paths",
+            "Times by path of stages",
+            format!("SELECT * FROM flamegraph('{run_id}') ORDER BY wall_ns DESC"),
+        ),
+        base.map(|base| format!("SELECT * FROM compare_runs('{base}', '{run_id}')"))
+            .and_then(|sql| always("comparison", "Comparison with the baseline", sql)),
+        always(
+            "latency",
+            "Percentiles of traces",
+            format!(
+                "SELECT quantiles(duration_ns, [0.5, 0.95, 0.99]) AS duration_ns,\n       \
+                 quantiles(ttft_ns, [0.5, 0.95, 0.99]) AS ttft_ns\n\
+                 FROM trace_summary WHERE run_id = '{run_id}'"
+            ),
+        ),
+        data.retrieval
+            .as_ref()
+            .map(|_| {
+                format!(
+                    "SELECT role, rank, count(*) AS documents, approx_percentile_cont(score, 0.5) AS score\n\
+                     FROM documents WHERE run_id = '{run_id}' GROUP BY role, rank ORDER BY role, rank"
+                )
+            })
+            .and_then(|sql| always("retrieval", "Scores by rank", sql)),
+        slowest
+            .map(|trace| format!("SELECT * FROM trace_spans('{trace}', '{run_id}')"))
+            .and_then(|sql| always("waterfalls", "Spans of the slowest trace", sql)),
+        always(
+            "slowest",
+            "Slowest traces",
+            format!("SELECT * FROM slowest_traces('{run_id}', 20)"),
+        ),
+        always(
+            "errors",
+            "Failures, where they began",
+            of_run("spans", "AND is_error_origin ORDER BY start_unix_ns LIMIT 100"),
+        ),
+        always("tokens", "Tokens and cost by model", of_run("cost_by_model", "ORDER BY cost_usd DESC")),
+        always("llm", "Calls of language models", of_run("llm_calls", "ORDER BY duration_ns DESC LIMIT 20")),
+        always("batches", "Batches", of_run("batch_efficiency", "ORDER BY stage, batch_size")),
+        data.trend
+            .as_ref()
+            .map(|_| format!("SELECT * FROM change_points('{TREND_METRIC}', 'stage')"))
+            .and_then(|sql| always("trend", "Changes of level", sql)),
+    ];
+    found.into_iter().flatten().collect()
 }
 
+/// What the trend of a report shows.
+const TREND_METRIC: &str = "p95(duration)";
+/// Fewest runs that make a line worth looking at.
+const TREND_RUNS_MIN: usize = 3;
 /// Trees drawn: more do not fit a page anyone reads.
 const TREES_SLOWEST: usize = 5;
 /// Failed traces drawn beyond the slowest.

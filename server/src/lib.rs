@@ -12,13 +12,15 @@
 //! answer that says so, and never waits in a queue without end.
 //!
 //! The receiver does not know what telemetry means: a whole, decompressed body goes to an
-//! [`Ingest`], which answers when it is durable. The [`proxy`] stands between a program and a
+//! [`Ingest`], which answers when it is durable. Who looks at its address with a browser gets what
+//! [`Pages`] make. The [`proxy`] stands between a program and a
 //! service with OpenAI's interface, and records the calls that pass.
 
 mod collect;
 pub mod ingest;
 mod net;
 mod otlp;
+mod pages;
 pub mod proxy;
 pub mod settings;
 
@@ -26,4 +28,5 @@ pub use collect::{Collecting, IntoRun};
 pub use ingest::{Accepted, Encoding, Health, Ingest, Refused, Signal};
 pub use net::access::{Token, TokenError};
 pub use otlp::server::{ServeReport, Server};
+pub use pages::{Page, PageRequest, Pages};
 pub use settings::{Limits, ServeError, ServerSettings, Timeouts};

@@ -1,19 +1,17 @@
 //! `retake check`.
 
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use retake_analyzer::check::{self, Budgets, HISTORY_MAX};
+use retake_analyzer::check;
 use retake_analyzer::model::CheckReport;
 use retake_analyzer::{Analyzer, DiffOptions, Scope};
 use retake_recorder::Store;
-use retake_recorder::store::{SelectError, select_set_among};
+use retake_recorder::store::SelectError;
 use retake_schemas::RunId;
 
-use super::diff;
+use super::{budgets, diff};
 use crate::cli::{Check, Format, Inconclusive};
-use crate::config;
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::{print, print_json, unsupported};
@@ -26,9 +24,9 @@ pub(crate) async fn run(context: &Context, args: &Check) -> Result<Code, Failure
     }
     let store = context.store()?;
     let runs = diff::all(&store, store.select_set(&args.runs)?)?;
-    let (budgets_path, budgets) = match budgets_path(args) {
+    let (budgets_path, budgets) = match budgets::path(args.budgets.as_deref()) {
         Some(path) => {
-            let budgets = read_budgets(&path)?;
+            let budgets = budgets::read(&path)?;
             (Some(path), Some(budgets))
         }
         None => (None, None),
@@ -38,8 +36,8 @@ pub(crate) async fn run(context: &Context, args: &Check) -> Result<Code, Failure
         return Err(Failure::new(Code::NoBaseline, format!("check run {}: there is nothing to check it against", runs.first().map_or("", RunId::as_str)))
             .help("`retake baseline set main RUNS` makes a baseline, `retake check --example > budgets.toml` budgets"));
     }
-    let named = named(context, &store, budgets.as_ref(), &runs)?;
-    let scope = scope(&store, &runs, &baseline, &named, budgets.as_ref())?;
+    let named = budgets::named(&store, budgets.as_ref(), &runs, &|text| context.warn(text))?;
+    let scope = budgets::scope(&store, &runs, &baseline, &named, budgets.as_ref())?;
     let analyzer = Analyzer::open_with(&store, Scope::Runs(scope), &context.analyzer_options())?;
     analyzer.warnings().iter().for_each(|warning| context.warn(warning));
     let options = DiffOptions { effect_min: args.min_change, ..DiffOptions::default() };
@@ -70,25 +68,6 @@ pub(crate) async fn run(context: &Context, args: &Check) -> Result<Code, Failure
     Ok(Code::of_check(report.exit_code))
 }
 
-fn budgets_path(args: &Check) -> Option<PathBuf> {
-    args.budgets.clone().or_else(|| config::found_upward("budgets.toml"))
-}
-
-fn read_budgets(path: &Path) -> Result<Budgets, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let code = match error.kind() {
-            std::io::ErrorKind::NotFound => Code::NotFound,
-            _ => Code::Environment,
-        };
-        Failure::new(code, format!("read budgets {}: {error}", path.display()))
-            .help("`retake check --example` prints a budget file to begin with")
-    })?;
-    Budgets::parse(&text, path).map_err(|error| {
-        Failure::new(Code::Usage, error.to_string())
-            .help("`retake check --example` prints a file with a budget of every kind")
-    })
-}
-
 /// The runs compared with, without those under question.
 fn baseline(store: &Store, args: &Check, runs: &[RunId]) -> Result<Vec<RunId>, Failure> {
     let found = match &args.baseline {
@@ -108,62 +87,6 @@ fn baseline(store: &Store, args: &Check, runs: &[RunId]) -> Result<Vec<RunId>, F
         return Err(Failure::new(Code::NoBaseline, message));
     }
     Ok(others)
-}
-
-/// The runs of each baseline that budgets name; what is not there yet is said by the budget.
-fn named(
-    context: &Context,
-    store: &Store,
-    budgets: Option<&Budgets>,
-    runs: &[RunId],
-) -> Result<HashMap<String, Vec<RunId>>, Failure> {
-    let mut named = HashMap::new();
-    let texts = budgets.map_or(Vec::new(), Budgets::baselines);
-    if texts.is_empty() {
-        return Ok(named);
-    }
-    let entries = store.runs()?;
-    for text in texts {
-        match select_set_among(&entries, &text) {
-            Ok(found) => {
-                let others: Vec<RunId> =
-                    found.into_iter().filter(|run| !runs.contains(run)).collect();
-                if !others.is_empty() {
-                    named.insert(text, others);
-                }
-            }
-            Err(error) => context.warn(&error.to_string()),
-        }
-    }
-    Ok(named)
-}
-
-/// Everything the check may look at: what is named, and where budgets look back, the runs before.
-fn scope(
-    store: &Store,
-    runs: &[RunId],
-    baseline: &[RunId],
-    named: &HashMap<String, Vec<RunId>>,
-    budgets: Option<&Budgets>,
-) -> Result<Vec<RunId>, Failure> {
-    let mut scope: Vec<RunId> =
-        runs.iter().chain(baseline).chain(named.values().flatten()).cloned().collect();
-    if let (Some(budgets), Some(first)) = (budgets, runs.first()) {
-        let own = store.manifest(first)?.facts;
-        let of_service = store.runs()?.into_iter().rev().filter_map(|run| {
-            let facts = run.manifest.ok()?.facts;
-            (facts.service == own.service).then_some((run.run_id, facts.name))
-        });
-        if budgets.needs_history() {
-            scope.extend(of_service.map(|(run_id, _)| run_id));
-        } else {
-            let same_name = of_service.filter(|(_, name)| *name == own.name);
-            scope.extend(same_name.map(|(run_id, _)| run_id).take(HISTORY_MAX + runs.len()));
-        }
-    }
-    scope.sort();
-    scope.dedup();
-    Ok(scope)
 }
 
 /// Source files as the repository names them: annotations of absolute paths show nowhere.

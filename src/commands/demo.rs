@@ -13,7 +13,7 @@ use retake_schemas::event::{Capture, RunStatus};
 use retake_schemas::settings::RagSettings;
 use tokio_util::sync::CancellationToken;
 
-use super::{analyzer, rag};
+use super::{analyzer, rag, report};
 use crate::cli::{ClockArg, Demo, Format, LlmSource, RagArgs, ReplayArgs, StampsArg};
 use crate::commands::replay::{Lane, Prepared};
 use crate::context::Context;
@@ -58,8 +58,9 @@ pub(crate) async fn run(context: Context, args: Demo) -> Result<Code, Failure> {
     let diff = retake_analyzer::diff_repeated(&analyzer, &base, &candidate, &options).await?;
     print(&render::diff(&diff, Format::Table))?;
     heading(&context, "5. Report");
-    let data = retake_analyzer::report_data(&analyzer, &candidate, &base).await?;
     let path = out.join("report.html");
+    let asked = report::Asked { runs: &candidate, bases: &base, budgets: None, with_text: false };
+    let data = report::data(&context, &store, asked, &|warning| context.warn(warning)).await?;
     std::fs::write(&path, retake_analyzer::report::render(&data))?;
     print(&path.canonicalize().unwrap_or(path).display().to_string())?;
     let store = out.join("store");

@@ -3,6 +3,7 @@
 mod about;
 mod baseline;
 mod breakdown;
+mod budgets;
 mod check;
 mod compact;
 mod demo;
@@ -12,6 +13,7 @@ mod export;
 mod fake_server;
 mod gc;
 mod import;
+mod pages;
 mod proxy;
 mod pull;
 mod push;

@@ -7,6 +7,7 @@ use retake_recorder::otlp::{Collector, CollectorSettings};
 use retake_recorder::recorder::RunSummary;
 use retake_server::{Collecting, Server, ServerSettings};
 
+use super::pages::History;
 use super::receiving;
 use crate::cli::Serve;
 use crate::context::Context;
@@ -36,10 +37,12 @@ pub(crate) async fn run(context: &Context, args: Serve) -> Result<Code, Failure>
         hosts: args.host.clone(),
         ..ServerSettings::default()
     };
-    let server = Server::bind(settings, Arc::new(Collecting::new(Arc::clone(&collector))))?;
+    let server = Server::bind(settings, Arc::new(Collecting::new(Arc::clone(&collector))))?
+        .with_pages(Arc::new(History::new(context, &store)));
     let (http, grpc) = (server.http_addr(), server.grpc_addr());
     let cancel = cancel_on_signal()?;
     context.say(&format!("receiving OTLP at http://{http} and grpc://{grpc}; Ctrl-C ends"));
+    context.say(&format!("the history in a browser: http://{http}/"));
     let serving = tokio::spawn(server.run(cancel.clone().cancelled_owned()));
     let progress = Progress::spinner(context.quiet, "receiving");
     while !cancel.is_cancelled() {

@@ -6,9 +6,9 @@ use std::process::{Child, Stdio};
 
 use crate::support::{Bench, text};
 
-const TRACE: &str = "0102030405060708090a0b0c0d0e0f10";
+pub(crate) const TRACE: &str = "0102030405060708090a0b0c0d0e0f10";
 
-fn span(id: u8, parent: Option<u8>, kind: &str) -> String {
+pub(crate) fn span(id: u8, parent: Option<u8>, kind: &str) -> String {
     let parent = parent
         .map_or_else(String::new, |id| format!(r#""parentSpanId":"00000000000000{id:02x}","#));
     format!(
@@ -17,7 +17,7 @@ fn span(id: u8, parent: Option<u8>, kind: &str) -> String {
 }
 
 /// A request with these spans, on one line.
-fn request(service: &str, spans: &[String]) -> String {
+pub(crate) fn request(service: &str, spans: &[String]) -> String {
     format!(
         r#"{{"resourceSpans":[{{"resource":{{"attributes":[{{"key":"service.name","value":{{"stringValue":"{service}"}}}}]}},"scopeSpans":[{{"scope":{{"name":"test"}},"spans":[{}]}}]}}]}}"#,
         spans.join(",")
@@ -88,14 +88,14 @@ fn a_program_ends_as_it_ends() {
 }
 
 /// A receiver that runs until it is told to end.
-struct Receiver {
+pub(crate) struct Receiver {
     child: Child,
     address: String,
     errors: BufReader<std::process::ChildStderr>,
 }
 
 impl Receiver {
-    fn start(bench: &Bench, options: &[&str]) -> Self {
+    pub(crate) fn start(bench: &Bench, options: &[&str]) -> Self {
         let arguments = ["serve", "--listen", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
         let mut command = bench.command([arguments.as_slice(), options].concat());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -112,7 +112,7 @@ impl Receiver {
     }
 
     /// Sends a request; gives status line and body of the answer.
-    fn post(&self, path: &str, head: &str, body: &str) -> String {
+    pub(crate) fn post(&self, path: &str, head: &str, body: &str) -> String {
         self.post_bytes(path, head, body.as_bytes())
     }
 
@@ -131,13 +131,30 @@ impl Receiver {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
+    /// Asks for a page; gives the whole answer.
+    pub(crate) fn get(&self, path: &str, head: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).expect("a connection");
+        let address = &self.address;
+        let asked =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{head}Connection: close\r\n\r\n");
+        stream.write_all(asked.as_bytes()).expect("a request");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         let sent = std::process::Command::new("kill").args([signal, &pid]).status();
         assert!(sent.expect("kill").success());
     }
 
-    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self, signal: &str) -> (Option<i32>, String) {
         self.signal(signal);
         let mut said = String::new();
         self.errors.read_to_string(&mut said).expect("its errors");
@@ -145,7 +162,7 @@ impl Receiver {
     }
 }
 
-const JSON: &str = "Content-Type: application/json\r\n";
+pub(crate) const JSON: &str = "Content-Type: application/json\r\n";
 
 /// Scenario: two services send to one receiver, one of them twice; it is ended by a signal.
 /// Guarantees: a run each, nothing twice, everything sealed.

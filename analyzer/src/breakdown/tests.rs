@@ -1,9 +1,12 @@
 //! Breakdowns of runs written by the real recorder.
 
+use std::collections::HashMap;
+
 use crate::breakdown::GroupKey;
+use crate::check::Budgets;
 use crate::fixture::{Fixture, START, question, spec, trace_id};
-use crate::model::BreakdownRow;
-use crate::{AnalyzeError, Analyzer, Scope};
+use crate::model::{BreakdownRow, CheckVerdict};
+use crate::{AnalyzeError, Analyzer, ReportRequest, Scope};
 use crate::{breakdown, data_quality, report_data, trace_summaries, trace_tree};
 
 fn row<'a>(rows: &'a [BreakdownRow], stage: &str) -> &'a BreakdownRow {
@@ -135,12 +138,21 @@ async fn a_report_has_everything_it_draws() {
         }
         spec(9, 1, None, "query").at(0, 10).failed("Timeout").record(recorder);
     };
+    let earlier = fixture.run("earlier", record);
     let base = fixture.run("base", record);
     let run_id = fixture.run("r", record);
     let analyzer = Analyzer::open(&fixture.store, Scope::All).unwrap();
-    let data = report_data(&analyzer, std::slice::from_ref(&run_id), std::slice::from_ref(&base))
-        .await
-        .unwrap();
+    let budgets = "version = 1\n[[budget]]\nname = \"all\"\nmetric = \"p95(e2e)\"\nmax = \"1us\"\n";
+    let budgets = Budgets::parse(budgets, "budgets.toml".as_ref()).unwrap();
+    let request = ReportRequest {
+        runs: std::slice::from_ref(&run_id),
+        baselines: std::slice::from_ref(&base),
+        history: &[earlier, base.clone(), run_id.clone()],
+        budgets: Some(&budgets),
+        named: &HashMap::new(),
+        with_text: false,
+    };
+    let data = report_data(&analyzer, request).await.unwrap();
     assert_eq!(data.traces.len(), 9);
     assert_eq!(data.traces[0].duration_ns, 80_000, "slowest first");
     assert_eq!(data.trees.len(), 6, "the five slowest and the failed one");
@@ -148,9 +160,15 @@ async fn a_report_has_everything_it_draws() {
     assert_eq!(data.durations.iter().map(|(stage, _)| stage).collect::<Vec<_>>(), stages);
     assert_eq!(data.token_gaps_ns.len(), 16);
     assert_eq!(data.token_gaps_ns[0], 1_000);
-    for (_, sql) in &data.queries {
-        assert!(analyzer.query(sql).await.is_ok(), "{sql}");
+    for query in data.queries.iter().filter(|query| query.section != "budgets") {
+        let found = analyzer.query(&query.sql).await;
+        assert!(found.is_ok(), "{}: {:?}", query.sql, found.err());
     }
+    let wall: i64 = data.flames.iter().map(|flame| flame.wall_ns).sum();
+    let idle = data.breakdown.rows.iter().find(|row| row.stage == "(idle)");
+    assert_eq!(wall + idle.map_or(0, |row| row.wall_ns), data.breakdown.wall_ns, "paths add up");
+    assert!(data.budgets.len() == 1 && data.budgets[0].verdict == CheckVerdict::Fail);
+    assert!(data.trend.unwrap().series.iter().all(|series| series.points.len() == 3));
     let baseline = data.baseline.unwrap();
     assert_eq!(baseline.trace_durations_ns.len(), 9);
     assert!(!baseline.diff.paired);

@@ -16,7 +16,7 @@ pub(super) fn section(facts: &Facts<'_>) -> Markup {
     }
     html! {
         section id="stages" aria-labelledby="stages-h" {
-            h2 id="stages-h" { "Where the time went" }
+            h2 id="stages-h" { "Where the time went" (super::tables::sql_link(facts, "stages")) }
             p class="hint" {
                 "Wall time divides every instant of a trace among the spans at work then, so the "
                 "shares add up to the whole. "

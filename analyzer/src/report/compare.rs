@@ -16,7 +16,9 @@ pub(super) fn section(facts: &Facts<'_>) -> Markup {
     let diff = &base.diff;
     html! {
         section id="comparison" aria-labelledby="comparison-h" {
-            h2 id="comparison-h" { "Against the baseline" }
+            h2 id="comparison-h" {
+                "Against the baseline" (super::tables::sql_link(facts, "comparison"))
+            }
             p class="hint" { (basis(base)) }
             @if !diff.warnings.is_empty() {
                 div class="notice loud" {

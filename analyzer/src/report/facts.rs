@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::live;
 use super::palette::Palette;
 use super::scale::{percentile, sorted};
 use crate::model::{BaselineData, BreakdownRow, DiffRow, ErrorOrigin, ReportData};
@@ -27,6 +28,8 @@ pub(super) struct Facts<'a> {
     pub(super) ttfts_ns: Vec<i64>,
     /// Traces that failed.
     pub(super) failed: u64,
+    /// Whether the page is one of a server, so that links may lead to others.
+    pub(super) is_live: bool,
 }
 
 impl<'a> Facts<'a> {
@@ -42,7 +45,20 @@ impl<'a> Facts<'a> {
             ),
             ttfts_ns: sorted(data.traces.iter().filter_map(|trace| trace.ttft_ns)),
             failed: data.traces.iter().filter(|trace| trace.error.is_some()).count() as u64,
+            is_live: false,
         }
+    }
+
+    /// Where a trace can be looked at: its own page, or its drawing on this one.
+    pub(super) fn trace_href(
+        &self,
+        trace_id: &str,
+        drawn: &BTreeMap<&str, usize>,
+    ) -> Option<String> {
+        if self.is_live {
+            return live::trace_path(&self.data.run.run_id, trace_id);
+        }
+        drawn.get(trace_id).map(|number| format!("#t{number}"))
     }
 
     /// A percentile of the traces' durations.

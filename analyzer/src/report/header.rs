@@ -39,12 +39,12 @@ pub(super) fn masthead(data: &ReportData) -> Markup {
     }
 }
 
-fn fact(name: &str, value: Markup) -> Markup {
+pub(super) fn fact(name: &str, value: Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
 }
 
 /// The status as a word after a sign of its own.
-fn status(status: &str) -> Markup {
+pub(super) fn status(status: &str) -> Markup {
     let (class, sign) = match status {
         "finished" => ("ok", "\u{2713}"),
         "recording" => ("open", "\u{25cf}"),

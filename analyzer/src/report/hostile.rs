@@ -2,7 +2,7 @@
 
 use retake_schemas::tables::{RunRow, SpanRow};
 
-use crate::model::{Breakdown, Diff, ReportData};
+use crate::model::{Breakdown, Diff, Flame, ReportData, ReportQuery};
 
 /// The first traces of a run, with `payload` in every string there is.
 pub(super) fn hostile(base: &ReportData, payload: &str) -> ReportData {
@@ -26,13 +26,43 @@ pub(super) fn hostile(base: &ReportData, payload: &str) -> ReportData {
     }
     data.durations.iter_mut().for_each(|(stage, _)| *stage = text());
     data.quality.flags = vec![(text(), 1)];
-    data.queries = vec![(text(), text())];
+    data.queries = vec![ReportQuery { section: "stages", title: text(), sql: text() }];
+    spoil_flames(&mut data.flames, payload);
+    for budget in &mut data.budgets {
+        (budget.budget, budget.metric, budget.unit) = (text(), text(), text());
+        (budget.group, budget.note) = (Some(text()), Some(text()));
+        budget.evidence.iter_mut().for_each(|one| one.trace_id = text());
+    }
+    for series in data.trend.iter_mut().flat_map(|trend| &mut trend.series) {
+        series.group = text();
+        for point in &mut series.points {
+            (point.run_id, point.git_sha) = (text(), Some(text()));
+        }
+        for change in &mut series.changes {
+            (change.run, change.sha_before_earliest) = (text(), Some(text()));
+            change.sha_latest = Some(format!("{payload}2"));
+        }
+    }
+    if let Some(found) = &mut data.retrieval {
+        for rank in &mut found.ranks {
+            (rank.stage, rank.role) = (text(), text());
+        }
+        found.quality.iter_mut().for_each(|(name, ..)| *name = text());
+        found.sources.iter_mut().for_each(|(source, _)| *source = text());
+    }
     if let Some(base) = &mut data.baseline {
         spoil_run(&mut base.run, payload);
         spoil_breakdown(&mut base.breakdown, payload);
+        spoil_flames(&mut base.flames, payload);
         spoil_diff(&mut base.diff, payload);
     }
     data
+}
+
+fn spoil_flames(flames: &mut [Flame], payload: &str) {
+    for (at, flame) in flames.iter_mut().enumerate() {
+        flame.stack = format!("{payload}{}", format!(";{payload}").repeat(at % 5));
+    }
 }
 
 fn spoil_run(run: &mut RunRow, payload: &str) {

@@ -15,7 +15,7 @@ pub(super) fn section(facts: &Facts<'_>) -> Markup {
     html! {
         @if !facts.latencies_ns.is_empty() || strips.is_some() {
             section id="latency" aria-labelledby="latency-h" {
-                h2 id="latency-h" { "Latency" }
+                h2 id="latency-h" { "Latency" (super::tables::sql_link(facts, "latency")) }
                 (traces(facts))
                 (tokens(facts))
                 @if let Some(strips) = strips { (strips) }

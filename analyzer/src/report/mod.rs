@@ -5,11 +5,12 @@
 //!
 //! What the page promises (guarantee P2, `docs/guarantees.md`):
 //!
-//! * It is inert. There is no script, no external resource, and no style attribute; the content
-//!   security policy refuses everything but the one style sheet in the page.
+//! * It is self-contained. There is no external resource and no style attribute; the content
+//!   security policy refuses everything but the one style sheet and the one script in the page,
+//!   which it knows by its digest. The script searches and zooms; without it the page says as much.
 //! * No string of a trace can become markup. `maud` escapes every string; before that,
 //!   `text.rs` takes away control and text-direction characters and cuts overlong strings.
-//!   `PreEscaped` is used for the style sheet alone, which is a constant.
+//!   `PreEscaped` is used for the style sheet and the script alone, which are constants.
 //! * Class names and ids come from this code, never from the data.
 //! * It stays small: every list has a limit, the waterfalls share a budget of bytes, and
 //!   whatever is left out is counted on the page.
@@ -20,17 +21,23 @@
 //! waterfall opens it.
 
 mod breakdown;
+mod budgets;
 mod compare;
+mod details;
 mod facts;
+mod flames;
 mod header;
 mod latency;
+pub mod live;
 mod page;
 mod palette;
 mod plots;
+mod retrieval;
 mod scale;
 mod tables;
 mod text;
 mod tree;
+mod trend;
 mod units;
 mod verdict;
 mod waterfall;

@@ -18,7 +18,7 @@ pub(super) fn slowest(facts: &Facts<'_>, drawn: &BTreeMap<&str, usize>) -> Marku
     html! {
         @if !traces.is_empty() {
             section id="slowest" aria-labelledby="slowest-h" {
-                h2 id="slowest-h" { "Slowest traces" }
+                h2 id="slowest-h" { "Slowest traces" (sql_link(facts, "slowest")) }
                 div class="scroll" role="region" aria-label="Slowest traces" tabindex="0" {
                     table {
                         thead { tr {
@@ -33,7 +33,7 @@ pub(super) fn slowest(facts: &Facts<'_>, drawn: &BTreeMap<&str, usize>) -> Marku
                         } }
                         tbody {
                             @for trace in traces.iter().take(SLOWEST_MAX) {
-                                (slow_row(trace, longest, drawn))
+                                (slow_row(facts, trace, longest, drawn))
                             }
                         }
                     }
@@ -49,17 +49,22 @@ pub(super) fn slowest(facts: &Facts<'_>, drawn: &BTreeMap<&str, usize>) -> Marku
     }
 }
 
-fn slow_row(trace: &TraceSummary, longest: i64, drawn: &BTreeMap<&str, usize>) -> Markup {
+fn slow_row(
+    facts: &Facts<'_>,
+    trace: &TraceSummary,
+    longest: i64,
+    drawn: &BTreeMap<&str, usize>,
+) -> Markup {
     let share = ns_float(trace.duration_ns) / ns_float(longest);
     let request = trace.request_id.as_deref().unwrap_or(&trace.trace_id);
     let name = html! { bdi { (text::label_or_unnamed(&trace.name)) } };
     html! {
         tr {
             th scope="row" {
-                @if let Some(number) = drawn.get(trace.trace_id.as_str()) {
-                    a href={ "#t" (number) } { (name) }
+                @match facts.trace_href(&trace.trace_id, drawn) {
+                    Some(href) => a href=(href) { (name) },
+                    None => (name),
                 }
-                @else { (name) }
             }
             td class="mono dim" {
                 bdi { (text::one_line(request, ID_CHARS)) }
@@ -93,7 +98,7 @@ pub(super) fn errors(facts: &Facts<'_>, drawn: &BTreeMap<&str, usize>) -> Markup
     html! {
         @if !groups.is_empty() {
             section id="errors" aria-labelledby="errors-h" {
-                h2 id="errors-h" { "Failures, where they began" }
+                h2 id="errors-h" { "Failures, where they began" (sql_link(facts, "errors")) }
                 div class="scroll" role="region" aria-label="Failures" tabindex="0" {
                     table class="plain" {
                         thead { tr {
@@ -135,10 +140,10 @@ fn error_row(facts: &Facts<'_>, group: &Failures<'_>, drawn: &BTreeMap<&str, usi
             td class="mono dim" {
                 @for origin in origins.iter().take(ORIGINS_MAX) {
                     @let id = text::id_start(&origin.trace_id, ID_CHARS);
-                    @if let Some(number) = drawn.get(origin.trace_id.as_str()) {
-                        a href={ "#t" (number) } { (id) }
+                    @match facts.trace_href(&origin.trace_id, drawn) {
+                        Some(href) => a href=(href) { (id) },
+                        None => span { (id) },
                     }
-                    @else { span { (id) } }
                     " "
                 }
                 @if origins.len() > ORIGINS_MAX {
@@ -163,7 +168,7 @@ pub(super) fn tokens(facts: &Facts<'_>) -> Markup {
     let per_trace = |row: &BreakdownRow| units::usd_or_absent(row.cost_usd.map(|usd| usd / traces));
     html! {
         section id="tokens" aria-labelledby="tokens-h" {
-            h2 id="tokens-h" { "Tokens and cost" }
+            h2 id="tokens-h" { "Tokens and cost" (sql_link(facts, "tokens")) }
             div class="scroll" role="region" aria-label="Tokens and cost" tabindex="0" {
                 table {
                     thead { tr {
@@ -231,6 +236,16 @@ fn totals(tokens: &TokenTotals) -> Markup {
     }
 }
 
+/// A link from a section to the query behind it, where there is one.
+pub(super) fn sql_link(facts: &Facts<'_>, section: &str) -> Markup {
+    let position = facts.data.queries.iter().take(QUERIES_MAX).position(|q| q.section == section);
+    html! {
+        @if let Some(number) = position {
+            a class="sql" href={ "#q" (number) } aria-label="The SQL behind this section" { "SQL" }
+        }
+    }
+}
+
 /// The SQL behind the numbers, to run again.
 pub(super) fn queries(facts: &Facts<'_>) -> Markup {
     let queries = &facts.data.queries;
@@ -238,10 +253,13 @@ pub(super) fn queries(facts: &Facts<'_>) -> Markup {
         @if !queries.is_empty() {
             section id="sql" aria-labelledby="sql-h" {
                 h2 id="sql-h" { "The SQL behind the numbers" }
-                @for (title, query) in queries.iter().take(QUERIES_MAX) {
+                p class="hint" {
+                    "Each runs as it stands: " span class="mono" { "retake sql \"\u{2026}\"" } "."
+                }
+                @for (number, query) in queries.iter().take(QUERIES_MAX).enumerate() {
                     details class="fold" {
-                        summary { bdi { (text::label_or_unnamed(title)) } }
-                        pre tabindex="0" { code { (text::block(query)) } }
+                        summary { bdi { (text::label_or_unnamed(&query.title)) } }
+                        pre id={ "q" (number) } tabindex="0" { code { (text::block(&query.sql)) } }
                     }
                 }
                 @if queries.len() > QUERIES_MAX {

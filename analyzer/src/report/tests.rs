@@ -1,6 +1,7 @@
 //! The page as a whole: well formed, inert, small, and sensible when there is little to say.
 
 use super::hostile::hostile;
+use super::page::SCRIPT;
 use super::render;
 use super::sample::{empty, large, rich};
 
@@ -9,7 +10,10 @@ fn tags(page: &str) -> Vec<&str> {
     let body = page.split_once("<!DOCTYPE html>").unwrap().1;
     let (before_style, rest) = body.split_once("<style>").unwrap();
     let after_style = rest.split_once("</style>").unwrap().1;
-    [before_style, after_style]
+    let (before_script, rest) = after_style.split_once("<script>").unwrap();
+    let after_script = rest.strip_prefix(SCRIPT).expect("the one script of the crate");
+    let after_script = after_script.strip_prefix("</script>").unwrap();
+    [before_style, before_script, after_script]
         .iter()
         .flat_map(|part| part.split('<').skip(1))
         .map(|piece| piece.split_once('>').expect("a tag ends").0)
@@ -145,6 +149,7 @@ const ATTRIBUTES: &[&str] = &[
     "viewBox",
     "preserveAspectRatio",
     "text-anchor",
+    "data-ns",
 ];
 
 /// Payloads that leave text for markup, for script, for style, or for the terminal.
@@ -239,21 +244,38 @@ fn hostile_strings_stay_text() {
     }
 }
 
+/// What stands between the head and the script.
 fn body(page: &str) -> &str {
-    page.split_once("<body>").unwrap().1
+    page.split_once("<body>").unwrap().1.split_once("<script>").unwrap().0
 }
 
 /// Scenario: the rich, the empty, and the large run.
-/// Guarantees: P2 - the page is well formed, asks the network for nothing, and runs nothing.
+/// Guarantees: P2 - the page is well formed, asks the network for nothing, and runs nothing but its
+/// own script, which its policy knows by its digest and which writes strings as text only.
 #[test]
 fn pages_are_self_contained() {
     for data in [rich(), empty(), large(2_000)] {
         let page = render(&data);
         assert_inert(&page);
-        for word in ["<script", "http://", "https://", "javascript:", "url(", "@import", "style="] {
+        assert_eq!(page.matches("<script").count(), 1);
+        let page = page.replace("http://www.w3.org/2000/svg", "");
+        for word in ["http://", "https://", "javascript:", "url(", "@import", "style="] {
             assert!(!page.contains(word), "{word}");
         }
-        assert!(page.contains("content=\"default-src 'none'; style-src 'unsafe-inline';"));
+        assert!(page.contains("content=\"default-src 'none'; style-src 'unsafe-inline'; "));
+        assert!(page.contains("script-src 'sha256-"));
+    }
+    for word in [
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacent",
+        "document.write",
+        "eval",
+        "Function",
+        "fetch",
+        "</",
+    ] {
+        assert!(!SCRIPT.contains(word), "{word}");
     }
 }
 
@@ -303,6 +325,10 @@ fn an_empty_run_reads_sensibly() {
         "id=\"latency\"",
         "id=\"waterfalls\"",
         "id=\"comparison\"",
+        "id=\"paths\"",
+        "id=\"budgets\"",
+        "id=\"trend\"",
+        "id=\"retrieval\"",
         "<nav",
         "NaN",
         "inf",
@@ -335,6 +361,18 @@ fn absurd_numbers_are_drawn() {
             node.span.start_unix_ns = if at % 2 == 0 { i64::MIN } else { i64::MAX };
             (node.self_ns, node.depth) = (i64::MAX, usize::MAX);
         }
+    }
+    for flame in &mut data.flames {
+        (flame.wall_ns, flame.spans) = (i64::MAX, u64::MAX);
+    }
+    for budget in &mut data.budgets {
+        (budget.actual, budget.margin) = (Some(f64::NAN), Some(f64::NEG_INFINITY));
+    }
+    for point in data.trend.iter_mut().flat_map(|t| &mut t.series).flat_map(|s| &mut s.points) {
+        point.value = Some(f64::INFINITY);
+    }
+    for rank in data.retrieval.iter_mut().flat_map(|found| &mut found.ranks) {
+        (rank.rank, rank.scores) = (i64::MAX, Some([f64::MIN, 0.0, f64::MAX]));
     }
     for row in &mut data.breakdown.rows {
         (row.wall_ns, row.self_ns, row.p99_ns, row.calls) =

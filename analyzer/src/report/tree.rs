@@ -12,12 +12,18 @@ pub(super) struct Row<'a> {
     pub(super) extent: (i64, i64),
     /// The parts of `extent` that no child covers, in order.
     pub(super) own: Vec<(i64, i64)>,
+    /// 0 for a root; wrappers that are not drawn do not count.
+    pub(super) depth: usize,
+    /// Names of the wrappers around it that are not drawn, outermost first.
+    pub(super) wrappers: Vec<&'a str>,
 }
 
 /// The rows to draw: all when they fit `rows_max`, else the spans with the longest self time and
-/// their ancestors.
+/// their ancestors. Spans that only pass on a call are folded into it.
 pub(super) fn rows(tree: &TraceTree, rows_max: usize) -> Vec<Row<'_>> {
     let parents = parents(&tree.nodes);
+    let is_folded = folded(&tree.nodes, &parents);
+    let levels = levels(&tree.nodes, &parents, &is_folded);
     let extents: Vec<(i64, i64)> = tree.nodes.iter().map(|node| extent(tree, node)).collect();
     let mut children: Vec<Vec<(i64, i64)>> = vec![Vec::new(); tree.nodes.len()];
     for (parent, &extent) in parents.iter().zip(&extents) {
@@ -30,14 +36,75 @@ pub(super) fn rows(tree: &TraceTree, rows_max: usize) -> Vec<Row<'_>> {
         .iter()
         .zip(extents)
         .zip(children)
-        .zip(&is_kept)
-        .filter(|(_, is_kept)| **is_kept)
-        .map(|(((node, extent), children), _)| Row {
+        .enumerate()
+        .zip(is_kept.iter().zip(&is_folded))
+        .filter(|(_, (is_kept, is_folded))| **is_kept && !**is_folded)
+        .map(|((at, ((node, extent), children)), _)| Row {
             node,
             extent,
             own: uncovered(extent, children),
+            depth: levels.get(at).copied().unwrap_or(0),
+            wrappers: wrappers(at, tree, &parents, &is_folded),
         })
         .collect()
+}
+
+/// Which spans only pass on the one call below them: a client library around another. What adds
+/// time of its own, or failed by itself, is worth a row.
+fn folded(nodes: &[TraceNode], parents: &[Option<usize>]) -> Vec<bool> {
+    let mut children = vec![0_usize; nodes.len()];
+    let mut same_kind = vec![false; nodes.len()];
+    for (node, parent) in nodes.iter().zip(parents) {
+        let Some(at) = *parent else { continue };
+        if let Some(number) = children.get_mut(at) {
+            *number += 1;
+        }
+        if let (Some(same), Some(above)) = (same_kind.get_mut(at), nodes.get(at)) {
+            *same = above.span.kind == node.span.kind;
+        }
+    }
+    nodes
+        .iter()
+        .zip(children.iter().zip(&same_kind))
+        .map(|(node, (children, same_kind))| {
+            let adds = node.self_ns > node.span.duration_ns / WRAPPER_OWN_DIVISOR;
+            node.span.is_call == Some(false)
+                && *children == 1
+                && *same_kind
+                && !adds
+                && !node.span.is_error_origin
+        })
+        .collect()
+}
+
+/// Depths without the folded spans.
+fn levels(nodes: &[TraceNode], parents: &[Option<usize>], is_folded: &[bool]) -> Vec<usize> {
+    let mut levels: Vec<usize> = Vec::with_capacity(nodes.len());
+    for parent in parents {
+        let level = parent.map_or(0, |at| {
+            let above = levels.get(at).copied().unwrap_or(0);
+            if is_folded.get(at) == Some(&true) { above } else { above + 1 }
+        });
+        levels.push(level);
+    }
+    levels
+}
+
+/// Names of the folded spans right around one, outermost first.
+fn wrappers<'a>(
+    at: usize,
+    tree: &'a TraceTree,
+    parents: &[Option<usize>],
+    is_folded: &[bool],
+) -> Vec<&'a str> {
+    let up = |&at: &usize| parents.get(at).copied().flatten();
+    let above = std::iter::successors(up(&at), up);
+    let mut names: Vec<&str> = above
+        .take_while(|&at| is_folded.get(at) == Some(&true))
+        .filter_map(|at| tree.nodes.get(at).map(|node| node.span.name.as_str()))
+        .collect();
+    names.reverse();
+    names
 }
 
 /// The parent of each node by position, from depths in display order.
@@ -114,6 +181,9 @@ fn uncovered((start, end): (i64, i64), mut children: Vec<(i64, i64)>) -> Vec<(i6
     own
 }
 
+/// A wrapper's own time is at most this part of it.
+const WRAPPER_OWN_DIVISOR: i64 = 20;
+
 #[cfg(test)]
 mod tests {
     use super::super::sample::node;
@@ -131,6 +201,34 @@ mod tests {
         let rows = rows(&tree, 200);
         let own: Vec<_> = rows.iter().map(|row| row.own.clone()).collect();
         assert_eq!(own, [vec![(0, 10), (40, 50)], vec![(10, 30)], vec![(25, 40)], vec![(50, 90)]]);
+    }
+
+    /// Scenario: a client library calls another, which makes the call; a third adds time of its own.
+    /// Guarantees: what only passes on is folded into the call, and named; what adds time is not.
+    #[test]
+    fn wrappers_are_folded_into_their_call() {
+        let mut nodes = vec![node(0, 0, 100), node(1, 0, 60), node(2, 1, 58), node(3, 2, 57)];
+        nodes.extend([node(1, 60, 40), node(2, 70, 10)]);
+        for (node, (self_ns, is_call, name)) in nodes.iter_mut().zip([
+            (0, None, "root"),
+            (2, Some(false), "outer"),
+            (1, Some(false), "inner"),
+            (57, Some(true), "call"),
+            (30, Some(false), "adds"),
+            (10, Some(true), "other"),
+        ]) {
+            (node.self_ns, node.span.is_call) = (self_ns, is_call);
+            (node.span.name, node.span.kind) = (name.to_owned(), "llm".to_owned());
+        }
+        let tree = tree(nodes);
+        let rows = rows(&tree, 200);
+        let shown: Vec<_> = rows
+            .iter()
+            .map(|row| (row.node.span.name.as_str(), row.depth, row.wrappers.join(" ")))
+            .collect();
+        let expected =
+            [("root", 0, ""), ("call", 1, "outer inner"), ("adds", 1, ""), ("other", 2, "")];
+        assert_eq!(shown, expected.map(|(name, depth, around)| (name, depth, around.to_owned())));
     }
 
     /// Scenario: more spans than rows, the longest of them deep in the tree.

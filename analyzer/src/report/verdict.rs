@@ -8,7 +8,7 @@ use super::text;
 use super::units::{
     self, change, count, duration, duration_or_absent, float, length, percent_words, plural,
 };
-use crate::model::{BaselineData, DiffRow, ReportData, Verdict};
+use crate::model::{BaselineData, CheckVerdict, DiffRow, ReportData, Verdict};
 
 /// Bottleneck, latency, failures, and what the comparison says.
 pub(super) fn section(facts: &Facts<'_>) -> Markup {
@@ -16,6 +16,7 @@ pub(super) fn section(facts: &Facts<'_>) -> Markup {
         section class="verdict" aria-label="Summary" {
             p class="lede" {
                 (bottleneck(facts)) " " (idleness(facts)) (latency(facts)) " " (failures(facts))
+                (budgets(facts))
                 @if let Some(base) = &facts.data.baseline { " " (comparison(facts, base)) }
             }
             @if !facts.data.traces.is_empty() { dl class="figures" { (figures(facts)) } }
@@ -105,6 +106,20 @@ fn failures(facts: &Facts<'_>) -> Markup {
             @if groups.is_empty() { "None failed." } @else {
                 "None failed as a whole, though some spans did."
             }
+        }
+    }
+}
+
+/// Budgets in words; nothing without any.
+fn budgets(facts: &Facts<'_>) -> Markup {
+    let budgets = &facts.data.budgets;
+    let crossed = budgets.iter().filter(|budget| budget.verdict == CheckVerdict::Fail).count();
+    html! {
+        @if crossed > 0 {
+            " " b class="bad" { (plural(crossed as u64, "budget")) " crossed" }
+            " of " (count(budgets.len() as u64)) "."
+        } @else if !budgets.is_empty() {
+            " No budget of " (count(budgets.len() as u64)) " is crossed."
         }
     }
 }

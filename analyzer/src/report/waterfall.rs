@@ -10,13 +10,15 @@ use std::fmt::Write as _;
 use maud::{Markup, html};
 use retake_schemas::tables::SpanRow;
 
+use super::details::{self, Extent, Known};
 use super::facts::{Facts, is_idle};
+use super::palette::Palette;
 use super::plots::anchor;
 use super::scale::{decimal, linear_ticks, percent_of};
 use super::tree::{Row, rows};
 use super::units::{self, duration, float, length, ns_float, whole};
 use super::{text, tree};
-use crate::model::{TraceSummary, TraceTree};
+use crate::model::{BreakdownRow, TraceSummary, TraceTree};
 
 /// The section, and which traces it draws.
 #[derive(Debug)]
@@ -33,11 +35,13 @@ pub(super) fn section<'a>(facts: &Facts<'a>) -> Waterfalls<'a> {
     let summaries: BTreeMap<&str, &TraceSummary> =
         facts.data.traces.iter().map(|trace| (trace.trace_id.as_str(), trace)).collect();
     let (mut drawings, mut drawn, mut bytes) = (Vec::new(), BTreeMap::new(), 0);
+    let mut text_bytes_left = TEXT_BYTES_MAX;
     for (number, tree) in trees.iter().enumerate() {
         if bytes > BYTES_MAX {
             break;
         }
-        let drawing = fold(facts, tree, summaries.get(tree.trace_id.as_str()).copied(), number);
+        let summary = summaries.get(tree.trace_id.as_str()).copied();
+        let drawing = fold(facts, tree, summary, number, &mut text_bytes_left);
         bytes += drawing.0.len();
         drawings.push(drawing);
         drawn.entry(tree.trace_id.as_str()).or_insert(number);
@@ -46,11 +50,11 @@ pub(super) fn section<'a>(facts: &Facts<'a>) -> Waterfalls<'a> {
     let markup = html! {
         @if !drawings.is_empty() {
             section id="waterfalls" aria-labelledby="waterfalls-h" {
-                h2 id="waterfalls-h" { "Waterfalls" }
+                h2 id="waterfalls-h" { "Waterfalls" (super::tables::sql_link(facts, "waterfalls")) }
                 p class="hint" {
                     "The slowest traces, and failed ones. Point at a row for its details."
                 }
-                (legend(facts))
+                (legend(&facts.palette, &facts.data.breakdown.rows))
                 @for drawing in &drawings { (drawing) }
                 @if left_out > 0 {
                     p class="hint" {
@@ -64,17 +68,40 @@ pub(super) fn section<'a>(facts: &Facts<'a>) -> Waterfalls<'a> {
     Waterfalls { markup, drawn }
 }
 
+/// One trace on a page of its own.
+pub(super) fn single(palette: &Palette<'_>, tree: &TraceTree) -> Markup {
+    let rows = rows(tree, WHOLE_ROWS_MAX);
+    let root = tree.nodes.first().map_or("", |node| node.span.name.as_str());
+    let folded = rows.iter().map(|row| row.wrappers.len()).sum::<usize>();
+    let hidden = tree.nodes.len().saturating_sub(rows.len() + folded) as u64;
+    html! {
+        figure class="wf" {
+            (drawing(palette, tree, &rows, root))
+            @if hidden > 0 {
+                figcaption {
+                    (units::plural(hidden, "more span"))
+                    " not drawn: those with the least time of their own."
+                }
+            }
+        }
+    }
+}
+
 /// One trace, folded away except for the first.
 fn fold(
     facts: &Facts<'_>,
     tree: &TraceTree,
     summary: Option<&TraceSummary>,
     number: usize,
+    text_bytes_left: &mut usize,
 ) -> Markup {
+    let no_documents = BTreeMap::new();
+    let known = Known { texts: &facts.data.texts, documents: &no_documents };
     let rows = rows(tree, ROWS_MAX);
     // The tree may come cut already; the trace knows how many spans it had.
     let spans = summary.map_or(0, |summary| summary.spans).max(tree.nodes.len() as u64);
-    let hidden = spans - rows.len() as u64;
+    let folded = rows.iter().map(|row| row.wrappers.len() as u64).sum::<u64>();
+    let hidden = spans.saturating_sub(rows.len() as u64 + folded);
     let root = tree.nodes.first().map_or("", |node| node.span.name.as_str());
     let name = summary.map_or(root, |summary| summary.name.as_str());
     let error = summary.and_then(|summary| summary.error.as_deref());
@@ -92,25 +119,33 @@ fn fold(
                 }
             }
             figure class="wf" id={ "t" (number) } tabindex="-1" {
-                (drawing(facts, tree, &rows, name))
+                (drawing(&facts.palette, tree, &rows, name))
                 figcaption {
                     @if hidden > 0 {
                         b { (units::plural(hidden, "more span")) }
                         " not drawn: those with the least time of their own. "
                     }
+                    @if folded > 0 {
+                        (units::plural(folded, "wrapper"))
+                        " folded into the call it only passes on. "
+                    }
                     "Trace " span class="mono" { (text::label(&tree.trace_id)) }
                     ", started " (units::utc(tree.start_unix_ns)) " UTC."
+                }
+                @if !facts.data.texts.is_empty() {
+                    (details::spans(&facts.palette, tree, known, Extent::Texts, text_bytes_left))
                 }
             }
         }
     }
 }
 
-fn drawing(facts: &Facts<'_>, tree: &TraceTree, rows: &[Row<'_>], name: &str) -> Markup {
+fn drawing(palette: &Palette<'_>, tree: &TraceTree, rows: &[Row<'_>], name: &str) -> Markup {
     let height = AXIS_HEIGHT + ROW_HEIGHT * length(rows.len()) + 4.0;
     let across = |share: f64| percent_of(LABELS_SHARE + share * BARS_SHARE);
     html! {
-        svg class="waterfall" width="100%" height=(decimal(height)) role="img"
+        svg class="waterfall" data-ns=(tree.duration_ns.max(0)) width="100%"
+            height=(decimal(height)) role="img"
             aria-label={ "Waterfall of " (text::label_or_unnamed(name)) } {
             title { "Waterfall of " (text::label_or_unnamed(name)) }
             desc { (description(tree, rows)) }
@@ -127,10 +162,10 @@ fn drawing(facts: &Facts<'_>, tree: &TraceTree, rows: &[Row<'_>], name: &str) ->
             svg width=(percent_of(LABELS_SHARE - 0.01)) height=(decimal(height)) {
                 @for (at, row) in rows.iter().enumerate() { (row_name(row, at)) }
             }
-            svg x=(across(0.0)) width=(percent_of(BARS_SHARE)) height=(decimal(height))
+            svg class="bars" x=(across(0.0)) width=(percent_of(BARS_SHARE)) height=(decimal(height))
                 preserveAspectRatio="none" viewBox={ "0 0 " (BAR_UNITS) " " (decimal(height)) } {
                 @for (at, row) in rows.iter().enumerate() {
-                    (bar(facts.palette.class(&row.node.span.stage), row, at, tree.duration_ns))
+                    (bar(palette.class(&row.node.span.stage), row, at, tree.duration_ns))
                 }
                 path class="critical" d=(critical_path(rows, tree.duration_ns)) {}
             }
@@ -148,7 +183,7 @@ fn drawing(facts: &Facts<'_>, tree: &TraceTree, rows: &[Row<'_>], name: &str) ->
 
 fn row_name(row: &Row<'_>, at: usize) -> Markup {
     let span = &row.node.span;
-    let indent = 10.0 * length(row.node.depth.min(DEPTH_MAX));
+    let indent = 10.0 * length(row.depth.min(DEPTH_MAX));
     let mark = mark(span);
     html! {
         text x=(decimal(indent)) y=(decimal(row_top(at) + 14.0)) class=[mark.map(|_| "bad")] {
@@ -238,6 +273,11 @@ fn tooltip(row: &Row<'_>) -> String {
             if row.node.is_critical { "; on the critical path" } else { "" }
         ),
     ];
+    if !row.wrappers.is_empty() {
+        let names: Vec<String> =
+            row.wrappers.iter().take(3).map(|name| text::named(name, NAME_CHARS_MAX)).collect();
+        lines.push(format!("Called through {}", names.join(" \u{203a} ")));
+    }
     lines.extend(model_line(span));
     if let Some(queue) = span.queue_ns.filter(|&ns| ns > 0) {
         lines.push(format!("Waited {} before it began", duration(queue)));
@@ -305,13 +345,14 @@ fn leaves_on_critical_path<'a>(rows: &'a [Row<'a>]) -> impl Iterator<Item = &'a 
     rows.iter().filter(working).map(|row| &row.node.span).take(8)
 }
 
-fn legend(facts: &Facts<'_>) -> Markup {
-    let mut stages = facts.stages_by_wall();
-    stages.retain(|row| !is_idle(row));
+/// What colours and signs mean.
+pub(super) fn legend(palette: &Palette<'_>, stages: &[BreakdownRow]) -> Markup {
+    let mut stages: Vec<&BreakdownRow> = stages.iter().filter(|row| !is_idle(row)).collect();
+    stages.sort_by_key(|row| std::cmp::Reverse(row.wall_ns));
     html! {
         p class="legend" {
             @for row in stages.iter().take(LEGEND_STAGES_MAX) {
-                span { (facts.palette.name(&row.stage)) }
+                span { (palette.name(&row.stage)) }
             }
             @if stages.len() > LEGEND_STAGES_MAX { span { span class="sw sx" {} "other" } }
         }
@@ -332,8 +373,12 @@ fn row_top(at: usize) -> f64 {
 
 /// Rows of one waterfall: about four screens; more is not read but searched, in SQL.
 const ROWS_MAX: usize = 200;
+/// Rows of a waterfall that has a page of its own.
+const WHOLE_ROWS_MAX: usize = 1_500;
 /// Bytes of all waterfalls, so that the page stays below a megabyte; checked before each.
-const BYTES_MAX: usize = 560_000;
+const BYTES_MAX: usize = 420_000;
+/// Bytes of all texts that are shown with `--with-text`.
+const TEXT_BYTES_MAX: usize = 2_000_000;
 /// Longest name in a row; about what fits its column.
 const NAME_CHARS_MAX: usize = 64;
 /// Deepest indent, levels; deeper ones would leave no room for the name.

@@ -14,6 +14,7 @@ use crate::otlp::inflate::Coding;
 use crate::otlp::metrics::Protocol;
 use crate::otlp::receiver::{Call, Framing, Receiver};
 use crate::otlp::wire;
+use crate::pages;
 
 /// Answers a request that is not gRPC.
 pub(crate) async fn answer(receiver: &Receiver, request: Request<Incoming>) -> Reply {
@@ -40,6 +41,9 @@ pub(crate) async fn answer(receiver: &Receiver, request: Request<Incoming>) -> R
         "/readyz" => return only_get(&parts).unwrap_or_else(|| ready(receiver)),
         "/metrics" => return only_get(&parts).unwrap_or_else(|| metrics(receiver)),
         _ => {
+            if let (Some(pages), None) = (&receiver.pages, only_get(&parts)) {
+                return pages::answer(pages, &parts).await;
+            }
             let known = "paths are /v1/traces, /v1/logs, /v1/metrics, /healthz, /readyz, /metrics";
             let failure = Failure::new(Kind::UnknownMethod, "path", known);
             receiver.metrics.refused(failure.cause);

@@ -19,6 +19,7 @@ use crate::otlp::grpc;
 use crate::otlp::http;
 use crate::otlp::inflate::{Coding, inflate};
 use crate::otlp::metrics::Metrics;
+use crate::pages::Pages;
 use crate::settings::{Limits, Timeouts};
 
 /// What all requests share.
@@ -30,6 +31,7 @@ pub(crate) struct Receiver {
     pub(crate) budget: Budget,
     pub(crate) metrics: Metrics,
     pub(crate) connections: Arc<Connections>,
+    pub(crate) pages: Option<Arc<dyn Pages>>,
     requests: Arc<Semaphore>,
     turns: Arc<Semaphore>,
 }
@@ -66,6 +68,7 @@ impl Receiver {
             budget: Budget::new(limits.bodies_bytes_max),
             metrics: Metrics::default(),
             connections,
+            pages: None,
             requests: Arc::new(Semaphore::new(limits.requests_max)),
             turns: Arc::new(Semaphore::new(limits.ingests_max)),
         }

@@ -9,13 +9,14 @@ use crate::ingest::Ingest;
 use crate::net::access::Access;
 use crate::net::listen::{Bound, Connections};
 use crate::otlp::receiver::Receiver;
+use crate::pages::Pages;
 use crate::settings::{ServeError, ServerSettings};
 
 /// An OTLP receiver that listens. Who connects before [`Server::run`] waits.
 pub struct Server {
     http: Bound,
     grpc: Bound,
-    receiver: Arc<Receiver>,
+    receiver: Receiver,
 }
 
 impl fmt::Debug for Server {
@@ -53,7 +54,14 @@ impl Server {
         let (http, grpc) = (Bound::new(http)?, Bound::new(grpc)?);
         let connections = Connections::new(limits, timeouts);
         let receiver = Receiver::new(ingest, access, (limits, timeouts), connections);
-        Ok(Self { http, grpc, receiver: Arc::new(receiver) })
+        Ok(Self { http, grpc, receiver })
+    }
+
+    /// The same, with pages for who comes with a browser.
+    #[must_use]
+    pub fn with_pages(mut self, pages: Arc<dyn Pages>) -> Self {
+        self.receiver.pages = Some(pages);
+        self
     }
 
     /// Where OTLP over HTTP is expected.
@@ -77,6 +85,7 @@ impl Server {
     /// The runtime cannot use the listeners.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<ServeReport> {
         let Self { http, grpc, receiver } = self;
+        let receiver = Arc::new(receiver);
         let connections = Arc::clone(&receiver.connections);
         let served = connections.serve(vec![http, grpc], Arc::clone(&receiver), shutdown).await;
         let connections_cut = served?;
