@@ -45,8 +45,9 @@ test-s3: ## the cloud backends (a second HTTP stack, so a build of its own) agai
 	source "$$(scripts/setup env)" && cargo test --locked -p retake-recorder --features cloud --test s3
 
 .PHONY: docs
-docs: ## write the generated pages of docs/ anew
+docs: ## write the generated pages of docs/ anew, and all of it as pages into book/
 	UPDATE_DOCS=1 UPDATE_GOLDEN=1 cargo test --locked --workspace --test architecture
+	scripts/book
 
 .PHONY: install
 install: ## install an optimised binary into ~/.cargo/bin

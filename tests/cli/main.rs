@@ -10,6 +10,7 @@ mod support;
 
 mod about;
 mod apps;
+mod browser;
 mod crash;
 mod damage;
 mod demo;

@@ -206,9 +206,9 @@ fn rows(result: &QueryResult, took: std::time::Duration) -> Markup {
     html! {
         p class="hint" { (plural(total as u64, "row")) " in " (duration(took)) "." }
         div class="scroll" role="region" aria-label="Result" tabindex="0" {
-            table class="plain" {
+            table class="plain answer" {
                 thead { tr {
-                    @for field in result.schema.fields() { th scope="col" { bdi { (text::label(field.name())) } } }
+                    @for field in result.schema.fields() { th scope="col" class=[field.data_type().is_numeric().then_some("num")] { bdi { (text::label(field.name())) } } }
                 } }
                 tbody {
                     @let mut left = ROWS_MAX;
