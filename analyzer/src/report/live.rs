@@ -3,6 +3,7 @@
 //! They are the report's own sections under another head: links lead to further pages, and a second
 //! script asks for the page again while something is being recorded. Everything works without it.
 
+use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use base64::Engine as _;
 use maud::{Markup, PreEscaped, html};
@@ -202,38 +203,49 @@ pub fn sql(
 fn rows(result: &QueryResult, took: std::time::Duration) -> Markup {
     let total = result.num_rows();
     let took = i64::try_from(took.as_nanos()).unwrap_or(i64::MAX);
-    let options = FormatOptions::default().with_null("\u{2013}");
+    let is_number = |at: usize| result.schema.field(at).data_type().is_numeric().then_some("num");
     html! {
         p class="hint" { (plural(total as u64, "row")) " in " (duration(took)) "." }
         div class="scroll" role="region" aria-label="Result" tabindex="0" {
             table class="plain answer" {
                 thead { tr {
-                    @for field in result.schema.fields() { th scope="col" class=[field.data_type().is_numeric().then_some("num")] { bdi { (text::label(field.name())) } } }
+                    @for (at, field) in result.schema.fields().iter().enumerate() {
+                        th scope="col" class=[is_number(at)] { bdi { (text::label(field.name())) } }
+                    }
                 } }
                 tbody {
-                    @let mut left = ROWS_MAX;
-                    @for batch in &result.batches {
-                        @let columns: Vec<_> = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).ok()).collect();
-                        @let shown = batch.num_rows().min(left);
-                        @for row in 0..shown {
-                            tr {
-                                @for (column, field) in columns.iter().zip(batch.columns()) {
-                                    @let value = column.as_ref().map_or_else(String::new, |c| c.value(row).to_string());
-                                    td class=[field.data_type().is_numeric().then_some("num")] {
-                                        bdi { (text::message(&value)) }
-                                    }
-                                }
+                    @for cells in result.batches.iter().flat_map(cells_of).take(ROWS_MAX) {
+                        tr {
+                            @for (at, cell) in cells.iter().enumerate() {
+                                td class=[is_number(at)] { bdi { (text::message(cell)) } }
                             }
                         }
-                        @let _ = { left -= shown; };
                     }
                 }
             }
         }
         @if total > ROWS_MAX {
-            p class="hint" { "The first " (count(ROWS_MAX as u64)) " are shown; " span class="mono" { "retake sql" } " gives all." }
+            p class="hint" {
+                "The first " (count(ROWS_MAX as u64)) " are shown; " span class="mono" { "retake sql" } " gives all."
+            }
         }
     }
+}
+
+/// The rows of a batch as text; a value that cannot be shown is empty.
+fn cells_of(batch: &RecordBatch) -> impl Iterator<Item = Vec<String>> + '_ {
+    let options = FormatOptions::default().with_null(units::ABSENT);
+    let columns: Vec<_> = batch
+        .columns()
+        .iter()
+        .map(|column| ArrayFormatter::try_new(column, &options).ok())
+        .collect();
+    (0..batch.num_rows()).map(move |row| {
+        let cell = |column: &Option<ArrayFormatter<'_>>| {
+            column.as_ref().map_or_else(String::new, |column| column.value(row).to_string())
+        };
+        columns.iter().map(cell).collect()
+    })
 }
 
 /// A page that says what is wrong.
