@@ -167,6 +167,9 @@ pub(crate) enum Verb {
     /// Fetch copies of runs
     #[command(after_help = "Example: retake pull s3://bucket/retake last")]
     Pull(Pull),
+    /// Write a commented `retake.toml`, budgets and a CI workflow for the project here
+    #[command(after_help = "Example: retake init --dry-run")]
+    Init(Init),
     /// Is the store sound, is the machine fit, does the gate cry wolf?
     #[command(after_help = "Example: retake doctor\n         \
                       retake doctor --aa \'nightly*20\'")]
@@ -364,6 +367,20 @@ pub(crate) struct Report {
     /// Where to write
     #[arg(long, short, value_name = "FILE", default_value = "report.html")]
     pub(crate) output: PathBuf,
+}
+
+/// Options of `init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The project's folder
+    #[arg(default_value = ".")]
+    pub(crate) folder: PathBuf,
+    /// Replace files that are there
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Print the files and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// Options of `config`.

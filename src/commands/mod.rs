@@ -13,6 +13,7 @@ mod export;
 mod fake_server;
 mod gc;
 mod import;
+mod init;
 mod pages;
 mod proxy;
 mod pull;
@@ -73,6 +74,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Gc(args) => gc::run(&context, &args),
         Verb::Push(args) => push::run(&context, args).await,
         Verb::Pull(args) => pull::run(&context, &args).await,
+        Verb::Init(args) => init::run(&context, &args),
         Verb::Doctor(args) => doctor::run(&context, &args).await,
         Verb::Config(args) => about::config(&context, &args),
         Verb::Completions(args) => about::completions(&args),

@@ -17,6 +17,7 @@ mod demo;
 mod fake_server;
 mod gate;
 mod ingest_ask_eval;
+mod init;
 mod listening;
 mod notebooks;
 mod outside;
