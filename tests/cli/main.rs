@@ -14,6 +14,7 @@ mod browser;
 mod crash;
 mod damage;
 mod demo;
+mod documented;
 mod fake_server;
 mod gate;
 mod ingest_ask_eval;

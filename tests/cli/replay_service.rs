@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use crate::support::{Bench, int, text};
 
 /// A service with OpenAI's interface that notes every request: route, authorization, body.
-struct Service {
+pub(crate) struct Service {
     port: u16,
     seen: Arc<Mutex<Vec<(String, String, Value)>>>,
 }
 
 impl Service {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("its address").port();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -32,7 +32,7 @@ impl Service {
         Self { port, seen }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
@@ -121,7 +121,7 @@ fn questions() -> [(&'static str, Value); 3] {
 }
 
 /// Records a program's calls through the proxy.
-fn record_through_proxy(bench: &Bench, service: &Service) {
+pub(crate) fn record_through_proxy(bench: &Bench, service: &Service) {
     let upstream = service.url();
     let arguments = [
         "proxy",

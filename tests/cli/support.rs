@@ -113,7 +113,14 @@ impl Bench {
         I: IntoIterator,
         I::Item: AsRef<OsStr>,
     {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_retake"));
+        let mut command = self.program(env!("CARGO_BIN_EXE_retake"));
+        command.args(arguments);
+        command
+    }
+
+    /// Any program, in the scratch folder and with the same environment.
+    pub(crate) fn program(&self, program: impl AsRef<OsStr>) -> std::process::Command {
+        let mut command = std::process::Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("RETAKE_") {
                 command.env_remove(name);
@@ -121,7 +128,7 @@ impl Bench {
         }
         command.env("RETAKE_STORE", self.store());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command.current_dir(self.folder.path()).args(arguments);
+        command.current_dir(self.folder.path());
         command
     }
 

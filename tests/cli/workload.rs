@@ -3,7 +3,7 @@
 use crate::support::{Bench, assert_fields, int, text};
 
 /// Three requests, of which the second was recorded before the first had come.
-const AZURE: &str = "TIMESTAMP,ContextTokens,GeneratedTokens\n\
+pub(crate) const AZURE: &str = "TIMESTAMP,ContextTokens,GeneratedTokens\n\
     2023-11-16 18:15:47.0000000,100,10\n\
     2023-11-16 18:15:46.5000000,200,20\n\
     2023-11-16 18:15:49.0000000,300,30\n";
