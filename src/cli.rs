@@ -12,6 +12,7 @@ mod fake;
 mod gate;
 mod receive;
 mod replay;
+mod sweep;
 mod upkeep;
 mod why;
 mod workload;
@@ -19,7 +20,8 @@ mod workload;
 pub(crate) use fake::FakeServer;
 pub(crate) use gate::{Baseline, BaselineAction, Check, Doctor, Inconclusive, Trend};
 pub(crate) use receive::{Export, Import, Proxy, Received, Record, Serve, SignalArg};
-pub(crate) use replay::{ArrivalArg, ClockArg, LlmSource, Replay, ReplayArgs};
+pub(crate) use replay::{ArrivalArg, ClockArg, LlmSource, MissArg, Replay, ReplayArgs};
+pub(crate) use sweep::{HalvingArg, Sweep};
 pub(crate) use upkeep::{Compact, Gc, Pull, Push, Recover, Verify};
 pub(crate) use why::{BubbleUp, Explain, WhatIf};
 pub(crate) use workload::{StampsArg, Workload, WorkloadImport, WorkloadScale};
@@ -140,6 +142,11 @@ pub(crate) enum Verb {
     /// Re-execute the workload of a recorded run with changed settings
     #[command(subcommand)]
     Replay(Replay),
+    /// One workload under many settings: predicted, measured in interleaved order, and judged
+    #[command(
+        after_help = "Example: retake sweep last --set embed.batch_size=1,4,16,64 -o sweep.svg"
+    )]
+    Sweep(Sweep),
     /// Workloads as files: imported from public traces, cut out of runs, sampled, scaled
     #[command(subcommand)]
     Workload(Workload),

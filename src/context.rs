@@ -51,6 +51,11 @@ impl Context {
         self
     }
 
+    /// The same for one step of something that shows its own progress.
+    pub(crate) fn silent(&self) -> Self {
+        Self { quiet: true, ..self.clone() }
+    }
+
     /// Opens the store to read from, repairing what dead processes left and saying so.
     pub(crate) fn store(&self) -> Result<Store, Failure> {
         let store = self.store_untouched()?;

@@ -12,6 +12,7 @@ use retake_recorder::upkeep::compact::CompactError;
 use retake_replay::arrival::ArrivalError;
 use retake_replay::simulate::SimulateError;
 use retake_replay::simulate::model::ModelError;
+use retake_replay::sweep::GridError;
 use retake_replay::target::{ServiceError, SettingError};
 use retake_replay::workload::WorkloadError;
 use retake_replay::workload::file::FileError;
@@ -48,6 +49,8 @@ pub(crate) enum Code {
     NotReplayable = 30,
     /// The replay was too far off its schedule to be used.
     ReplayInvalid = 31,
+    /// Runs of the same differ too much to tell settings apart.
+    TooNoisy = 32,
     /// Ended by Ctrl-C, as shells have it.
     Interrupted = 130,
 }
@@ -107,6 +110,7 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
     file or permission)       21 no baseline and no budgets (check)
   5 data damaged              30 not replayable from this capture
                               31 replay not valid (fidelity)
+                              32 noise too high to decide (sweep)
                              130 ended by Ctrl-C; everything recorded so far is kept
   record ends as the recorded program did (128 + the signal that ended it)";
 
@@ -286,6 +290,12 @@ impl From<SimulateError> for Failure {
             SimulateError::Missing { .. } => Self::new(Code::NotReplayable, error.to_string()),
             error => Self::new(Code::Usage, error.to_string()),
         }
+    }
+}
+
+impl From<GridError> for Failure {
+    fn from(error: GridError) -> Self {
+        Self::new(Code::Usage, error.to_string())
     }
 }
 

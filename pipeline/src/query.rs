@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use retake_replay::cassette::Cassette;
+use retake_replay::cassette::{Cassette, OnMiss};
 use retake_replay::target::SourceLink;
+use retake_schemas::Digest;
 use retake_schemas::event::TokensSource;
 use retake_schemas::settings::RagSettings;
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::answer::prompt::build_request;
 use crate::answer::recorded::RecordedLlm;
-use crate::answer::{self, AnswerEnd, AnswerPart, ChatRequest, Llm};
+use crate::answer::{self, AnswerEnd, AnswerPart, ChatRequest, Llm, canonical};
 use crate::document::Hit;
 use crate::embed::{self, Embedder};
 use crate::error::PipelineError;
@@ -38,6 +39,8 @@ pub struct Engine {
     reranker: Option<Arc<dyn Reranker>>,
     llm: Arc<dyn Llm>,
     llm_source: LlmSource,
+    /// Answers to requests that are still what they were; all others the model gets.
+    cutoff: Option<Arc<dyn Cassette>>,
     settings: RagSettings,
 }
 
@@ -129,6 +132,7 @@ impl Engine {
             reranker: rerank::from_settings(&settings.rerank),
             llm: answer::from_settings(settings)?,
             llm_source: LlmSource::Live,
+            cutoff: None,
             settings: settings.clone(),
         })
     }
@@ -140,9 +144,14 @@ impl Engine {
         self
     }
 
-    /// The same engine with recorded answers in place of its model; no call leaves the process.
+    /// The same engine with recorded answers in place of its model. No call leaves the process,
+    /// unless the cassette lets requests that it does not know go to the model.
     #[must_use]
     pub fn with_recorded_llm(mut self, cassette: Arc<dyn Cassette>) -> Self {
+        if cassette.on_miss() == OnMiss::Live {
+            self.cutoff = Some(cassette);
+            return self;
+        }
         let recorded = RecordedLlm::new(cassette, self.llm.provider(), self.llm.model());
         self.llm = Arc::new(recorded);
         self.llm_source = LlmSource::Recorded;
@@ -281,9 +290,14 @@ impl Engine {
         on_part: OnPart<'_>,
         parent: &Span,
     ) -> Result<Completion, PipelineError> {
-        let stage = Stage::new(spans::llm(self.llm.provider(), request, source, parent));
+        let recorded = self.recorded(request);
+        let (llm, source) = match &recorded {
+            Some(recorded) => (recorded as &dyn Llm, Some("recorded")),
+            None => (self.llm.as_ref(), source),
+        };
+        let stage = Stage::new(spans::llm(llm.provider(), request, source, parent));
         let span = stage.span().clone();
-        let result = self.stream(request, on_part, &span).instrument(span.clone()).await;
+        let result = Self::stream(llm, request, on_part, &span).instrument(span.clone()).await;
         if let Ok(completion) = &result {
             span.record("gen_ai.output.messages", completion.text.as_str());
             spans::record_end(&span, &completion.end);
@@ -291,14 +305,21 @@ impl Engine {
         stage.end(result)
     }
 
+    /// The recorded answer to a request that is still what it was.
+    fn recorded(&self, request: &ChatRequest) -> Option<RecordedLlm> {
+        let cassette = self.cutoff.as_ref()?;
+        let answer = cassette.take(&Digest::of(canonical(request).as_bytes())).ok()?;
+        Some(RecordedLlm::of_answer(answer, self.llm.provider(), self.llm.model()))
+    }
+
     async fn stream(
-        &self,
+        llm: &dyn Llm,
         request: &ChatRequest,
         on_part: OnPart<'_>,
         span: &Span,
     ) -> Result<Completion, PipelineError> {
         let started = Instant::now();
-        let mut parts = self.llm.answer(request).await?;
+        let mut parts = llm.answer(request).await?;
         let mut completion = Completion::default();
         let mut index = 0;
         while let Some(part) = parts.next().await {

@@ -1,6 +1,7 @@
 //! Recorded outside answers, keyed by the digest of the request.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use retake_recorder::RunReader;
@@ -9,6 +10,7 @@ use retake_schemas::Digest;
 use retake_schemas::event::{Capture, TokensSource};
 use retake_schemas::redaction::is_redacted;
 use retake_schemas::tables::{PayloadRow, SpanRow, TokenRow};
+use serde::Serialize;
 
 /// A recorded answer of a language model.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,11 +33,31 @@ pub struct RecordedAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "find recorded answer: no unused recording of request {request}; \
-     a changed setting changed the request (replay the llm stage live instead)"
+     a changed setting changed the request (replay with --llm live, or --on-miss live)"
 )]
 pub struct CassetteMiss {
     /// Digest of the request.
     pub request: Digest,
+}
+
+/// What happens to a request that the recording does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnMiss {
+    /// The operation fails.
+    #[default]
+    Fail,
+    /// The model is called, and the span says so.
+    Live,
+}
+
+/// How often recorded answers were used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct CassetteUse {
+    /// Requests that the recording answered.
+    pub recorded: u64,
+    /// Requests that it did not know.
+    pub missed: u64,
 }
 
 /// Hands out recorded answers. Each recording is used once, first in, first out per request, so
@@ -46,6 +68,11 @@ pub trait Cassette: Send + Sync {
     /// # Errors
     /// Nothing (left) for this request: never falls back to a live call.
     fn take(&self, request: &Digest) -> Result<RecordedAnswer, CassetteMiss>;
+
+    /// What a target does about a miss. Only [`OnMiss::Live`] lets it call the model.
+    fn on_miss(&self) -> OnMiss {
+        OnMiss::Fail
+    }
 }
 
 /// The recorded answers of one run.
@@ -53,6 +80,9 @@ pub trait Cassette: Send + Sync {
 pub struct RunCassette {
     answers: Mutex<HashMap<Digest, VecDeque<RecordedAnswer>>>,
     recorded: u64,
+    on_miss: OnMiss,
+    used: AtomicU64,
+    missed: AtomicU64,
 }
 
 impl RunCassette {
@@ -103,6 +133,20 @@ impl RunCassette {
         Ok(cassette)
     }
 
+    /// The same, with another answer to misses.
+    #[must_use]
+    pub fn with_on_miss(mut self, on_miss: OnMiss) -> Self {
+        self.on_miss = on_miss;
+        self
+    }
+
+    /// How often it answered so far.
+    #[must_use]
+    pub fn uses(&self) -> CassetteUse {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CassetteUse { recorded: read(&self.used), missed: read(&self.missed) }
+    }
+
     /// Answers loaded.
     #[must_use]
     pub fn recorded(&self) -> u64 {
@@ -112,11 +156,14 @@ impl RunCassette {
 
 impl Cassette for RunCassette {
     fn take(&self, request: &Digest) -> Result<RecordedAnswer, CassetteMiss> {
-        self.answers
-            .lock()
-            .get_mut(request)
-            .and_then(VecDeque::pop_front)
-            .ok_or(CassetteMiss { request: *request })
+        let answer = self.answers.lock().get_mut(request).and_then(VecDeque::pop_front);
+        let counter = if answer.is_some() { &self.used } else { &self.missed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        answer.ok_or(CassetteMiss { request: *request })
+    }
+
+    fn on_miss(&self) -> OnMiss {
+        self.on_miss
     }
 }
 
@@ -140,10 +187,13 @@ mod tests {
         let cassette = RunCassette {
             answers: Mutex::new(HashMap::from([(key, [answer("a"), answer("b")].into())])),
             recorded: 2,
+            ..RunCassette::default()
         };
         assert_eq!(cassette.take(&key).map(|a| a.text), Ok("a".to_owned()));
         assert_eq!(cassette.take(&key).map(|a| a.text), Ok("b".to_owned()));
         assert_eq!(cassette.take(&key), Err(CassetteMiss { request: key }));
         assert!(cassette.take(&Digest::of(b"other")).is_err());
+        assert_eq!(cassette.uses(), CassetteUse { recorded: 2, missed: 2 });
+        assert_eq!(cassette.on_miss(), OnMiss::Fail, "unless it is asked for");
     }
 }

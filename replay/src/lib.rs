@@ -6,6 +6,7 @@
 
 pub mod arrival;
 pub mod cassette;
+pub mod cost;
 pub mod engine;
 pub mod fidelity;
 pub mod pacer;
@@ -14,5 +15,6 @@ mod prompt;
 pub(crate) mod quantile;
 pub mod rng;
 pub mod simulate;
+pub mod sweep;
 pub mod target;
 pub mod workload;

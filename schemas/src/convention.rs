@@ -94,3 +94,22 @@ pub const METRIC_TEMPORALITY: &str = "otel.temporality";
 pub const METRIC_SERIES: &str = "otel.series";
 /// Attribute of a metric's sample: since when its series counts, ns since the Unix epoch.
 pub const METRIC_START: &str = "otel.start_unix_ns";
+
+/// Name of a measure: what a sweep predicts for a setting before it replays it.
+pub const MEASURE_PREDICTED: &str = "retake.predicted";
+/// Name of a measure: what a replay of a sweep came to.
+pub const MEASURE_MEASURED: &str = "retake.measured";
+/// Attribute of both: the setting, as `NAME=VALUE, ...`.
+pub const SWEEP_SETTING: &str = "retake.sweep.setting";
+/// Attribute of both: what is predicted or measured, such as `throughput`.
+pub const SWEEP_METRIC: &str = "retake.sweep.metric";
+/// Attribute of a prediction: lower end of its 95 % interval.
+pub const SWEEP_LOW: &str = "retake.sweep.low";
+/// Attribute of a prediction: upper end of its 95 % interval.
+pub const SWEEP_HIGH: &str = "retake.sweep.high";
+/// Attribute of a measurement: run of the replay.
+pub const SWEEP_REPLAY: &str = "retake.sweep.replay";
+/// Attribute of a measurement: block of the interleaved order, from 0.
+pub const SWEEP_BLOCK: &str = "retake.sweep.block";
+/// Label of the replays of a sweep: run of the sweep.
+pub const SWEEP_LABEL: &str = "retake.sweep";

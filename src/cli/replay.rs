@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use retake_replay::plan::StageSource;
+use retake_replay::plan::closure::STAGES;
 
 use super::{RagArgs, StampsArg};
 
@@ -11,7 +13,7 @@ use super::{RagArgs, StampsArg};
 pub(crate) enum Replay {
     /// Say what a replay would do, and which recorded outputs a changed setting makes invalid
     #[command(
-        after_help = "Example: retake replay plan last --set retrieve.top_k=8 --llm recorded"
+        after_help = "Example: retake replay plan last --set retrieve.top_k=2 --llm recorded --on-miss live"
     )]
     Plan(ReplayArgs),
     /// Replay, recorded as a run that links to its source
@@ -64,6 +66,62 @@ pub(crate) struct ReplayArgs {
     /// Answers of the language model: called anew, or taken from the recording
     #[arg(long, value_enum, default_value_t = LlmSource::Live)]
     pub(crate) llm: LlmSource,
+    /// With recorded answers, what becomes of a request that the recording does not know: it fails,
+    /// or the model is called for it alone (early cutoff)
+    #[arg(long, value_enum, default_value_t = MissArg::Fail)]
+    pub(crate) on_miss: MissArg,
+    /// Go on with a replay of this run that died or was ended: do what it did not, with its settings
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["repeat", "clock"])]
+    pub(crate) resume: Option<String>,
+    /// Where a stage's outputs come from, such as `llm=recorded`; may be repeated. On the wall clock
+    /// only `llm` can be anything but `live`; a model stands in for every stage of the virtual clock
+    #[arg(long, value_name = "STAGE=SOURCE", value_parser = parse_stage)]
+    pub(crate) stage: Vec<(String, StageSource)>,
+}
+
+impl ReplayArgs {
+    /// A replay of the built-in pipeline with these settings, and everything else as by default.
+    pub(crate) fn of(source: String, rag: RagArgs) -> Self {
+        Self {
+            source,
+            rag,
+            arrival: None,
+            stamps: StampsArg::AsIs,
+            seed: 1,
+            clock: ClockArg::Wall,
+            target: None,
+            model: None,
+            tokens: false,
+            concurrency: None,
+            speed: 1.0,
+            repeat: 1,
+            llm: LlmSource::Live,
+            on_miss: MissArg::Fail,
+            resume: None,
+            stage: Vec::new(),
+        }
+    }
+}
+
+/// What becomes of a request that a recording does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MissArg {
+    /// The operation fails.
+    Fail,
+    /// The model is called.
+    Live,
+}
+
+fn parse_stage(text: &str) -> Result<(String, StageSource), String> {
+    let (stage, source) =
+        text.split_once('=').ok_or("write it as STAGE=SOURCE, such as llm=recorded")?;
+    if !STAGES.contains(&stage) {
+        return Err(format!("no stage {stage:?}; there are {}", STAGES.join(", ")));
+    }
+    let known = StageSource::ALL.map(StageSource::as_str).join(", ");
+    let source =
+        StageSource::parse(source).ok_or(format!("no source {source:?}; there are {known}"))?;
+    Ok((stage.to_owned(), source))
 }
 
 /// An arrival policy as it is written.
@@ -90,7 +148,7 @@ pub(crate) enum ClockArg {
     Virtual,
 }
 
-fn parse_arrival(text: &str) -> Result<ArrivalArg, String> {
+pub(super) fn parse_arrival(text: &str) -> Result<ArrivalArg, String> {
     let expected = || {
         format!(
             "{text:?} is no policy; write open, session, closed:N, poisson:PER_SECOND or \

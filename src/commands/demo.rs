@@ -14,7 +14,7 @@ use retake_schemas::settings::RagSettings;
 use tokio_util::sync::CancellationToken;
 
 use super::{analyzer, rag, report};
-use crate::cli::{ClockArg, Demo, Format, LlmSource, RagArgs, ReplayArgs, StampsArg};
+use crate::cli::{Demo, Format, RagArgs, ReplayArgs};
 use crate::commands::replay::{Lane, Prepared};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -170,26 +170,14 @@ struct Lanes<'a> {
 
 impl Lanes<'_> {
     async fn replay(&self, lane: &str, changes: &[String], number: u16) -> Result<RunId, Failure> {
-        let args = ReplayArgs {
-            source: self.source.to_string(),
-            rag: RagArgs {
-                set: changes.to_vec(),
-                run: Some(format!("demo {lane}")),
-                label: vec![format!("demo={lane}")],
-                capture: Some(Capture::Full),
-            },
-            arrival: None,
-            stamps: StampsArg::AsIs,
-            seed: 1,
-            clock: ClockArg::Wall,
-            target: None,
-            model: None,
-            tokens: false,
-            concurrency: Some(1),
-            speed: 1.0,
-            repeat: 1,
-            llm: LlmSource::Live,
+        let rag = RagArgs {
+            set: changes.to_vec(),
+            run: Some(format!("demo {lane}")),
+            label: vec![format!("demo={lane}")],
+            capture: Some(Capture::Full),
         };
+        let mut args = ReplayArgs::of(self.source.to_string(), rag);
+        args.concurrency = Some(1);
         let group = format!("demo {lane}");
         let repeat = Lane { args: &args, group: (number > 0).then_some(&group), number };
         let prepared = Prepared::new(self.context, self.store, self.source, &args)?;

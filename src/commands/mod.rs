@@ -27,6 +27,7 @@ mod report;
 mod runs;
 mod serve;
 mod sql;
+pub(crate) mod sweep;
 mod trace;
 mod trend;
 mod verify;
@@ -65,6 +66,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Trend(args) => trend::run(&context, &args).await,
         Verb::Sql(args) => sql::run(&context, args).await,
         Verb::Replay(verb) => replay::run(&context, verb).await,
+        Verb::Sweep(args) => sweep::run(&context, &args).await,
         Verb::Workload(verb) => workload::run(&context, verb),
         Verb::Report(args) => report::run(&context, &args).await,
         Verb::Export(args) => export::run(&context, &args),

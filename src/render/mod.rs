@@ -3,9 +3,12 @@
 mod check;
 mod compare;
 mod pipeline;
+mod plan;
 mod runs;
 pub(crate) mod simulated;
 mod sql;
+pub(crate) mod sweep;
+mod sweep_picture;
 mod tree;
 mod trend;
 mod why;
@@ -14,9 +17,9 @@ pub(crate) mod workload;
 pub(crate) use check::check;
 pub(crate) use compare::{breakdown, diff};
 pub(crate) use pipeline::{
-    answer, answer_json, eval, ingest, ingest_json, plan, question, replay, replay_line,
-    replay_outcome,
+    answer, answer_json, eval, ingest, ingest_json, question, replay, replay_line, replay_outcome,
 };
+pub(crate) use plan::plan;
 pub(crate) use runs::{run, runs, traces};
 pub(crate) use sql::{expanded, result, rows};
 pub(crate) use tree::{tree_json, waterfall};

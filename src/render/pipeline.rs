@@ -4,7 +4,7 @@ use retake_pipeline::eval::EvalReport;
 use retake_pipeline::ingest::IngestReport;
 use retake_pipeline::query::Answer;
 use retake_replay::engine::ReplayReport;
-use retake_replay::plan::{Plan, StageSource};
+use retake_replay::plan::Plan;
 use retake_schemas::RunId;
 use serde_json::{Value, json};
 
@@ -154,24 +154,8 @@ pub(crate) fn eval(report: &EvalReport, format: Format) -> String {
     shown.to_string()
 }
 
-/// What a replay would do.
-pub(crate) fn plan(plan: &Plan, source: &RunId, format: Format) -> String {
-    let operations: Vec<String> =
-        plan.operations.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-    let mut text = format!("replay of {source}: {}\n", operations.join(", "));
-    let mut stages = table(format, &["stage", "source", "why"], 3);
-    for stage in &plan.stages {
-        let source = match stage.source {
-            StageSource::Live => "live",
-            StageSource::Recorded => "recorded",
-        };
-        row(&mut stages, [stage.stage.to_owned(), source.to_owned(), stage.reason.clone()]);
-    }
-    text.push_str(&format!("{stages}\n{}", changes(plan, format)));
-    text
-}
-
-fn changes(plan: &Plan, format: Format) -> String {
+/// The settings that differ.
+pub(super) fn changes(plan: &Plan, format: Format) -> String {
     if plan.changes.is_empty() {
         return "no setting differs from the recorded run\n".to_owned();
     }

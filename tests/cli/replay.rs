@@ -17,7 +17,85 @@ fn a_plan_says_what_a_replay_would_do() {
     let changed = ["replay", "plan", "last", "--set", "retrieve.top_k=2", "--llm", "recorded"];
     let outcome = bench.retake(changed).expect_code(30);
     outcome.expect_message(&["retrieve.top_k", "--llm live"]);
+    let table = bench.retake(["replay", "plan", "last", "--format", "table"]).expect_code(0).stdout;
+    for part in ["embed_query", "as recorded", "recorded+model", "duration: about"] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
     assert_eq!(bench.runs().len(), 2, "a plan made a run");
+}
+
+/// Scenario: a plan with one changed setting of each reach.
+/// Guarantees: the JSON contract; the closure reaches the stages it must and says why; calls, tokens
+/// and time are those of the recording.
+#[test]
+fn a_plan_follows_a_setting_through_the_stages() {
+    let bench = recorded();
+    let arguments = ["replay", "plan", "last", "--set", "retrieve.top_k=2", "--format", "json"];
+    let plan = bench.retake(arguments).expect_code(0).json();
+    let stages = plan["stages"].as_array().expect("stages");
+    let stage = |name: &str| {
+        stages
+            .iter()
+            .find(|stage| stage["stage"] == name)
+            .unwrap_or_else(|| panic!("{name}: {plan}"))
+    };
+    assert_eq!(stage("embed_query")["invalidated_by"], serde_json::json!([]));
+    for invalid in ["retrieve", "llm"] {
+        assert_eq!(stage(invalid)["invalidated_by"], serde_json::json!(["retrieve.top_k"]));
+    }
+    assert!(text(&stage("llm")["reason"]).contains("changes retrieve, which comes before it"));
+    assert_eq!(int(&stage("llm")["expected"]["calls"]), QUESTIONS);
+    assert_eq!(int(&stage("llm")["cutoff"]["of"]), QUESTIONS);
+    assert!(int(&stage("llm")["expected"]["busy_ns"]) > 0);
+    assert!(int(&plan["expected_wall_ns"]) > 0, "{plan}");
+    assert_eq!((&plan["missing"], &plan["refusal"]), (&serde_json::json!([]), &Value::Null));
+    let stage_of = |set: &str| ["replay", "plan", "last", "--stage", set].map(str::to_owned);
+    bench.retake(stage_of("embed=model")).expect_code(2);
+    bench.retake(stage_of("retrieve=recorded")).expect_code(2).expect_message(&["virtual"]);
+    bench.retake(stage_of("nothing=live")).expect_code(2).expect_message(&["embed_query"]);
+}
+
+/// Scenario: every search gave all there is; more passages are asked for, and recorded answers.
+/// Guarantees: early cutoff - the plan proves that no request changes, and no call is live; with fewer
+/// passages only the requests that changed are.
+#[test]
+fn a_request_that_stays_the_same_is_answered_from_the_recording() {
+    let bench = Bench::with_documents();
+    let lines = (0..QUESTIONS).map(|n| format!("{{\"question\":\"Who is keeper {n}?\"}}\n"));
+    bench.write("q.jsonl", lines.collect::<String>());
+    let eval = ["rag", "eval", "q.jsonl", "--capture", "full", "--set", "retrieve.top_k=500"];
+    bench.retake(eval).expect_code(0);
+    let more = ["--llm", "recorded", "--concurrency", "1", "--set", "retrieve.top_k=600"];
+    let report = replay(&bench, &more, 0);
+    assert_eq!(int(&report["ok"]), QUESTIONS, "{report}");
+    assert_eq!(
+        (int(&report["llm_answers"]["recorded"]), int(&report["llm_answers"]["missed"])),
+        (QUESTIONS, 0)
+    );
+    let run = ["replay", "run", "last~1", "--format", "json", "--llm", "recorded"];
+    let fewer = ["--on-miss", "live", "--concurrency", "1", "--set", "retrieve.top_k=1"];
+    let report = bench.retake([run.as_slice(), &fewer].concat()).expect_code(0).json();
+    assert_eq!((int(&report["ok"]), int(&report["llm_answers"]["missed"])), (QUESTIONS, QUESTIONS));
+    let sources = bench.rows(&format!(
+        "select distinct stage_source from spans where kind = 'llm' and run_id = '{}'",
+        text(&report["run_id"])
+    ));
+    assert_eq!((sources.len(), &sources[0]["stage_source"]), (1, &"live".into()), "never silently");
+}
+
+/// Scenario: the documents that a run ingested are no longer on the disk.
+/// Guarantees: a plan says so, with what to type, before anything runs.
+#[test]
+fn documents_that_are_gone_are_missed_by_the_plan() {
+    let bench = Bench::new();
+    write_lighthouses(&bench.path("docs"));
+    bench.retake(["rag", "ingest", "docs", "--capture", "full"]).expect_code(0);
+    std::fs::rename(bench.path("docs"), bench.path("elsewhere")).expect("rename");
+    let plan = ["replay", "plan", "last", "--format", "json"];
+    let outcome = bench.retake(plan).expect_code(30);
+    let missing = &outcome.json()["missing"];
+    assert!(text(&missing[0]["what"]).contains("docs"), "{missing}");
+    assert!(text(&missing[0]["help"]).contains("retake rag ingest"), "{missing}");
 }
 
 /// Scenario: a closed replay keeps two operations under way.

@@ -68,6 +68,7 @@ fn store() -> (Fixture, Analyzer) {
             repeats(recorder, trace, &before);
         }
         spec(10, 1, None, "query").at(0, 10).failed("Timeout").record(recorder);
+        swept(recorder);
     });
     let price = Price {
         input: 2.0,
@@ -114,6 +115,33 @@ fn counted(recorder: &Recorder, tokens: f64) {
     let name = "gen_ai.client.token.usage.sum".to_owned();
     let sample = Measured { name, unit: "{token}".to_owned(), value: tokens, attributes };
     let _ = recorder.dispatcher().emit_at(START, &EventBody::Measured(sample));
+}
+
+/// What a sweep writes down: two predictions, and what a replay of the first came to.
+fn swept(recorder: &Recorder) {
+    let sample = |name: &str, setting: &str, value: f64, more: retake_schemas::Attributes| {
+        let mut attributes: retake_schemas::Attributes = vec![
+            (convention::SWEEP_SETTING.into(), setting.into()),
+            (convention::SWEEP_METRIC.into(), "throughput".into()),
+        ];
+        attributes.extend(more);
+        let unit = "1/s".to_owned();
+        let sample = Measured { name: name.to_owned(), unit, value, attributes };
+        let _ = recorder.dispatcher().emit_at(START, &EventBody::Measured(sample));
+    };
+    let between = |low: f64, high: f64| -> retake_schemas::Attributes {
+        vec![
+            (convention::SWEEP_LOW.into(), low.into()),
+            (convention::SWEEP_HIGH.into(), high.into()),
+        ]
+    };
+    sample(convention::MEASURE_PREDICTED, "b=4", 100.0, between(90.0, 120.0));
+    sample(convention::MEASURE_PREDICTED, "b=8", 200.0, between(150.0, 250.0));
+    let replay = vec![
+        (convention::SWEEP_REPLAY.into(), "r1".into()),
+        (convention::SWEEP_BLOCK.into(), 0_i64.into()),
+    ];
+    sample(convention::MEASURE_MEASURED, "b=4", 110.0, replay);
 }
 
 /// Guarantees: every query of the files gets its answer.

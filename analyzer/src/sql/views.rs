@@ -160,4 +160,47 @@ FROM spans r JOIN spans s ON r.source_run_id = s.run_id
   AND r.source_trace_id = s.trace_id AND r.source_span_id = s.span_id
 WHERE r.source_span_id IS NOT NULL",
     },
+    View {
+        name: "replay_tree",
+        doc: "One row per run: the run it replays, the run at the root of the tree (itself, when it \
+              replays none, or none that is here), how many replays deep it is, and the path of run \
+              ids from the root.",
+        sql: "WITH RECURSIVE tree AS (
+  SELECT r.run_id, r.run_id AS root_run_id, CAST(0 AS BIGINT) AS depth, r.run_id AS path
+  FROM runs r LEFT JOIN runs p ON r.replay_of = p.run_id WHERE p.run_id IS NULL
+  UNION ALL
+  SELECT r.run_id, t.root_run_id, t.depth + 1 AS depth, t.path || ' > ' || r.run_id AS path
+  FROM runs r JOIN tree t ON r.replay_of = t.run_id
+)
+SELECT r.run_id, r.replay_of, t.root_run_id, t.depth, t.path, r.name, r.status,
+       r.started_unix_ns, r.workload
+FROM tree t JOIN runs r ON r.run_id = t.run_id",
+    },
+    View {
+        name: "prediction_log",
+        doc: "One row per prediction of a sweep and replay that measured it: `setting` and `metric`, \
+              what was predicted with its 95 % interval, what was measured, and `error`, the measured \
+              over the predicted less one. `run_id` is the sweep's. Predictions are recorded before \
+              the replay begins; one that nobody measured has NULL there.",
+        sql: "SELECT p.run_id, p.setting, p.metric, p.unit, p.predicted, p.low, p.high,
+       m.replay_run_id, m.block, m.measured,
+       CASE WHEN p.predicted <> 0 THEN m.measured / p.predicted - 1 END AS error,
+       m.measured BETWEEN p.low AND p.high AS is_inside,
+       p.time_unix_ns AS predicted_unix_ns, m.time_unix_ns AS measured_unix_ns
+FROM (
+  SELECT run_id, time_unix_ns, unit, value AS predicted,
+         attr(attributes, 'retake.sweep.setting') AS setting,
+         attr(attributes, 'retake.sweep.metric') AS metric,
+         CAST(attr(attributes, 'retake.sweep.low') AS DOUBLE) AS low,
+         CAST(attr(attributes, 'retake.sweep.high') AS DOUBLE) AS high
+  FROM measures WHERE name = 'retake.predicted'
+) p LEFT JOIN (
+  SELECT run_id, time_unix_ns, value AS measured,
+         attr(attributes, 'retake.sweep.setting') AS setting,
+         attr(attributes, 'retake.sweep.metric') AS metric,
+         attr(attributes, 'retake.sweep.replay') AS replay_run_id,
+         CAST(attr(attributes, 'retake.sweep.block') AS BIGINT) AS block
+  FROM measures WHERE name = 'retake.measured'
+) m ON p.run_id = m.run_id AND p.setting = m.setting AND p.metric = m.metric",
+    },
 ];

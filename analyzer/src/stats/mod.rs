@@ -4,6 +4,7 @@
 //! Latencies are skewed and have outliers, so nothing here assumes a normal distribution of the
 //! numbers themselves, and effects are ratios (differences of logarithms).
 
+mod blocks;
 mod bootstrap;
 mod change_points;
 mod cliffs_delta;
@@ -31,6 +32,7 @@ mod facts;
 #[cfg(test)]
 mod hostile;
 
+pub use blocks::Blocks;
 pub use bootstrap::median_ratio;
 pub use change_points::{ChangePoint, ChangePointSearch, RecentShift, recent_shift};
 pub use cliffs_delta::{CliffsDelta, EffectSize, cliffs_delta};

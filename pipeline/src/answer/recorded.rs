@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use retake_replay::cassette::{Cassette, RecordedAnswer};
+use parking_lot::Mutex;
+use retake_replay::cassette::{Cassette, CassetteMiss, RecordedAnswer};
 use retake_schemas::Digest;
 use retake_schemas::event::TokensSource;
 use tokio::time::{Instant, sleep_until};
@@ -41,6 +42,12 @@ impl RecordedLlm {
         Self { cassette, provider: provider.to_owned(), model: model.to_owned() }
     }
 
+    /// Gives this one answer, to the one request it was recorded for.
+    #[must_use]
+    pub(crate) fn of_answer(answer: RecordedAnswer, provider: &str, model: &str) -> Self {
+        Self::new(Arc::new(Single(Mutex::new(Some(answer)))), provider, model)
+    }
+
     fn end(&self, recorded: &RecordedAnswer) -> AnswerEnd {
         let counted = recorded.input_tokens.is_some() || recorded.output_tokens.is_some();
         AnswerEnd {
@@ -50,6 +57,15 @@ impl RecordedLlm {
             model: Some(self.model.clone()),
             ..AnswerEnd::default()
         }
+    }
+}
+
+/// An answer that was taken out of a cassette already.
+struct Single(Mutex<Option<RecordedAnswer>>);
+
+impl Cassette for Single {
+    fn take(&self, request: &Digest) -> Result<RecordedAnswer, CassetteMiss> {
+        self.0.lock().take().ok_or(CassetteMiss { request: *request })
     }
 }
 
@@ -129,9 +145,6 @@ fn split_chars(text: &str, count: u64) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
-    use retake_replay::cassette::CassetteMiss;
-
     use super::*;
     use crate::answer::prompt::tests::request;
 

@@ -140,6 +140,100 @@ async fn what_never_began_counts_as_cancelled() {
     }
 }
 
+/// A service of so many slots that stands still for a while, once.
+struct Freezing {
+    slots: tokio::sync::Semaphore,
+    service: Duration,
+    began: std::sync::OnceLock<Instant>,
+    frozen: std::ops::Range<Duration>,
+}
+
+#[async_trait]
+impl Target for Freezing {
+    fn name(&self) -> &str {
+        "freezing"
+    }
+
+    fn settings(&self) -> BTreeMap<String, serde_json::Value> {
+        BTreeMap::new()
+    }
+
+    async fn execute(&self, _: &Operation, _: &OperationContext) -> Result<(), TargetError> {
+        let began = *self.began.get_or_init(Instant::now);
+        let _slot = self.slots.acquire().await.unwrap();
+        // Whoever is served when it freezes, or comes while it is frozen, waits for its end.
+        if (began.elapsed() + self.service) > self.frozen.start && began.elapsed() < self.frozen.end
+        {
+            tokio::time::sleep_until((began + self.frozen.end).into()).await;
+        }
+        tokio::time::sleep(self.service).await;
+        Ok(())
+    }
+}
+
+/// Scenario: REPLAY acceptance 3, coordinated omission - 400 requests in 2 s to a service of 12 slots
+/// and 15 ms, which freezes for 600 ms; as an open loop, and as a closed one of 8 clients.
+/// Guarantees: latency from the due time shows the freeze in every tenth request and more; of a closed
+/// loop, which waits as its requests do, only a few are slow, and its 90th percentile hides it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stall_shows_in_latency_from_due_and_hides_in_a_closed_loop() {
+    let operations: Vec<_> = (0..400).map(|n| ("query", 0, n * 5)).collect();
+    let workload = workload(&operations);
+    let replayed = async |arrival| {
+        let target: Arc<dyn Target> = Arc::new(Freezing {
+            slots: tokio::sync::Semaphore::new(12),
+            service: Duration::from_millis(15),
+            began: std::sync::OnceLock::new(),
+            frozen: Duration::from_millis(500)..Duration::from_millis(1100),
+        });
+        let options =
+            ReplayOptions { arrival, cassette: None, cancellation: CancellationToken::new() };
+        replay(&workload, &target, &options, &|_| {}).await.unwrap()
+    };
+    let ms = |ns: i64| ns / 1_000_000;
+    let open = replayed(Arrival::Open { speed: 1.0 }).await;
+    let closed = replayed(Arrival::Closed { concurrency: 8 }).await;
+    assert!(is_closed(&open) && is_closed(&closed));
+    assert_eq!((open.ok, closed.ok), (400, 400));
+    // 120 requests are due in the freeze, more than a quarter of all: the 90th percentile waited for
+    // two thirds of it.
+    assert!(ms(open.latency_from_due.p90_ns) > 300, "{:?}", open.latency_from_due);
+    assert!(ms(closed.latency_from_send.p90_ns) < 100, "{:?}", closed.latency_from_send);
+    assert!(ms(closed.latency_from_send.max_ns) > 500, "it did freeze");
+    assert!(
+        open.latency_from_due.p90_ns > 3 * closed.latency_from_send.p90_ns,
+        "{open:?} {closed:?}"
+    );
+}
+
+/// Scenario: a client that lets only eight requests out at a time, before a service that freezes.
+/// Guarantees: latency from send looks fine at the 90th percentile, latency from due does not, and
+/// the difference makes a replay invalid.
+#[test]
+fn a_client_that_holds_requests_back_is_found_out() {
+    let ms = 1_000_000;
+    let workload = workload(&(0..400).map(|n| ("query", 0, n * 5)).collect::<Vec<_>>());
+    let (mut free, mut ended) = (vec![0_i64; 8], Vec::new());
+    for operation in &workload.operations {
+        free.sort_unstable();
+        let fired_ns = free[0].max(operation.due_ns);
+        let freezes = fired_ns + 15 * ms > 500 * ms && fired_ns < 1100 * ms;
+        let began_ns = if freezes { 1100 * ms } else { fired_ns };
+        free[0] = began_ns + 15 * ms;
+        ended.push(Finished {
+            index: operation.index,
+            due_unix_ns: Some(operation.due_ns),
+            fired_unix_ns: fired_ns,
+            ended_unix_ns: free[0],
+            outcome: Outcome::Ok,
+        });
+    }
+    let report = account(&workload, ended, 0);
+    assert!(report.latency_from_send.p90_ns < 100 * ms, "{:?}", report.latency_from_send);
+    assert!(report.latency_from_due.p90_ns > 300 * ms, "{:?}", report.latency_from_due);
+    assert!(report.objection.is_some(), "{report:?}");
+}
+
 /// Scenario: REPLAY acceptance 7 - turns of a session, on a target three times slower than
 /// recorded; recorded gaps between starts hold the service time.
 /// Guarantees: each turn begins when the one before has ended and its user has thought: the

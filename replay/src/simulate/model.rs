@@ -87,6 +87,18 @@ pub enum ModelError {
 }
 
 impl Model {
+    /// One stage without a limit, in which every operation takes as long as it did.
+    #[must_use]
+    pub fn recorded() -> Self {
+        let stage = StageModel {
+            stage: "recorded".to_owned(),
+            slots: None,
+            queue_max: None,
+            service: Service::Recorded,
+        };
+        Self { schema_version: version(), stages: vec![stage] }
+    }
+
     /// Reads a model from JSON.
     ///
     /// # Errors

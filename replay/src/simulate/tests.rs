@@ -1,6 +1,6 @@
 //! Virtual time against queues worked out by hand, and against the real traces.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::model::{Model, Service, StageModel};
 use super::*;
@@ -42,9 +42,12 @@ fn workload(operations: &[(i64, u64, u64)]) -> Workload {
     Workload { operations: operations.collect(), ..Workload::default() }
 }
 
+fn data(name: &str, file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name).join(file)
+}
+
 fn trace(name: &str, file: &str) -> Option<Workload> {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(name).join(file);
+    let path = data(name, file);
     if !path.exists() {
         println!("skipped: {} is not there", path.display());
         return None;
@@ -148,6 +151,71 @@ fn the_result_is_a_function_of_its_inputs() {
             assert_eq!(all.len(), 50);
             assert!(all.iter().all(|found| found.digest() == tokens.digest()), "{name}");
         }
+    }
+}
+
+/// Scenario: REPLAY acceptance 4 on the virtual clock - Azure's conversation trace at 1, 10 and 100
+/// times its speed, with and without a limit of the queue.
+/// Guarantees: as many operations as the file has lines, counted by other means; each arrives at its
+/// recorded time over the speed, to the nanosecond; the accounting closes; the latency of each is the
+/// sum of its waits and services; a station is never used by more than it has slots.
+#[test]
+fn azure_arrives_as_recorded_and_every_account_closes() {
+    let (folder, file) = ("azure-llm-2023", "AzureLLMInferenceTrace_conv.csv.gz");
+    let Some(workload) = trace(folder, file) else { return };
+    let mut text = String::new();
+    let raw = std::fs::File::open(data(folder, file)).unwrap();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(raw), &mut text).unwrap();
+    let lines = text.lines().skip(1).filter(|line| !line.trim().is_empty()).count();
+    assert_eq!(workload.operations.len(), lines);
+    for (speed, queue_max) in [(1.0, None), (10.0, None), (100.0, None), (100.0, Some(50))] {
+        let mut model = pipeline(16);
+        model.stages.iter_mut().for_each(|stage| stage.queue_max = queue_max);
+        let found = simulate(&workload, &model, Arrival::Open { speed }, Detail::Requests).unwrap();
+        let report = found.report();
+        assert!(is_closed(&report), "{report:?}");
+        assert_eq!((report.planned, report.cancelled), (lines as u64, 0));
+        assert_eq!(report.refused > 0, queue_max.is_some(), "{report:?}");
+        let first_ns = workload.operations[0].due_ns;
+        for operation in &workload.operations {
+            let at = operation.index as usize;
+            let due_ns = ((operation.due_ns - first_ns) as f64 / speed) as i64;
+            assert_eq!(found.arrived_ns[at], due_ns);
+        }
+        let mut busy = Vec::new();
+        for stage in 0..found.stages.len() {
+            let served = found.served_ns[stage].iter().zip(&found.service_ns[stage]);
+            for (began, service) in served.filter(|(began, _)| **began >= 0) {
+                busy.push((stage, began + service, -1));
+                busy.push((stage, *began, 1));
+            }
+        }
+        // Of two changes at one moment the end comes first.
+        busy.sort_unstable();
+        let mut under_way = vec![0_i64; found.stages.len()];
+        for (stage, _, change) in busy {
+            under_way[stage] += change;
+            let slots = model.stages[stage].slots.map_or(i64::MAX, i64::from);
+            assert!((0..=slots).contains(&under_way[stage]), "{} at {stage}", under_way[stage]);
+        }
+        assert!(under_way.iter().all(|left| *left == 0));
+        let latencies: i64 = found.latencies_ns().iter().sum();
+        let mut sums = 0;
+        for at in 0..workload.operations.len() {
+            let is_whole = found.served_ns.iter().all(|served| served[at] >= 0);
+            if !is_whole {
+                continue;
+            }
+            let mut came_ns = found.arrived_ns[at];
+            for stage in 0..found.stages.len() {
+                let wait_ns = found.served_ns[stage][at] - came_ns;
+                assert!(wait_ns >= 0);
+                sums += wait_ns + found.service_ns[stage][at];
+                came_ns = found.served_ns[stage][at] + found.service_ns[stage][at];
+            }
+            assert_eq!(came_ns, found.ended_ns[at]);
+        }
+        assert_eq!(sums, latencies);
     }
 }
 

@@ -60,7 +60,7 @@ pub struct OperationContext {
     /// Cancelled when the user ends the replay.
     pub cancellation: CancellationToken,
     /// Recorded LLM answers, when the LLM stage is `recorded`; a target must then make no live
-    /// LLM call.
+    /// LLM call, unless it is [`Cassette::on_miss`] that lets it.
     pub cassette: Option<Arc<dyn Cassette>>,
 }
 

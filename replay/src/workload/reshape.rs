@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::Workload;
 use crate::rng::Rng;
-use crate::target::Operation;
+use crate::target::{Operation, SourceLink};
 
 /// What to do about stamps that are coarser than the gaps between requests (Mooncake has files with
 /// 3 s, RAGPulse and BurstGPT 1 s): as they are, requests come in bursts that never happened.
@@ -24,6 +24,34 @@ pub enum Stamps {
 }
 
 impl Workload {
+    /// What is left when some operations are done: by trace and span of the operation each repeats,
+    /// how often it was done. A barrier that later operations need stays, because what it made is
+    /// gone with whoever made it.
+    #[must_use]
+    pub fn without(mut self, done: &HashMap<(String, String), u64>) -> Self {
+        let mut left = done.clone();
+        let mut is_needed = false;
+        let mut kept = Vec::with_capacity(self.operations.len());
+        // From the end, so that a barrier sees what comes after it.
+        for operation in self.operations.into_iter().rev() {
+            let key = |link: &SourceLink| (link.trace_id.to_string(), link.span_id.to_string());
+            let times = operation.source.as_ref().and_then(|link| left.get_mut(&key(link)));
+            let is_done = times.is_some_and(|times| {
+                let is_done = *times > 0;
+                *times = times.saturating_sub(1);
+                is_done
+            });
+            if !is_done || (operation.is_barrier && is_needed) {
+                is_needed = true;
+                kept.push(operation);
+            }
+        }
+        kept.reverse();
+        self.operations = kept;
+        self.settle();
+        self
+    }
+
     /// The workload with its stamps repaired. A later turn of a session never comes before an
     /// earlier one.
     #[must_use]
@@ -145,5 +173,53 @@ impl Workload {
         for operation in &mut self.operations {
             operation.due_ns -= first;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use retake_schemas::{SpanId, TraceId};
+
+    use super::*;
+
+    /// Scenario: an ingest and three queries of which one is there twice, after a replay that did some.
+    /// Guarantees: each is left as often as it was not done; an ingest that others need is done again.
+    #[test]
+    fn what_was_done_is_left_out() {
+        let operation = |index: u64, span: u64, is_barrier| Operation {
+            index,
+            due_ns: index.cast_signed() * 10,
+            is_barrier,
+            source: Some(SourceLink {
+                run_id: "r".parse().unwrap(),
+                trace_id: TraceId::from_bytes([1; 16]),
+                span_id: SpanId::from_u64(span),
+            }),
+            ..Operation::default()
+        };
+        let operations = vec![
+            operation(0, 7, true),
+            operation(1, 1, false),
+            operation(2, 2, false),
+            operation(3, 2, false),
+        ];
+        let whole = Workload { operations, ..Workload::default() };
+        let rest = |done: &[(u64, u64)]| -> Vec<u64> {
+            let key = |span: u64| {
+                (TraceId::from_bytes([1; 16]).to_string(), SpanId::from_u64(span).to_string())
+            };
+            let done = done.iter().map(|(span, times)| (key(*span), *times)).collect();
+            let rest = whole.clone().without(&done);
+            assert!(rest.operations.iter().zip(0..).all(|(op, place)| op.index == place));
+            let number = |op: &Operation| {
+                let id = op.source.as_ref().unwrap().span_id;
+                (0..10).find(|number| SpanId::from_u64(*number) == id).unwrap()
+            };
+            rest.operations.iter().map(number).collect()
+        };
+        assert_eq!(rest(&[]), [7, 1, 2, 2]);
+        assert_eq!(rest(&[(7, 1), (1, 1)]), [7, 2, 2]);
+        assert_eq!(rest(&[(7, 1), (1, 1), (2, 1)]), [7, 2]);
+        assert!(rest(&[(7, 1), (1, 1), (2, 2)]).is_empty());
     }
 }

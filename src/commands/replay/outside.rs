@@ -6,13 +6,14 @@ use std::sync::Arc;
 use retake_recorder::{RecorderBuilder, RunReader, Store};
 use retake_replay::arrival::Arrival;
 use retake_replay::engine::{ReplayOptions, ReplayReport, replay};
-use retake_replay::target::{ServiceSettings, ServiceTarget, Target, pairs};
+use retake_replay::target::{Operation, ServiceSettings, ServiceTarget, Target, pairs};
 use retake_replay::workload::Workload;
-use retake_schemas::RunId;
 use retake_schemas::event::{Capture, RunStatus};
-use retake_schemas::settings::RecordSettings;
+use retake_schemas::settings::{PricedTokens, RecordSettings};
+use retake_schemas::{Digest, RunId};
 use tokio_util::sync::CancellationToken;
 
+use super::resume::{self, RESUMES_LABEL, Resumed};
 use super::{arranged, code_of, report_json, unix_ns};
 use crate::cli::{Format, ReplayArgs};
 use crate::commands::{REPEAT_LABEL, rag, workload};
@@ -29,6 +30,9 @@ struct Prepared<'a> {
     args: &'a ReplayArgs,
     store: Store,
     workload: Workload,
+    /// Digest of the whole workload, of which a resumed replay does a part.
+    digest: Digest,
+    resumed: Option<Resumed>,
     arrival: Arrival,
     target: Arc<dyn Target>,
     /// What the replay keeps when nothing else is said: what its source kept.
@@ -78,8 +82,38 @@ impl<'a> Prepared<'a> {
             (Workload::cut(&store, &run_id)?, Some(kept))
         };
         let (workload, arrival) = arranged(whole, args);
+        let digest = workload.digest();
+        let (workload, resumed) = match &args.resume {
+            None => (workload, None),
+            Some(selector) => {
+                let (rest, resumed) = resume::rest(context, &store, workload, selector)?;
+                // What the replay asked for, which is said again and not taken from a trace.
+                if resumed.settings != target.settings() {
+                    let message =
+                        format!("resume replay {}: it had other settings", resumed.run_id);
+                    return Err(Failure::new(Code::Usage, message)
+                        .help("give it the --set and --target that it had"));
+                }
+                (rest, Some(resumed))
+            }
+        };
         let target = Arc::new(target) as Arc<dyn Target>;
-        Ok(Self { context, args, store, workload, arrival, target, capture })
+        Ok(Self { context, args, store, workload, digest, resumed, arrival, target, capture })
+    }
+
+    /// What the recorded tokens cost at the prices of the models asked; `None` when one has none.
+    fn cost_usd(&self) -> Option<f64> {
+        let prices = &self.context.config.settings.prices;
+        let settings = self.target.settings();
+        let model = settings.get("model").and_then(serde_json::Value::as_str);
+        let whole = |tokens: Option<u64>| i64::try_from(tokens.unwrap_or(0)).unwrap_or(i64::MAX);
+        let of = |operation: &Operation| {
+            let shape = &operation.shape;
+            let price = prices.of(model.or(shape.model.as_deref())?)?;
+            let (input, output) = (whole(shape.tokens_in), whole(shape.tokens_out));
+            Some(price.cost_usd(PricedTokens { input, output, ..PricedTokens::default() }))
+        };
+        self.workload.operations.iter().map(of).sum()
     }
 
     fn show_plan(&self, format: Format) -> Result<Code, Failure> {
@@ -97,12 +131,17 @@ impl<'a> Prepared<'a> {
                 "expected_calls": stats.operations,
                 "expected_input_tokens": stats.tokens_in.sum,
                 "expected_output_tokens": stats.tokens_out.sum,
+                "expected_cost_usd": self.cost_usd(),
                 "synthesised_prompts": without_input,
                 "refusal": null,
             }))?;
         } else {
+            let cost = self.cost_usd().map_or_else(
+                || "no price is known ([prices] in retake.toml)".to_owned(),
+                |usd| format!("${usd:.4} by [prices]"),
+            );
             print(&format!(
-                "{} calls of {target}, {} tokens in and {} out as recorded, over {:.1} s; \
+                "{} calls of {target}, {} tokens in and {} out as recorded, over {:.1} s; {cost}; \
                  {without_input} prompts are made up to the recorded length\n",
                 stats.operations,
                 stats.tokens_in.sum,
@@ -135,7 +174,12 @@ impl<'a> Prepared<'a> {
                 };
                 let changes = pairs(&self.args.rag.set)?.into_iter().map(to).collect();
                 let source = self.workload.source_run.as_ref();
-                print_json(&report_json(&report, &run_id, source, changes))?;
+                let mut json = report_json(&report, &run_id, source, changes);
+                if let Some(json) = json.as_object_mut() {
+                    let done = self.resumed.as_ref().map_or(0, |resumed| resumed.done);
+                    json.insert("done_before".to_owned(), done.into());
+                }
+                print_json(&json)?;
             }
             _ => print(&render::replay_outcome(&report))?,
         }
@@ -154,6 +198,9 @@ impl<'a> Prepared<'a> {
             name = format!("{name} #{number}");
             labels.insert(REPEAT_LABEL.to_owned(), group.to_owned());
         }
+        if let Some(resumed) = &self.resumed {
+            labels.insert(RESUMES_LABEL.to_owned(), resumed.run_id.to_string());
+        }
         let settings = &self.context.config.settings.record;
         let kept = self.capture.filter(|kept| *kept == Capture::Full);
         let record = RecordSettings {
@@ -167,7 +214,7 @@ impl<'a> Prepared<'a> {
             .seed(self.args.seed)
             .labels(labels);
         Ok(match &self.workload.source_run {
-            Some(source) => builder.replay_of(source.clone(), self.workload.digest()),
+            Some(source) => builder.replay_of(source.clone(), self.digest),
             None => builder,
         })
     }

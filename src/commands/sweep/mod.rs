@@ -1,0 +1,452 @@
+//! `retake sweep`: one workload under many settings.
+
+mod log;
+mod outcome;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use retake_pipeline::eval::read_questions;
+use retake_recorder::{RunReader, Store};
+use retake_replay::cost::{Observed, Predictor, Range};
+use retake_replay::sweep::halving::{self, HALVED_FROM};
+use retake_replay::sweep::objective::{Known, Relevant};
+use retake_replay::sweep::predict::Predictions;
+use retake_replay::sweep::{Axis, Objective, Point, grid, measure, schedule};
+use retake_schemas::RunId;
+use retake_schemas::convention::SWEEP_LABEL;
+use retake_schemas::event::RunStatus;
+use tokio_util::sync::CancellationToken;
+
+use self::log::SweepLog;
+use self::outcome::Measurement;
+pub(crate) use self::outcome::{Compared, Outcome, Predicted, Row};
+use super::replay::{Lane, Prepared, Source};
+use crate::cli::{Format, HalvingArg, RagArgs, ReplayArgs, Sweep};
+use crate::context::Context;
+use crate::failure::{Code, Failure};
+use crate::output::{print, print_json, unsupported};
+use crate::progress::Progress;
+use crate::recording::cancel_on_signal;
+use crate::render;
+
+pub(crate) async fn run(context: &Context, args: &Sweep) -> Result<Code, Failure> {
+    // What can be wrong without looking at anything, first.
+    let format = context.format_or(Format::Table);
+    if !matches!(format, Format::Json | Format::Table | Format::Markdown) {
+        return Err(unsupported(format, "a sweep"));
+    }
+    render::sweep::picture_format(args.output.as_deref())?;
+    let axes: Vec<Axis> =
+        args.set.iter().map(|text| Axis::parse(text)).collect::<Result<_, _>>()?;
+    let points = grid(&axes)?;
+    let store = context.store_for_writing()?;
+    let mut sweep = Under::new(context, args, &store, &points)?;
+    let cancel = cancel_on_signal()?;
+    let log = SweepLog::start(context, &store, args, &sweep.source)?;
+    let run_id = log.run_id().clone();
+    let outcome = sweep.all(&log, cancel.clone()).await;
+    let is_cut_short = outcome.is_err() || cancel.is_cancelled();
+    log.finish(context, if is_cut_short { RunStatus::Interrupted } else { RunStatus::Finished });
+    outcome?;
+    let outcome = sweep.outcome(run_id.clone());
+    if let Some(path) = &args.output {
+        std::fs::write(path, render::sweep::picture(&outcome, path)?)?;
+    }
+    match format {
+        Format::Json => print_json(&render::sweep::json(&outcome))?,
+        format => print(&render::sweep::text(&outcome, format))?,
+    }
+    if let Some(path) = &args.output {
+        context.say(&format!("wrote {}", path.display()));
+    }
+    context.say(&format!(
+        "recorded as run {run_id}; next: retake sql \"select * from prediction_log\""
+    ));
+    Ok(if cancel.is_cancelled() { Code::Interrupted } else { outcome.code() })
+}
+
+/// A sweep under way.
+struct Under<'a> {
+    context: &'a Context,
+    args: &'a Sweep,
+    store: &'a Store,
+    source: Arc<Source>,
+    known: Known,
+    objectives: Vec<Objective>,
+    rows: Vec<Row>,
+    /// The row that is as recorded, else the first.
+    base: usize,
+    /// Runs that were only made to learn from.
+    learnt: Vec<Observed>,
+    calibrations: Vec<RunId>,
+    fits: Vec<(String, retake_replay::cost::CallFit)>,
+    calibration: f64,
+    blocks: usize,
+}
+
+impl<'a> Under<'a> {
+    fn new(
+        context: &'a Context,
+        args: &'a Sweep,
+        store: &'a Store,
+        points: &[Point],
+    ) -> Result<Self, Failure> {
+        let run_id = context.select(store, &args.run)?;
+        let source = Arc::new(Source::read(context, store, &run_id, &replay_args(args, &[]))?);
+        let mut known = Known::of(&source.observed);
+        if let Some(path) = &args.questions {
+            known.relevant = relevant(path)?;
+        }
+        let objectives = objectives(args, &source.observed, &known)?;
+        let mut rows = Vec::with_capacity(points.len());
+        for point in points {
+            // Every setting must be possible before the first is measured.
+            let prepared =
+                Prepared::of(context, Arc::clone(&source), &replay_args(args, &point.assignments))?;
+            if let Some(reason) = &prepared.plan.refusal {
+                let message = format!("sweep {run_id} with {}: {reason}", point.label);
+                return Err(Failure::new(Code::NotReplayable, message));
+            }
+            rows.push(Row::new(point.clone(), prepared.target(), prepared.plan.changes.is_empty()));
+        }
+        let base = rows.iter().position(|row| row.is_as_recorded).unwrap_or(0);
+        Ok(Self {
+            context,
+            args,
+            store,
+            source,
+            known,
+            objectives,
+            rows,
+            base,
+            learnt: Vec::new(),
+            calibrations: Vec::new(),
+            fits: Vec::new(),
+            calibration: 1.0,
+            blocks: 0,
+        })
+    }
+
+    /// Predicts, and measures.
+    async fn all(&mut self, log: &SweepLog, cancel: CancellationToken) -> Result<(), Failure> {
+        self.predict();
+        if !self.args.predict_only {
+            self.warm_up(log, &cancel).await?;
+        }
+        log.predicted(&self.rows)?;
+        self.tell_predictions();
+        if self.args.predict_only {
+            return Ok(());
+        }
+        let taking_part = self.taking_part();
+        let is_halved = match self.args.halving {
+            HalvingArg::Auto => taking_part.len() >= HALVED_FROM,
+            HalvingArg::On => true,
+            HalvingArg::Off => false,
+        };
+        let repeats = usize::from(self.args.repeat).next_multiple_of(2);
+        let rounds = if is_halved {
+            halving::rounds(taking_part.len(), repeats)
+        } else {
+            vec![taking_part.len(); repeats / 2]
+        };
+        let replays: usize = rounds.iter().map(|size| 2 * size).sum();
+        let progress = Progress::new(self.context.quiet, "sweep", "replays");
+        progress.length(replays as u64);
+        let mut left = taking_part;
+        let mut done = 0;
+        for size in rounds {
+            left = self.survivors(left, size);
+            for block in [self.blocks, self.blocks + 1] {
+                for place in schedule::block(left.len(), block, self.args.seed) {
+                    if cancel.is_cancelled() {
+                        progress.finish();
+                        return Ok(());
+                    }
+                    let Some(&row) = left.get(place) else { continue };
+                    progress.message(&self.rows.get(row).map_or(String::new(), Row::label));
+                    self.measure(row, block, log, &cancel).await?;
+                    done += 1;
+                    progress.position(done);
+                }
+            }
+            self.blocks += 2;
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    /// The rows that are measured: all, or the best predicted and the one as recorded.
+    fn taking_part(&self) -> Vec<usize> {
+        let all: Vec<usize> = (0..self.rows.len()).collect();
+        let Some(confirm) = self.args.confirm else { return all };
+        let values: Vec<Vec<f64>> =
+            self.rows.iter().map(|row| row.predicted_values(&self.objectives)).collect();
+        let mut best = halving::survivors(&values, &better(&self.objectives), usize::from(confirm));
+        if !best.contains(&self.base) {
+            best.push(self.base);
+            best.sort_unstable();
+        }
+        best
+    }
+
+    /// The best `keep` of these rows, going by what was measured so far; the base stays.
+    fn survivors(&self, rows: Vec<usize>, keep: usize) -> Vec<usize> {
+        if keep >= rows.len() {
+            return rows;
+        }
+        let values: Vec<Vec<f64>> = rows
+            .iter()
+            .filter_map(|row| self.rows.get(*row))
+            .map(|row| row.measured_values(&self.objectives))
+            .collect();
+        let kept = halving::survivors(&values, &better(&self.objectives), keep);
+        let mut kept: Vec<usize> =
+            kept.into_iter().filter_map(|at| rows.get(at).copied()).collect();
+        if rows.contains(&self.base) && !kept.contains(&self.base) {
+            kept.pop();
+            kept.push(self.base);
+            kept.sort_unstable();
+        }
+        kept
+    }
+
+    /// Makes the machine warm, and learns what the recording does not tell: where the calls of one
+    /// batch size do not say what a call costs, the smallest and the largest of the grid do.
+    async fn warm_up(&mut self, log: &SweepLog, cancel: &CancellationToken) -> Result<(), Failure> {
+        let mut first = self.to_learn_from();
+        let learns = !first.is_empty();
+        if !learns {
+            first.push(self.base);
+        }
+        for row in first {
+            if cancel.is_cancelled() {
+                return Ok(());
+            }
+            let Some(point) = self.rows.get(row).map(|row| row.point.clone()) else { continue };
+            let why = if learns { "learning from" } else { "warming up with" };
+            self.context.say(&format!("{why} {}", point.label));
+            let (run_id, observed, _) = self.replay(&point, None, log, cancel).await?;
+            if learns {
+                self.calibrations.push(run_id);
+                self.learnt.push(observed);
+            }
+        }
+        if learns {
+            self.predict();
+        }
+        Ok(())
+    }
+
+    fn to_learn_from(&self) -> Vec<usize> {
+        let is_refused = |row: &Row| {
+            row.predicted
+                .values()
+                .any(|p| matches!(p, Predicted::Not(unknown) if unknown.is_learnable))
+        };
+        let batch =
+            |row: &Row| row.point.value(BATCH_SIZE).and_then(|value| value.parse::<u64>().ok());
+        if !self.rows.iter().any(is_refused) {
+            return Vec::new();
+        }
+        let sizes = || self.rows.iter().enumerate().filter_map(|(at, row)| Some((batch(row)?, at)));
+        let (Some(least), Some(most)) =
+            (sizes().min(), sizes().max_by_key(|(size, at)| (*size, usize::MAX - at)))
+        else {
+            return Vec::new();
+        };
+        if least.0 == most.0 { Vec::new() } else { vec![least.1, most.1] }
+    }
+
+    /// Predicts every objective of every row from all that was seen so far.
+    fn predict(&mut self) {
+        let range = if self.args.extrapolate { Range::Any } else { Range::Seen };
+        let learnt: Vec<&Observed> = self.learnt.iter().collect();
+        let predictor = Predictor::new(&self.source.observed, &learnt, range, self.args.seed);
+        let predictions = Predictions {
+            predictor: &predictor,
+            workload: &self.source.workload,
+            arrival: self.source.arrival,
+            source: &self.source.observed,
+            known: &self.known,
+        };
+        for row in &mut self.rows {
+            for objective in &self.objectives {
+                let found = predictions.predict(*objective, &row.target);
+                row.predicted.insert(*objective, found.into());
+            }
+        }
+        self.calibration = predictor.calibration();
+        let fits = predictor.fits().into_iter();
+        self.fits = fits.map(|(stage, fit)| (stage.to_owned(), fit.clone())).collect();
+    }
+
+    fn tell_predictions(&self) {
+        for (stage, fit) in &self.fits {
+            self.context.say(&format!(
+                "model of {stage}: {} (from {} calls, median error {:.1} %)",
+                fit.formula(),
+                fit.calls,
+                fit.error_median * 100.0
+            ));
+        }
+        let Some(first) = self.objectives.first() else { return };
+        let refused = self.rows.iter().filter_map(|row| match row.predicted.get(first) {
+            Some(Predicted::Not(unknown)) => Some(&unknown.reason),
+            _ => None,
+        });
+        if let Some(reason) = refused.clone().next() {
+            self.context.say(&format!(
+                "{first} of {} of {} settings is not predicted: {reason}",
+                refused.count(),
+                self.rows.len()
+            ));
+        }
+    }
+
+    async fn measure(
+        &mut self,
+        row: usize,
+        block: usize,
+        log: &SweepLog,
+        cancel: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let Some(point) = self.rows.get(row).map(|row| row.point.clone()) else { return Ok(()) };
+        let (run_id, observed, objection) = self.replay(&point, Some(block), log, cancel).await?;
+        if cancel.is_cancelled() {
+            // Half a replay measures nothing; it is in the store.
+            return Ok(());
+        }
+        let values: BTreeMap<Objective, f64> = self
+            .objectives
+            .iter()
+            .filter_map(|objective| {
+                Some((*objective, measure(*objective, &observed, &self.known)?))
+            })
+            .collect();
+        let Some(row) = self.rows.get_mut(row) else { return Ok(()) };
+        match objection {
+            None => {
+                let measurement = Measurement { run_id, block, values };
+                log.measured(&point, &measurement)?;
+                row.measured.push(measurement);
+            }
+            Some(reason) => {
+                self.context.warn(&format!("{} is left out, run {run_id}: {reason}", point.label));
+                row.failures.push((run_id, reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Replays the workload with the settings of a point; says why it may not be used, if so.
+    async fn replay(
+        &self,
+        point: &Point,
+        block: Option<usize>,
+        log: &SweepLog,
+        cancel: &CancellationToken,
+    ) -> Result<(RunId, Observed, Option<String>), Failure> {
+        let mut args = replay_args(self.args, &point.assignments);
+        let what = block.map_or_else(|| "warm-up".to_owned(), |block| format!("#{}", block + 1));
+        args.rag.run = Some(format!("sweep {} {what}", point.label));
+        args.rag.label.push(format!("{SWEEP_LABEL}={}", log.run_id()));
+        let prepared = Prepared::of(self.context, Arc::clone(&self.source), &args)?;
+        let group = format!("{} {}", log.run_id(), point.label);
+        let lane = Lane { args: &args, group: block.map(|_| group.as_str()), number: 1 };
+        let silent = self.context.silent();
+        let replayed = prepared.execute(&silent, self.store, lane, cancel.clone()).await?;
+        let report = &replayed.report;
+        let failed = report.error + report.refused;
+        let objection = report.objection.clone().or_else(|| {
+            let (index, message) = report.failures.first()?;
+            Some(format!(
+                "{failed} of {} operations failed; operation {index}: {message}",
+                report.planned
+            ))
+        });
+        let reader = RunReader::open(self.store, &replayed.run_id)?;
+        let observed = Observed::of(&reader, &self.context.config.settings.prices)?;
+        Ok((replayed.run_id, observed, objection))
+    }
+
+    fn outcome(self, run_id: RunId) -> Outcome {
+        Outcome::of(outcome::Found {
+            run_id,
+            source: self.source.run_id.clone(),
+            objectives: self.objectives,
+            rows: self.rows,
+            base: self.base,
+            calibrations: self.calibrations,
+            fits: self.fits,
+            calibration: self.calibration,
+        })
+    }
+}
+
+fn better(objectives: &[Objective]) -> Vec<retake_replay::sweep::Better> {
+    objectives.iter().map(|objective| objective.better()).collect()
+}
+
+/// What a replay of the sweep is asked.
+fn replay_args(args: &Sweep, set: &[String]) -> ReplayArgs {
+    let rag = RagArgs { set: set.to_vec(), run: None, label: args.label.clone(), capture: None };
+    let mut replay = ReplayArgs::of(args.run.clone(), rag);
+    replay.arrival = Some(args.arrival);
+    replay.speed = args.speed;
+    replay.seed = args.seed;
+    replay.llm = args.llm;
+    replay.on_miss = args.on_miss;
+    replay
+}
+
+/// What the sweep is judged by; an objective that nothing can be said about is refused.
+fn objectives(args: &Sweep, source: &Observed, known: &Known) -> Result<Vec<Objective>, Failure> {
+    if args.objective.is_empty() {
+        let mut found = Objective::of_run(source);
+        if !known.relevant.is_empty() {
+            found.push(Objective::Recall);
+        }
+        return Ok(found);
+    }
+    let mut found: Vec<Objective> = Vec::new();
+    for objective in &args.objective {
+        if measure(*objective, source, known).is_none() {
+            let help = match objective {
+                Objective::Cost => "give its models a price in [prices] of retake.toml",
+                Objective::Recall => {
+                    "give --questions FILE with the questions and their references"
+                }
+                Objective::Agreement => "the recorded run retrieved nothing",
+                _ => "the recorded run has no such operations",
+            };
+            let message = format!("sweep by {objective}: the recorded run says nothing about it");
+            return Err(Failure::new(Code::NotReplayable, message).help(help));
+        }
+        if !found.contains(objective) {
+            found.push(*objective);
+        }
+    }
+    Ok(found)
+}
+
+/// What is relevant to each question of a file.
+fn relevant(path: &Path) -> Result<BTreeMap<String, Vec<Relevant>>, Failure> {
+    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let questions = read_questions(path)?.into_iter().filter(|q| !q.references.is_empty());
+    Ok(questions
+        .map(|question| {
+            let places = question.references.into_iter().map(|reference| Relevant {
+                document: reference.document,
+                start_char: whole(reference.start_char),
+                end_char: whole(reference.end_char),
+            });
+            (question.question, places.collect())
+        })
+        .collect())
+}
+
+/// The setting whose extremes a model is learnt from.
+const BATCH_SIZE: &str = "embed.batch_size";
