@@ -40,6 +40,7 @@ fn every_verb_shows_an_example() {
         &["sql"],
         &["replay", "plan"],
         &["replay", "run"],
+        &["sweep"],
         &["workload", "import"],
         &["workload", "cut"],
         &["workload", "sample"],

@@ -53,8 +53,8 @@ pub enum Unpredictable {
     },
     /// The calls do not tell the time of a call from the time of its items.
     #[error(
-        "calls of {stage} had {sizes} sizes from {min:.0} to {max:.0}, too alike to tell what a call \
-         costs from what its items cost"
+        "calls of {stage} are too alike ({sizes} different sizes, {min:.0} to {max:.0} items) to tell \
+         what a call costs from what its items cost"
     )]
     NotIdentified {
         /// The stage.

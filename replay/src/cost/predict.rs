@@ -12,6 +12,7 @@ use super::fit::{CallFit, Estimate, Range, Unpredictable, fit};
 use super::ingest::{IngestSettings, IngestTimes, SimulatedIngest, simulate_ingest};
 use super::observed::{IngestRecord, Observed};
 use crate::plan::closure::{self, Reach};
+use crate::quantile::nearest_rank;
 
 /// Predicts ingests of one workload from runs of it.
 #[derive(Debug, Clone)]
@@ -49,19 +50,25 @@ impl From<Unpredictable> for Unknown {
 }
 
 impl Predictor {
-    /// Fits the calls of `base`, whose workload is predicted, and of other runs of it.
+    /// Fits the calls of `base`, whose workload is predicted, and of replays of it.
     #[must_use]
     pub fn new(base: &Observed, others: &[&Observed], range: Range, seed: u64) -> Self {
-        let all = || std::iter::once(base).chain(others.iter().copied());
+        // Replays are better evidence than what they repeat: that ran at another time, beside other
+        // work. It counts where they do not tell enough.
+        let of_others: Vec<(f64, f64)> =
+            others.iter().flat_map(|run| run.points("embed")).collect();
+        let is_enough = fit(&of_others, seed).is_some_and(|fit| fit.is_identified);
+        let first = (!is_enough).then_some(base);
+        let all = || first.into_iter().chain(others.iter().copied());
         let points =
             |stage| -> Vec<(f64, f64)> { all().flat_map(|run| run.points(stage)).collect() };
         let mut predictor = Self {
-            base: base.clone(),
+            base: Observed { ingests: typical(base, all()), ..base.clone() },
             embed: fit(&points("embed"), seed),
             insert: fit(&points("insert"), seed),
             calibration: 1.0,
             run_sd: RUN_SD,
-            runs: 1 + others.len(),
+            runs: all().count(),
             range,
         };
         let ratios: Vec<f64> = all().flat_map(|run| predictor.own_ratios(run)).collect();
@@ -195,6 +202,44 @@ impl Predictor {
             _ => Ok(()),
         }
     }
+}
+
+/// The ingests of a run, with the times of everything but calls as they usually are: medians over
+/// runs of the same documents.
+fn typical<'a>(
+    base: &Observed,
+    runs: impl Iterator<Item = &'a Observed> + Clone,
+) -> Vec<IngestRecord> {
+    let chunks = |ingest: &IngestRecord| -> Vec<Option<u32>> {
+        ingest.documents.iter().map(|document| document.chunks).collect()
+    };
+    let one = |(place, ingest): (usize, &IngestRecord)| {
+        let wanted = chunks(ingest);
+        let alike: Vec<&IngestRecord> = runs
+            .clone()
+            .filter_map(|run| run.ingests.get(place))
+            .filter(|other| is_usable(other) && chunks(other) == wanted)
+            .collect();
+        if alike.is_empty() {
+            return ingest.clone();
+        }
+        let median = |of: &dyn Fn(&IngestRecord) -> i64| {
+            let mut times: Vec<i64> = alike.iter().map(|other| of(other)).collect();
+            times.sort_unstable();
+            nearest_rank(&times, 0.5).unwrap_or(0)
+        };
+        let mut typical = ingest.clone();
+        typical.before_ns = median(&|other| other.before_ns);
+        typical.after_ns = median(&|other| other.after_ns);
+        for (number, document) in typical.documents.iter_mut().enumerate() {
+            let prepare_ns = |other: &IngestRecord| {
+                other.documents.get(number).map_or(0, |document| document.prepare_ns)
+            };
+            document.prepare_ns = median(&prepare_ns);
+        }
+        typical
+    };
+    base.ingests.iter().enumerate().map(one).collect()
 }
 
 fn ingest_settings(settings: &BTreeMap<String, Json>) -> IngestSettings {

@@ -214,9 +214,9 @@ fn reason(stage: &'static str, planned: &Planned<'_>, reached: &[&Reached]) -> S
             "recorded where the request is the same, called where it is not"
         }
         ("llm", ..) => "called for every query",
-        ("load" | "chunk" | "embed" | "insert" | "index", ..) => {
-            "into a scratch collection; the recorded one is not touched"
-        }
+        ("load", ..) => "documents are read from the disk again",
+        ("chunk" | "embed", ..) => "made anew",
+        ("insert" | "index", ..) => "into a scratch collection; the recorded one is not touched",
         ("retrieve", ..) if has_ingest => "from the scratch collection",
         ("retrieve", ..) => "from the recorded run's collection",
         _ => "as recorded",
