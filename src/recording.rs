@@ -11,6 +11,7 @@ use retake_recorder::{Dispatcher, Recorder, RecorderBuilder, RecorderLayer, Stor
 use retake_schemas::RunId;
 use retake_schemas::event::RunStatus;
 use retake_schemas::settings::{BudgetSettings, OnExceeded};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -207,23 +208,29 @@ async fn upload(context: &Context, store: &Store, run_id: &RunId, url: &str) {
 /// A token that the first Ctrl-C (or SIGTERM) cancels; the second ends the process at once.
 pub(crate) fn cancel_on_signal() -> Result<CancellationToken, Failure> {
     let token = CancellationToken::new();
-    let terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-    let mut terminated = terminated
-        .map_err(|error| Failure::new(Code::Environment, format!("handle signals: {error}")))?;
+    // Both from here on: a signal that comes before the task below runs must not be missed.
+    let [mut interrupted, mut terminated] = [
+        signal(SignalKind::interrupt()).map_err(unhandled)?,
+        signal(SignalKind::terminate()).map_err(unhandled)?,
+    ];
     let cancel = token.clone();
     tokio::spawn(async move {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            _ = interrupted.recv() => {}
             _ = terminated.recv() => {}
         }
         eprintln!("ending; everything recorded so far is kept (once more to end at once)");
         cancel.cancel();
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            _ = interrupted.recv() => {}
             _ = terminated.recv() => {}
         }
         // The journal survives the death of the process; the next command recovers the run.
         std::process::exit(Code::Interrupted as i32);
     });
     Ok(token)
+}
+
+fn unhandled(error: std::io::Error) -> Failure {
+    Failure::new(Code::Environment, format!("handle signals: {error}"))
 }

@@ -83,7 +83,9 @@ fn hostile_text_is_inert_everywhere() {
         bench.retake(["report", run, "--output", "report.html"]).expect_code(0);
         let html = std::fs::read_to_string(bench.path("report.html")).expect("a report");
         let lower = html.to_lowercase();
-        assert!(!lower.contains("<script") && !lower.contains("<img"), "a tag came through");
+        // The report has one script of its own.
+        let is_inert = lower.matches("<script").count() == 1 && !lower.contains("<img");
+        assert!(is_inert && !lower.contains("<script>alert"), "a tag came through");
         assert!(!html.contains('\u{1b}'), "an escape came through");
     }
 }

@@ -20,6 +20,10 @@ fn a_wrong_setting_is_refused_before_anything_is_recorded() {
     set("synthesize.stream=perhaps").expect_message(&["synthesize.stream"]);
     bench
         .retake(["replay", "plan", "last", "--set", "nothing=1"])
+        .expect_code(2)
+        .expect_message(&["nothing", "no such setting", "embed.batch_size"]);
+    bench
+        .retake(["replay", "plan", "last", "--set", "workers=3"])
         .expect_code(30)
         .expect_message(&["--capture full"]);
     assert_eq!(bench.runs().len(), 1);
