@@ -108,6 +108,9 @@ pub(crate) enum Verb {
     /// Where the time, tokens, money and errors of a run went
     #[command(after_help = "Example: retake breakdown last --by stage,model")]
     Breakdown(Breakdown),
+    /// A run while it is being recorded: stages, rates and percentiles of the last seconds
+    #[command(after_help = "Example: retake top")]
+    Top(Top),
     /// One trace as a waterfall in the terminal
     #[command(after_help = "Example: retake trace slowest")]
     Trace(Trace),
@@ -374,6 +377,22 @@ pub(crate) struct Report {
     /// Where to write
     #[arg(long, short, value_name = "FILE", default_value = "report.html")]
     pub(crate) output: PathBuf,
+}
+
+/// Options of `top`.
+#[derive(Debug, Args)]
+pub(crate) struct Top {
+    /// The run [default: the youngest that is being recorded]
+    pub(crate) run: Option<String>,
+    /// How far back to look, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) window: u32,
+    /// How often to look, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub(crate) every: u32,
+    /// Look once and end
+    #[arg(long)]
+    pub(crate) once: bool,
 }
 
 /// Options of `init`.

@@ -9,6 +9,7 @@
 //!                                                └────► trend ──┘
 //! ```
 
+mod answers;
 mod assemble;
 pub mod breakdown;
 mod bubble_up;
@@ -19,6 +20,7 @@ mod explain;
 mod flames;
 pub mod format;
 pub mod model;
+mod pulse;
 pub mod report;
 mod report_data;
 mod retrieval;
@@ -43,6 +45,7 @@ pub use bubble_up::{Contrast, Lift, bubble_up, slowest_tenth};
 pub use diff::{DiffOptions, diff, diff_repeated};
 pub use error::{AnalyzeError, DamagedFile};
 pub use explain::{Explanation, explain};
+pub use pulse::{Pulse, PulseRow, pulse};
 pub use report_data::{ReportRequest, report_data};
 pub use session::{
     Analyzer, AnalyzerOptions, MEMORY_BYTES_DEFAULT, QueryResult, QueryStream, Scope,

@@ -1,11 +1,8 @@
 //! What retrieval and reranking found: scores by rank, empty results, and how the order changed.
 
-use arrow::array::{Array, Float64Array, Int64Array, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::DataType;
 use retake_schemas::RunId;
 
-use crate::assemble::{text, value};
+use crate::answers::rows;
 use crate::error::AnalyzeError;
 use crate::model::{RankScores, Reranking, Retrieval};
 use crate::session::Analyzer;
@@ -171,44 +168,6 @@ async fn sources(
         most.iter().map(|row| (row.text("source"), row.count("documents"))).collect(),
         all.first().map_or(0, |row| row.count("sources")),
     ))
-}
-
-/// A row of a small answer.
-#[derive(Debug)]
-struct Row {
-    batch: RecordBatch,
-    at: usize,
-}
-
-impl Row {
-    fn text(&self, name: &str) -> String {
-        let column = text(&self.batch, name).ok();
-        column.and_then(|column| value(&column, self.at).map(str::to_owned)).unwrap_or_default()
-    }
-
-    fn number(&self, name: &str) -> Option<f64> {
-        let column = cast(self.batch.column_by_name(name)?, &DataType::Float64).ok()?;
-        let column = column.as_any().downcast_ref::<Float64Array>()?;
-        column.is_valid(self.at).then(|| column.value(self.at)).filter(|value| value.is_finite())
-    }
-
-    fn whole(&self, name: &str) -> Option<i64> {
-        let column = cast(self.batch.column_by_name(name)?, &DataType::Int64).ok()?;
-        let column = column.as_any().downcast_ref::<Int64Array>()?;
-        column.is_valid(self.at).then(|| column.value(self.at))
-    }
-
-    /// A number that is not below zero; 0 for none.
-    fn count(&self, name: &str) -> u64 {
-        self.whole(name).and_then(|value| u64::try_from(value).ok()).unwrap_or(0)
-    }
-}
-
-async fn rows(analyzer: &Analyzer, sql: &str) -> Result<Vec<Row>, AnalyzeError> {
-    let batches = analyzer.query(sql).await?.batches;
-    let of =
-        |batch: RecordBatch| (0..batch.num_rows()).map(move |at| Row { batch: batch.clone(), at });
-    Ok(batches.into_iter().flat_map(of).collect())
 }
 
 /// What the built-in pipeline measures against labels, and others may record under the same names.

@@ -28,6 +28,7 @@ mod runs;
 mod serve;
 mod sql;
 pub(crate) mod sweep;
+mod top;
 mod trace;
 mod trend;
 mod verify;
@@ -56,6 +57,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Import(args) => import::run(&context, args).await,
         Verb::Runs(args) => runs::run(&context, args).await,
         Verb::Breakdown(args) => breakdown::run(&context, &args).await,
+        Verb::Top(args) => top::run(&context, &args).await,
         Verb::Trace(args) => trace::run(&context, &args).await,
         Verb::Check(args) => check::run(&context, &args).await,
         Verb::Baseline(args) => baseline::run(&context, &args),

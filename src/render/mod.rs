@@ -9,6 +9,7 @@ pub(crate) mod simulated;
 mod sql;
 pub(crate) mod sweep;
 mod sweep_picture;
+mod top;
 mod tree;
 mod trend;
 mod why;
@@ -22,6 +23,7 @@ pub(crate) use pipeline::{
 pub(crate) use plan::plan;
 pub(crate) use runs::{run, runs, traces};
 pub(crate) use sql::{expanded, result, rows};
+pub(crate) use top::top;
 pub(crate) use tree::{tree_json, waterfall};
 pub(crate) use trend::{short_sha, trend};
 pub(crate) use why::{

@@ -31,6 +31,7 @@ mod secrets;
 mod shell;
 mod sql;
 mod sweep;
+mod top;
 mod traces;
 mod trend;
 mod upkeep;
