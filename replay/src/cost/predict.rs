@@ -262,10 +262,10 @@ fn is_usable(ingest: &IngestRecord) -> bool {
 
 /// Settings whose effect on the time of an ingest the model knows.
 const MODELLED: [&str; 3] = ["embed.batch_size", "embed.max_wait_ms", "workers"];
-/// Usual standard deviation of a run's logarithm on a machine that does nothing else.
-const RUN_SD: f64 = 0.05;
-/// How many degrees of freedom that counts for.
-const RUN_SD_WEIGHT: f64 = 4.0;
+/// Usual standard deviation of a run's logarithm, as in `retake diff`: 15 % (mui-public #1712), with the
+/// weight of half a degree of freedom.
+const RUN_SD: f64 = 0.15;
+const RUN_SD_WEIGHT: f64 = 0.5;
 const Z_975: f64 = 1.96;
 const MS: i64 = 1_000_000;
 
