@@ -76,6 +76,12 @@ bench-analyzer: ## SQL beside DuckDB, polars and ClickHouse on the same files: R
 	RETAKE_BIN="$(CARGO_TARGET_DIR)/release/retake" SPAN_STORE_BIN="$(CARGO_TARGET_DIR)/release/span-store" \
 		python3 bench/analyzer/bench.py --rounds $(ROUNDS) --spans $(SPANS)
 
+.PHONY: bench-replay
+bench-replay: ## fire error beside tokio's timers, a stall in either loop, virtual time: ROUNDS=, QUICK=1; RETAKE_DATA= for traces
+	@scripts/setup build
+	cargo build --locked --release --manifest-path bench/replay/Cargo.toml
+	"$(CARGO_TARGET_DIR)/release/replay-bench" --rounds $(ROUNDS) $(if $(QUICK),--secs 1)
+
 SECS ?= 45
 .PHONY: fuzz
 fuzz: ## arbitrary bytes into whatever reads bytes: SECS= per target, TARGET="frame body" for some

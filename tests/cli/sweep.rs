@@ -1,5 +1,11 @@
 //! `retake sweep`: settings predicted, measured, and judged.
 
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
 use crate::corpus::write_many;
 use crate::fake_server::Server;
 use crate::support::{Bench, assert_fields, int, text};
@@ -163,6 +169,67 @@ fn quality_stands_beside_latency() {
     assert!(mean(0, "latency_p50") > 0.0);
     assert!(!sweep["front"].as_array().expect("a front").is_empty());
     assert!(text(&settings[1]["predicted"]["latency_p50"]["refused"]).contains("retrieve.top_k"));
+}
+
+/// Scenario: ten settings, on documents that take no time.
+/// Guarantees: the worse half is measured less often; the base and the best are measured to the end;
+/// every replay of a setting is in another block.
+#[test]
+fn many_settings_are_halved() {
+    let bench = Bench::new();
+    crate::corpus::write_lighthouses(&bench.path("docs"));
+    let ingest = ["rag", "ingest", "docs", "--capture", "full", "--set", "embed.batch_size=4"];
+    bench.retake(ingest).expect_code(0);
+    let arguments = ["sweep", "last", "--set", "embed.batch_size=1..10", "--repeat", "2"];
+    let sweep = bench.retake([&arguments[..], &["--format", "json"]].concat());
+    // What a lookup table does in no time need not differ.
+    assert!(matches!(sweep.code(), Some(0 | 32)), "{}", sweep.stderr);
+    let sweep = sweep.json();
+    let settings = sweep["settings"].as_array().expect("settings");
+    let measured = |setting: &Value| setting["replays"].as_array().expect("replays").len();
+    let mut counts: Vec<usize> = settings.iter().map(measured).collect();
+    let of =
+        |label: &Value| settings.iter().find(|setting| &setting["label"] == label).map(measured);
+    assert_eq!((of(&sweep["base"]), &sweep["base"]), (Some(6), &"embed.batch_size=4".into()));
+    counts.sort_unstable();
+    // Ten, then five, then four, two blocks each.
+    assert_eq!(counts, [2, 2, 2, 2, 2, 4, 6, 6, 6, 6], "{sweep}");
+    let twice = "select count(*) as n from (select setting, block, count(*) as n from prediction_log \
+                 where metric = 'throughput' and measured is not null group by setting, block) \
+                 where n > 1";
+    assert_eq!(bench.number(twice), 0);
+}
+
+/// Scenario: Ctrl-C in the middle of a sweep.
+/// Guarantees: code 130, what was measured so far as a document, the sweep's run says `interrupted`.
+#[test]
+fn ctrl_c_ends_a_sweep_with_what_was_measured() {
+    let bench = Bench::new();
+    let server = Server::start(&bench, &["--ttft-ms", "10"]);
+    let source = ingested(&bench, &server);
+    let set = "embed.batch_size=8,16,32";
+    let mut command =
+        bench.command(["sweep", &source, "--set", set, "--repeat", "60", "--format", "json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start");
+    let begun = Instant::now();
+    let measured =
+        || bench.number("select count(*) as n from measures where name = 'retake.measured'");
+    while measured() < 4 {
+        assert!(begun.elapsed() < Duration::from_secs(100), "nothing is measured");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
+    let mut said = String::new();
+    child.stdout.take().expect("stdout").read_to_string(&mut said).expect("text");
+    assert_eq!(child.wait().expect("its end").code(), Some(130));
+    let sweep: Value = serde_json::from_str(&said).expect("a document");
+    let settings = sweep["settings"].as_array().expect("settings");
+    assert!(
+        settings.iter().any(|setting| !setting["replays"].as_array().expect("list").is_empty())
+    );
+    let show = ["runs", "show", &text(&sweep["run_id"]), "--format", "json"];
+    assert_eq!(bench.retake(show).expect_code(0).json()["status"], "interrupted");
 }
 
 fn ingested(bench: &Bench, server: &Server) -> String {

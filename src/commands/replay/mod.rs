@@ -39,7 +39,7 @@ pub(crate) async fn run(context: &Context, verb: Replay) -> Result<Code, Failure
     if is_plan {
         match format {
             Format::Json => print_json(&prepared.plan_json())?,
-            format => print(&render::plan(&prepared.plan, &source, format))?,
+            format => print(&render::plan(&prepared.timed_plan(), &source, format))?,
         }
     }
     if let Some(reason) = &prepared.plan.refusal {

@@ -169,7 +169,7 @@ impl Prepared {
             let message = format!("resume replay {}: it had other settings", resumed.run_id);
             return Err(Failure::new(Code::Usage, message).help("leave --set out"));
         }
-        let mut plan = plan(&Planned {
+        let plan = plan(&Planned {
             operations,
             observed: &source.observed,
             target: &target,
@@ -178,8 +178,13 @@ impl Prepared {
             prices: &context.config.settings.prices,
             missing: source.missing.clone().into_iter().collect(),
         });
-        plan.expected_wall_ns = expected_wall_ns(&source, &target);
         Ok(Self { source, settings, plan, llm, on_miss })
+    }
+
+    /// The plan, with how long the whole will take.
+    pub(crate) fn timed_plan(&self) -> Plan {
+        let expected_wall_ns = expected_wall_ns(&self.source, &self.target());
+        Plan { expected_wall_ns, ..self.plan.clone() }
     }
 
     /// The settings in force, by name.
@@ -276,7 +281,7 @@ impl Prepared {
             "replay_of": self.source.run_id,
             "arrival": self.source.arrival,
         });
-        let plan = serde_json::to_value(&self.plan).unwrap_or_default();
+        let plan = serde_json::to_value(self.timed_plan()).unwrap_or_default();
         if let (Some(json), serde_json::Value::Object(plan)) = (json.as_object_mut(), plan) {
             json.extend(plan);
         }

@@ -202,14 +202,18 @@ impl<'a> Under<'a> {
             .filter_map(|row| self.rows.get(*row))
             .map(|row| row.measured_values(&self.objectives))
             .collect();
-        let kept = halving::survivors(&values, &better(&self.objectives), keep);
-        let mut kept: Vec<usize> =
-            kept.into_iter().filter_map(|at| rows.get(at).copied()).collect();
-        if rows.contains(&self.base) && !kept.contains(&self.base) {
-            kept.pop();
-            kept.push(self.base);
-            kept.sort_unstable();
+        let of_rows = |keep| -> Vec<usize> {
+            let kept = halving::survivors(&values, &better(&self.objectives), keep);
+            kept.into_iter().filter_map(|at| rows.get(at).copied()).collect()
+        };
+        let kept = of_rows(keep);
+        if !rows.contains(&self.base) || kept.contains(&self.base) {
+            return kept;
         }
+        // The base takes the place of the last of them.
+        let mut kept = of_rows(keep - 1);
+        kept.push(self.base);
+        kept.sort_unstable();
         kept
     }
 
@@ -229,7 +233,8 @@ impl<'a> Under<'a> {
             let why = if learns { "learning from" } else { "warming up with" };
             self.context.say(&format!("{why} {}", point.label));
             let (run_id, observed, _) = self.replay(&point, None, log, cancel).await?;
-            if learns {
+            // Half a replay teaches nothing.
+            if learns && !cancel.is_cancelled() {
                 self.calibrations.push(run_id);
                 self.learnt.push(observed);
             }
