@@ -10,6 +10,8 @@ mod open;
 mod sqlite_vec;
 mod vector;
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use retake_schemas::Digest;
 
@@ -118,6 +120,22 @@ pub trait VectorStore: Send + Sync {
     /// # Errors
     /// The database failed, or `vector` has another width.
     async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError>;
+
+    /// The vectors of chunks by their ids; those that are not there are left out.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn vectors(
+        &self,
+        chunk_ids: &[String],
+    ) -> Result<HashMap<String, Vec<f32>>, PipelineError>;
+
+    /// What the collection holds, as a digest: it changes whenever a document is added, changed or
+    /// deleted.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn revision(&self) -> Result<Digest, PipelineError>;
 
     /// Makes searches fast after a load (builds or refreshes an index where there is one).
     ///

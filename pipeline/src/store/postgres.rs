@@ -10,6 +10,8 @@ mod copy;
 mod statements;
 mod version;
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use parking_lot::RwLock;
 use pgvector::Vector;
@@ -22,7 +24,7 @@ use self::copy::CopyBuffer;
 use self::statements::ChunksTable;
 use super::vector::{
     CheckedDocument, FORMAT, HeldCollection, Opened, check_model, check_vector, checked, column,
-    count, not_open, similarity, small_count,
+    count, not_open, revision, similarity, small_count,
 };
 use super::{CollectionSpec, EmbeddedDocument, HeldDocument, StoreStats, VectorStore};
 use crate::document::{Chunk, Hit};
@@ -250,6 +252,34 @@ impl VectorStore for PostgresStore {
 
     async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError> {
         self.search_by(self.search_mode(), vector, top_k).await
+    }
+
+    async fn vectors(
+        &self,
+        chunk_ids: &[String],
+    ) -> Result<HashMap<String, Vec<f32>>, PipelineError> {
+        const ACTION: &str = "read vectors";
+        let opened = self.opened(ACTION)?;
+        let rows: Vec<(String, Vector)> = sqlx::query_as(table(ACTION, &opened)?.vectors())
+            .bind(chunk_ids)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed(ACTION))?;
+        Ok(rows.into_iter().map(|(id, vector)| (id, vector.to_vec())).collect())
+    }
+
+    async fn revision(&self) -> Result<Digest, PipelineError> {
+        const ACTION: &str = "read digests of documents";
+        let opened = self.opened(ACTION)?;
+        let rows: Vec<(String, Vec<u8>, String)> = sqlx::query_as(
+            "SELECT id, digest, chunking FROM retake.documents WHERE collection = $1
+             ORDER BY id COLLATE \"C\"",
+        )
+        .bind(opened.id)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed(ACTION))?;
+        Ok(revision(&rows))
     }
 
     async fn finish_load(&self) -> Result<(), PipelineError> {

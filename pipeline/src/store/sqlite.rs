@@ -7,6 +7,7 @@
 
 mod file;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use async_trait::async_trait;
@@ -75,6 +76,17 @@ impl VectorStore for SqliteStore {
 
     async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError> {
         unseen(self.0.search(vector, top_k)).await
+    }
+
+    async fn vectors(
+        &self,
+        chunk_ids: &[String],
+    ) -> Result<HashMap<String, Vec<f32>>, PipelineError> {
+        unseen(self.0.vectors(chunk_ids)).await
+    }
+
+    async fn revision(&self) -> Result<Digest, PipelineError> {
+        unseen(self.0.revision()).await
     }
 
     async fn finish_load(&self) -> Result<(), PipelineError> {

@@ -6,6 +6,8 @@
 
 use std::collections::HashMap;
 
+use retake_schemas::Digest;
+
 use super::{CollectionSpec, EmbeddedDocument};
 use crate::document::Chunk;
 use crate::error::PipelineError;
@@ -133,6 +135,18 @@ pub(super) fn not_open(action: &'static str) -> PipelineError {
 /// distance; it is neither near nor far.
 pub(super) fn similarity(distance: Option<f64>) -> f64 {
     distance.filter(|distance| distance.is_finite()).map_or(0.0, |distance| 1.0 - distance)
+}
+
+/// The digest of what a collection holds: id, digest and chunking of every document, in order of id.
+pub(super) fn revision(documents: &[(String, Vec<u8>, String)]) -> Digest {
+    let mut all = Vec::new();
+    for (id, digest, chunking) in documents {
+        for field in [id.as_bytes(), digest, chunking.as_bytes()] {
+            all.extend_from_slice(&(field.len() as u64).to_le_bytes());
+            all.extend_from_slice(field);
+        }
+    }
+    Digest::of(&all)
 }
 
 /// A count for a column. Counts beyond `i64` do not exist in practice; saturating keeps the order.

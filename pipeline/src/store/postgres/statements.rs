@@ -88,6 +88,12 @@ impl ChunksTable {
         ))
     }
 
+    /// The vectors of the chunks `$1`.
+    pub(super) fn vectors(self) -> Statement {
+        let id = self.id;
+        AssertSqlSafe(format!("SELECT id, embedding FROM retake.chunks_{id} WHERE id = ANY($1)"))
+    }
+
     /// Exact search: `$1` the vector, `$2` how many. NaN is the distance of a vector of length 0,
     /// which is neither near nor far.
     pub(super) fn search_exact(self) -> Statement {

@@ -1,5 +1,6 @@
 //! The file behind [`super::SqliteStore`]: its tables and statements.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::document::{Chunk, Hit};
 use crate::error::PipelineError;
 use crate::store::vector::{
     CheckedDocument, FORMAT, HeldCollection, Opened, check_model, check_vector, checked, column,
-    count, not_open, similarity, small_count,
+    count, not_open, revision, similarity, small_count,
 };
 use crate::store::{
     CollectionSpec, EmbeddedDocument, HeldDocument, StoreStats, VectorStore, sqlite_vec,
@@ -234,6 +235,39 @@ impl VectorStore for SqliteFile {
         rows.iter().map(hit_from).collect::<Result<_, _>>().map_err(failed(ACTION))
     }
 
+    async fn vectors(
+        &self,
+        chunk_ids: &[String],
+    ) -> Result<HashMap<String, Vec<f32>>, PipelineError> {
+        const ACTION: &str = "read vectors";
+        let opened = self.opened(ACTION)?;
+        let ids = serde_json::to_string(chunk_ids)
+            .map_err(|error| PipelineError::Store { action: ACTION, reason: error.to_string() })?;
+        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, embedding FROM chunks
+             WHERE collection = ?1 AND id IN (SELECT value FROM json_each(?2))",
+        )
+        .bind(opened.id)
+        .bind(ids)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed(ACTION))?;
+        Ok(rows.into_iter().map(|(id, bytes)| (id, from_little_endian(&bytes))).collect())
+    }
+
+    async fn revision(&self) -> Result<Digest, PipelineError> {
+        const ACTION: &str = "read digests of documents";
+        let opened = self.opened(ACTION)?;
+        let rows: Vec<(String, Vec<u8>, String)> = sqlx::query_as(
+            "SELECT id, digest, chunking FROM documents WHERE collection = ?1 ORDER BY id",
+        )
+        .bind(opened.id)
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed(ACTION))?;
+        Ok(revision(&rows))
+    }
+
     async fn finish_load(&self) -> Result<(), PipelineError> {
         // Moves the log into the file, so that a copy of the file alone is complete. A reader of
         // another process may prevent it; then the next one does it.
@@ -343,6 +377,10 @@ fn hit_from(row: &SqliteRow) -> Result<Hit, sqlx::Error> {
         tokens: small_count(row.try_get("tokens")?),
     };
     Ok(Hit { chunk, similarity: similarity(row.try_get("distance")?), rerank_score: None })
+}
+
+fn from_little_endian(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|number| f32::from_le_bytes(*number)).collect()
 }
 
 fn little_endian(vector: &[f32]) -> Vec<u8> {
