@@ -15,10 +15,11 @@ pub mod http;
 pub mod ingest;
 pub mod known_item;
 pub mod load;
+pub mod postprocess;
 pub mod query;
 pub mod replay_target;
-pub mod rerank;
 pub mod store;
+pub mod synthesize;
 pub mod tokens;
 pub mod usage;
 pub mod words;
@@ -26,4 +27,5 @@ pub mod work;
 
 mod collection;
 mod embed_call;
+mod llm_call;
 mod trace;

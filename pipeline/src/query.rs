@@ -8,25 +8,28 @@ mod spans;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures::StreamExt as _;
 use retake_replay::cassette::Cassette;
 use retake_replay::target::SourceLink;
 use retake_schemas::event::TokensSource;
-use retake_schemas::settings::RagSettings;
+use retake_schemas::settings::{RagSettings, SynthesisMode};
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
-use crate::answer::prompt::build_request;
 use crate::answer::recorded::RecordedLlm;
-use crate::answer::{self, AnswerEnd, AnswerPart, ChatRequest, Llm};
+use crate::answer::{self, Llm};
 use crate::document::Hit;
 use crate::embed::{self, Embedder};
 use crate::error::PipelineError;
-use crate::rerank::{self, Reranker};
+pub use crate::llm_call::OnPart;
+use crate::llm_call::{Caller, Spent};
+use crate::postprocess::{self, Postprocessor};
 use crate::store::{self, VectorStore};
+use crate::synthesize::check::{Objection, check};
+use crate::synthesize::{self, Written};
 use crate::trace::{Stage, nanos};
 use crate::{collection, embed_call};
 
@@ -35,7 +38,7 @@ use crate::{collection, embed_call};
 pub struct Engine {
     embedder: Arc<dyn Embedder>,
     store: Arc<dyn VectorStore>,
-    reranker: Option<Arc<dyn Reranker>>,
+    steps: Vec<Arc<dyn Postprocessor>>,
     llm: Arc<dyn Llm>,
     llm_source: LlmSource,
     settings: RagSettings,
@@ -66,6 +69,8 @@ pub struct AskOptions {
     pub source: Option<SourceLink>,
     /// In a replay, when the operation was due.
     pub due_unix_ns: Option<i64>,
+    /// JSON Schema of the answer; without one it is text.
+    pub schema: Option<Json>,
     /// Ends the question early.
     pub cancellation: CancellationToken,
 }
@@ -82,18 +87,26 @@ pub struct QueryInput {
 pub struct Answer {
     /// The text.
     pub text: String,
-    /// The chunks the model was given, best first.
+    /// The same as JSON, if a schema was given.
+    pub structured: Option<Json>,
+    /// What is wrong with it, for the style that was asked for.
+    pub objection: Option<Objection>,
+    /// The chunks the model was given, in the order it was given them.
     pub hits: Vec<Hit>,
     /// From the question to the end of the answer, ns.
     pub latency_ns: i64,
-    /// From the call of the model to the first piece of its answer, ns.
+    /// From the first call of the model for the answer to the first piece of it, ns.
     pub ttft_ns: Option<i64>,
-    /// Input tokens of the model call.
+    /// Calls of the model, those of reranking included.
+    pub model_calls: u64,
+    /// Input tokens of all of them.
     pub input_tokens: Option<i64>,
-    /// Output tokens of the model call.
+    /// Output tokens of all of them.
     pub output_tokens: Option<i64>,
-    /// Who counted them.
+    /// Who counted them: the least sure of all.
     pub tokens_source: TokensSource,
+    /// Chunks that were cut or left out because the model's window is too small.
+    pub passages_cut: u64,
     /// Why the answer ended.
     pub finish_reason: Option<String>,
 }
@@ -106,9 +119,6 @@ pub(crate) struct Quality {
     pub(crate) mrr: Option<f64>,
     pub(crate) answer_match: Option<bool>,
 }
-
-/// Hears the pieces of an answer as they arrive.
-pub type OnPart<'a> = &'a mut (dyn FnMut(&str) + Send);
 
 impl Engine {
     /// The engine of the settings; without a URL the store is `default_sqlite`.
@@ -126,11 +136,17 @@ impl Engine {
         Ok(Self {
             embedder,
             store,
-            reranker: rerank::from_settings(&settings.rerank),
+            steps: postprocess::from_settings(settings),
             llm: answer::from_settings(settings)?,
             llm_source: LlmSource::Live,
             settings: settings.clone(),
         })
+    }
+
+    /// What makes its vectors.
+    #[must_use]
+    pub fn embedder(&self) -> Arc<dyn Embedder> {
+        Arc::clone(&self.embedder)
     }
 
     /// The same engine with another model.
@@ -173,7 +189,8 @@ impl Engine {
         let stage = Stage::new(spans::query(question, &options)?);
         let span = stage.span().clone();
         let source = self.stage_source(&options);
-        let work = self.answer(question, source, on_part, &span).instrument(span.clone());
+        let asking = Asking { question, caller: self.caller(source), root: &span };
+        let work = self.answer(asking, options.schema.as_ref(), on_part).instrument(span.clone());
         let result = tokio::select! {
             result = work => result,
             () = options.cancellation.cancelled() => Err(PipelineError::Cancelled),
@@ -193,29 +210,52 @@ impl Engine {
         }
     }
 
+    fn caller(&self, source: Option<&'static str>) -> Caller<'_> {
+        Caller { llm: self.llm.as_ref(), source }
+    }
+
     async fn answer(
         &self,
-        question: &str,
-        source: Option<&'static str>,
+        asking: Asking<'_>,
+        schema: Option<&Json>,
         on_part: OnPart<'_>,
-        root: &Span,
     ) -> Result<Answer, PipelineError> {
         let started = Instant::now();
-        let vector = self.embed(question, root).await?;
-        let found = self.retrieve(&vector, root).await?;
-        let hits = self.rerank(question, found, root)?;
-        let completion =
-            self.synthesize(Asked { question, hits: &hits }, source, on_part, root).await?;
+        let vector = self.embed(asking.question, asking.root).await?;
+        let found = self.retrieve(&vector, asking.root).await?;
+        let mut spent = Spent::default();
+        let hits = self.postprocess(asking, &vector, found, &mut spent).await?;
+        let synthesis = Instant::now();
+        let written = self.synthesize(asking, &hits, schema, on_part).await?;
+        spent.add_all(&written.spent);
         Ok(Answer {
-            text: completion.text,
+            objection: self.objection(&written, &hits),
+            text: written.text,
+            structured: written.structured,
             hits,
             latency_ns: nanos(started.elapsed()),
-            ttft_ns: completion.ttft.map(nanos),
-            input_tokens: completion.end.input_tokens,
-            output_tokens: completion.end.output_tokens,
-            tokens_source: completion.end.tokens_source,
-            finish_reason: completion.end.finish_reason,
+            ttft_ns: written
+                .first_piece
+                .map(|first| nanos(first.saturating_duration_since(synthesis))),
+            model_calls: spent.calls,
+            input_tokens: spent.input_tokens,
+            output_tokens: spent.output_tokens,
+            tokens_source: spent.tokens_source,
+            passages_cut: written.passages_cut,
+            finish_reason: written.finish_reason,
         })
+    }
+
+    /// What is wrong with an answer's style. A form has no style, and neither has what no model
+    /// wrote.
+    fn objection(&self, written: &Written, hits: &[Hit]) -> Option<Objection> {
+        let settings = &self.settings.synthesize;
+        let is_worded = !matches!(
+            settings.mode,
+            SynthesisMode::NoText | SynthesisMode::ContextOnly | SynthesisMode::Generation
+        ) && written.structured.is_none();
+        let is_cut = written.finish_reason.as_deref();
+        if is_worded { check(settings.style, &written.text, hits, is_cut) } else { None }
     }
 
     async fn embed(&self, question: &str, root: &Span) -> Result<Vec<f32>, PipelineError> {
@@ -226,11 +266,7 @@ impl Engine {
     }
 
     async fn retrieve(&self, vector: &[f32], root: &Span) -> Result<Vec<Hit>, PipelineError> {
-        let wanted = self.settings.retrieve.top_k;
-        let top_k = match &self.reranker {
-            Some(_) => self.settings.rerank.candidates.max(wanted),
-            None => wanted,
-        };
+        let top_k = postprocess::candidates(&self.steps, &self.settings);
         let stage = Stage::new(spans::retrieve(self.store.system(), top_k, root));
         let span = stage.span().clone();
         let found = self.store.search(vector, top_k).instrument(span.clone()).await;
@@ -241,104 +277,78 @@ impl Engine {
         stage.end(found)
     }
 
-    fn rerank(
+    async fn postprocess(
         &self,
-        question: &str,
+        asking: Asking<'_>,
+        vector: &[f32],
         found: Vec<Hit>,
-        root: &Span,
+        spent: &mut Spent,
     ) -> Result<Vec<Hit>, PipelineError> {
-        let Some(reranker) = &self.reranker else { return Ok(found) };
-        let top_k = self.settings.retrieve.top_k;
-        let stage = Stage::new(spans::rerank(reranker.name(), top_k, root));
-        let span = stage.span().clone();
-        let kept = span.in_scope(|| reranker.rerank(question, found, top_k));
-        if let Ok(hits) = &kept {
-            span.record("retake.document.count", hits.len());
-            spans::reranked(&span, hits);
+        let last_choice = self.steps.iter().rposition(|step| step.is_choosing());
+        let mut hits = found;
+        for (position, step) in self.steps.iter().enumerate() {
+            // Those before the last one only order: it has to have something to choose from.
+            let is_last = Some(position) == last_choice;
+            let keep = if is_last { self.settings.retrieve.top_k } else { hits.len() };
+            let span = if step.is_choosing() {
+                spans::rerank(step.name(), keep, asking.root)
+            } else {
+                spans::postprocess(step.name(), asking.root)
+            };
+            let stage = Stage::new(span.clone());
+            let query = postprocess::Query {
+                text: asking.question,
+                vector,
+                keep,
+                span: &span,
+                caller: asking.caller,
+                store: self.store.as_ref(),
+            };
+            let processed = step.process(&query, hits).instrument(span.clone()).await;
+            if let Ok(processed) = &processed {
+                span.record("retake.document.count", processed.hits.len());
+                spans::reranked(&span, &processed.hits);
+            }
+            let processed = stage.end(processed)?;
+            spent.add_all(&processed.spent);
+            hits = processed.hits;
         }
-        stage.end(kept)
+        Ok(hits)
     }
 
     async fn synthesize(
         &self,
-        asked: Asked<'_>,
-        source: Option<&'static str>,
+        asking: Asking<'_>,
+        hits: &[Hit],
+        schema: Option<&Json>,
         on_part: OnPart<'_>,
-        root: &Span,
-    ) -> Result<Completion, PipelineError> {
-        let stage = Stage::new(spans::synthesize(root));
-        let (llm, settings) = (self.llm.model(), &self.settings);
-        let request =
-            build_request(asked.question, asked.hits, &settings.synthesize, llm, settings.seed);
-        let result = self.complete(&request, source, on_part, stage.span()).await;
-        stage.end(result)
-    }
-
-    async fn complete(
-        &self,
-        request: &ChatRequest,
-        source: Option<&'static str>,
-        on_part: OnPart<'_>,
-        parent: &Span,
-    ) -> Result<Completion, PipelineError> {
-        let stage = Stage::new(spans::llm(self.llm.provider(), request, source, parent));
+    ) -> Result<Written, PipelineError> {
+        let settings = &self.settings;
+        let stage = Stage::new(spans::synthesize(settings.synthesize.mode, asking.root));
         let span = stage.span().clone();
-        let result = self.stream(request, on_part, &span).instrument(span.clone()).await;
-        if let Ok(completion) = &result {
-            span.record("gen_ai.output.messages", completion.text.as_str());
-            spans::record_end(&span, &completion.end);
+        let job = synthesize::Job {
+            caller: asking.caller,
+            settings,
+            question: asking.question,
+            hits,
+            schema,
+            span: &span,
+        };
+        let written = synthesize::synthesize(job, on_part).instrument(span.clone()).await;
+        if let Ok(written) = &written {
+            spans::record_written(&span, written, self.objection(written, hits));
         }
-        stage.end(result)
-    }
-
-    async fn stream(
-        &self,
-        request: &ChatRequest,
-        on_part: OnPart<'_>,
-        span: &Span,
-    ) -> Result<Completion, PipelineError> {
-        let started = Instant::now();
-        let mut parts = self.llm.answer(request).await?;
-        let mut completion = Completion::default();
-        let mut index = 0;
-        while let Some(part) = parts.next().await {
-            match part? {
-                AnswerPart::Text { text, tokens } => {
-                    completion.ttft.get_or_insert_with(|| started.elapsed());
-                    // Text that only completes an earlier token is no arrival of its own.
-                    if tokens > 0 {
-                        spans::token(span, index, tokens);
-                    }
-                    index += tokens;
-                    on_part(&text);
-                    completion.text.push_str(&text);
-                }
-                AnswerPart::End(end) => {
-                    completion.end = end;
-                    return Ok(completion);
-                }
-            }
-        }
-        Err(PipelineError::Model {
-            model: request.model.clone(),
-            reason: "the answer stopped before its end".to_owned(),
-        })
+        stage.end(written)
     }
 }
 
-/// A question with the passages found for it.
-#[derive(Debug, Clone, Copy)]
-struct Asked<'a> {
+/// A question under way.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
     question: &'a str,
-    hits: &'a [Hit],
-}
-
-/// What the model gave.
-#[derive(Debug, Default)]
-struct Completion {
-    text: String,
-    ttft: Option<Duration>,
-    end: AnswerEnd,
+    caller: Caller<'a>,
+    /// The span of the query.
+    root: &'a Span,
 }
 
 /// Opens the collection for reading; there must be something in it.

@@ -70,7 +70,7 @@ enum Reach {
 }
 
 /// First match wins; a setting not listed here reaches only timing.
-const REACHES: [(&str, Reach); 11] = [
+const REACHES: [(&str, Reach); 12] = [
     ("embed.batch_size", Reach::Timing),
     ("embed.max_wait_ms", Reach::Timing),
     ("embed.api_key_env", Reach::Timing),
@@ -82,6 +82,7 @@ const REACHES: [(&str, Reach); 11] = [
     ("synthesize.", Reach::Answer),
     ("retrieve.", Reach::Retrieval),
     ("rerank.", Reach::Retrieval),
+    ("postprocess.", Reach::Retrieval),
 ];
 
 fn reach(name: &str) -> Reach {

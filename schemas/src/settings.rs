@@ -4,7 +4,9 @@
 //! `--set embed.batch_size=64` of a replay. Secrets are never settings: a setting may name the
 //! environment variable that holds one.
 
+mod answering;
 mod budget;
+mod evaluation;
 mod prices;
 mod rag;
 mod record;
@@ -13,7 +15,9 @@ mod work;
 
 use serde::{Deserialize, Serialize};
 
+pub use answering::{AnswerStyle, PostprocessSettings, PostprocessStep, SynthesisMode};
 pub use budget::{Budget, BudgetSettings, BudgetTokens, ModelBudgetSettings, OnExceeded};
+pub use evaluation::{EvalSettings, EvaluatorName};
 pub use prices::{Price, PricedTokens, Prices};
 pub use rag::{
     ChunkSettings, EmbedProvider, EmbedSettings, LoadSettings, RagSettings, RerankProvider,

@@ -58,6 +58,7 @@ impl Running {
             max_tokens: 64,
             seed: 1,
             stream,
+            response_schema: None,
         };
         let mut parts = self.llm().answer(&request).await?;
         let mut said = String::new();

@@ -7,11 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use retake_pipeline::answer::{AnswerPart, ChatRequest, Llm, canonical};
+use retake_pipeline::answer::{AnswerEnd, AnswerPart, ChatRequest, Llm, canonical};
 use retake_pipeline::error::PipelineError;
 use retake_pipeline::ingest::{IngestRequest, Silent, ingest};
 use retake_pipeline::query::{AskOptions, Engine};
-use retake_schemas::settings::{RagSettings, RerankProvider};
+use retake_schemas::settings::{PostprocessStep, RagSettings, RerankProvider, SynthesisMode};
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::{self, named};
@@ -31,7 +31,7 @@ pub(crate) fn database(backend: &Backend, settings: &RagSettings) -> RagSettings
     RagSettings { vectors: backend.settings.clone(), ..settings.clone() }
 }
 
-fn options(id: &str) -> AskOptions {
+pub(crate) fn options(id: &str) -> AskOptions {
     AskOptions { request_id: Some(id.to_owned()), ..AskOptions::default() }
 }
 
@@ -116,6 +116,144 @@ async fn a_reranker_chooses_among_more_candidates() {
     let rerank = named(&spans, "rerank")[0];
     assert_eq!(rerank.events.len(), 4);
     assert_eq!(rerank.events[0].1["role"], "rerank_output");
+}
+
+/// A model that rates passages oddly when it is asked to, and else answers.
+struct Rating;
+
+#[async_trait]
+impl Llm for Rating {
+    fn provider(&self) -> &str {
+        "test"
+    }
+
+    fn model(&self) -> &str {
+        "rating"
+    }
+
+    async fn answer(
+        &self,
+        request: &ChatRequest,
+    ) -> Result<BoxStream<'static, Result<AnswerPart, PipelineError>>, PipelineError> {
+        let text = if request.messages[0].content.starts_with("Rate") {
+            "Here you are:\nDoc: 0, Relevance: 10\nDoc: 3, Relevance: 8.5\nDoc: 3, Relevance: 1\n\
+             Doc: 1, Relevance: high\nDoc: 99, Relevance: 9\nDoc: 2, Relevance: 2"
+        } else {
+            "An answer."
+        };
+        let end = AnswerEnd { output_tokens: Some(2), ..AnswerEnd::default() };
+        let text = AnswerPart::Text { text: text.to_owned(), tokens: 2 };
+        Ok(futures::stream::iter([Ok(text), Ok(AnswerPart::End(end))]).boxed())
+    }
+}
+
+/// Scenario: the model rates passage 0, one beyond the end, one with a word, one twice.
+/// Guarantees: only what can be read counts, nothing is lost, both scores stay, what could not be
+/// read is told by reason on the span of the step, and the ratings' tokens are the query's.
+#[tokio::test]
+async fn a_rating_that_cannot_be_read_is_told_and_costs_no_passage() {
+    capture::install();
+    let backend = Backend::sqlite();
+    let mut settings = settings();
+    settings.rerank.candidates = 5;
+    settings.postprocess.steps =
+        vec![PostprocessStep::LlmRerank, PostprocessStep::LongContextReorder];
+    let found = engine(&backend, &settings).await;
+    let plain = found.clone().with_llm(Arc::new(Rating));
+    let answer = plain.ask(QUESTION, options("llm-rerank"), &mut |_| {}).await.unwrap();
+    assert_eq!((answer.model_calls, answer.output_tokens), (2, Some(4)));
+    let spans = capture::trace("llm-rerank");
+    let searched = &named(&spans, "retrieve")[0].events;
+    let id = |rank: usize| searched[rank].1["id"].as_str();
+    assert_eq!(searched.len(), 5);
+    // Rated best, then second; then the unrated as the search had them. The reorder puts the
+    // second of four last.
+    let hits: Vec<&str> = answer.hits.iter().map(|hit| hit.chunk.id.as_str()).collect();
+    assert_eq!(hits, [id(2), id(0), id(3), id(1)]);
+    let scores: Vec<Option<f64>> = answer.hits.iter().map(|hit| hit.rerank_score).collect();
+    assert_eq!(scores, [Some(8.5), None, None, Some(2.0)]);
+    assert!(answer.hits.iter().all(|hit| hit.similarity > -1.0));
+    let rerank = named(&spans, "rerank")[0];
+    assert_eq!(rerank.fields["gen_ai.request.model"], "llm");
+    assert_eq!(rerank.fields["retake.rerank.unrated"], "3");
+    assert_eq!(rerank.fields["retake.rerank.unreadable"], "5");
+    let told: Vec<(&str, &str)> = rerank
+        .events
+        .iter()
+        .filter_map(|(_, fields)| Some((fields.get("reason")?.as_str(), fields["count"].as_str())))
+        .collect();
+    assert_eq!(
+        told,
+        [("malformed", "1"), ("out_of_range", "2"), ("duplicate", "1"), ("bad_rating", "1")]
+    );
+    let tree = capture::tree(&spans);
+    assert!(tree.contains("  rerank +4 retake::document +4 retake_pipeline::"), "{tree}");
+    assert!(tree.contains("\n    llm"), "the rating stands under its step: {tree}");
+    assert!(tree.contains("\n  postprocess +4 retake::document\n"), "{tree}");
+}
+
+/// Scenario: ten documents that say nearly the same, and MMR that looks for what is new.
+/// Guarantees: vectors come from the store, on every backend; the choice differs from the
+/// search's; a cutoff that nothing passes leaves nothing, and the answer says that it is not known.
+#[tokio::test]
+async fn mmr_and_cutoff_choose_by_the_vectors_of_the_store() {
+    capture::install();
+    for backend in Backend::all("mmr") {
+        let mut settings = settings();
+        settings.postprocess.steps = vec![PostprocessStep::Mmr];
+        settings.postprocess.mmr_lambda = 1.0;
+        let same = engine(&backend, &settings).await;
+        let first = same.ask(QUESTION, AskOptions::default(), &mut |_| {}).await.unwrap();
+        let by_similarity: Vec<f64> = first.hits.iter().map(|hit| hit.similarity).collect();
+        assert!(by_similarity.is_sorted_by(|one, other| one >= other), "{by_similarity:?}");
+        assert!(
+            first.hits.iter().all(|hit| (hit.rerank_score.unwrap() - hit.similarity).abs() < 1e-3)
+        );
+        settings.postprocess.mmr_lambda = 0.2;
+        let database = database(&backend, &settings);
+        let diverse = Engine::from_settings(&database, &backend.sqlite_file()).await.unwrap();
+        let other = diverse.ask(QUESTION, AskOptions::default(), &mut |_| {}).await.unwrap();
+        assert_eq!(other.hits.len(), 4);
+        assert_eq!(other.hits[0].chunk.id, first.hits[0].chunk.id);
+        assert_ne!(other.hits, first.hits);
+        let mut none = database.clone();
+        none.postprocess.steps = vec![PostprocessStep::SimilarityCutoff];
+        none.postprocess.similarity_min = 1.0;
+        let none = Engine::from_settings(&none, &backend.sqlite_file()).await.unwrap();
+        let empty = none.ask(QUESTION, AskOptions::default(), &mut |_| {}).await.unwrap();
+        assert!(empty.hits.is_empty() && empty.text.contains("do not know"), "{}", empty.text);
+    }
+}
+
+/// Scenario: an answer of several prompts, cancelled while the first is under way.
+/// Guarantees: one trace; the model calls stand under the synthesis; cancelled spans say so.
+#[tokio::test]
+async fn an_answer_of_several_prompts_is_one_trace() {
+    capture::install();
+    let backend = Backend::sqlite();
+    let mut settings = settings();
+    settings.synthesize.mode = SynthesisMode::Refine;
+    let engine = engine(&backend, &settings).await;
+    let answer = engine.ask(QUESTION, options("refine"), &mut |_| {}).await.unwrap();
+    assert!(answer.text.contains("subject7"), "{}", answer.text);
+    assert_eq!(answer.model_calls, 4);
+    let spans = capture::trace("refine");
+    let synthesis = spans.iter().position(|span| span.name == "synthesize").unwrap();
+    assert_eq!(spans[synthesis].fields["retake.synthesize.mode"], "refine");
+    assert_eq!(spans[synthesis].fields["retake.synthesize.calls"], "4");
+    let calls = named(&spans, "llm");
+    assert!(calls.iter().all(|call| call.parent == Some(synthesis)));
+    let streamed: Vec<&str> =
+        calls.iter().map(|call| call.fields["gen_ai.request.stream"].as_str()).collect();
+    assert_eq!(streamed, ["false", "false", "false", "true"]);
+    let hanging = engine.with_llm(Arc::new(Stubborn(After::Hang)));
+    let mut silent = |_: &str| {};
+    let asked = hanging.ask(QUESTION, options("refine-drop"), &mut silent);
+    assert!(tokio::time::timeout(Duration::from_millis(200), asked).await.is_err());
+    let spans = capture::trace("refine-drop");
+    for name in ["query", "synthesize", "llm"] {
+        assert_eq!(named(&spans, name)[0].fields["retake.cancelled"], "true", "{name}");
+    }
 }
 
 /// A model that gives two pieces and then does what it was told to.
