@@ -237,6 +237,9 @@ pub(crate) enum Rag {
     Ask {
         /// The question
         question: String,
+        /// JSON Schema that the answer has to satisfy; it is then JSON
+        #[arg(long, value_name = "FILE")]
+        schema: Option<PathBuf>,
         #[command(flatten)]
         rag: RagArgs,
     },

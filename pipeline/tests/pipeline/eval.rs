@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use retake_pipeline::eval::judge::Judges;
 use retake_pipeline::eval::{EvalItem, EvalProgress, EvalReport, EvalRequest, evaluate};
 use retake_pipeline::ingest::Silent;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,7 @@ async fn a_torn_evaluation_goes_on() {
         questions: folder.path().join("questions.jsonl"),
         output: folder.path().join("results.jsonl"),
         workers: 3,
+        judges: Judges::default(),
     };
     write_questions(&request.questions);
     let cancel = CancellationToken::new();
@@ -103,6 +105,7 @@ async fn items_that_fail_are_lines_with_errors() {
         questions: folder.path().join("questions.jsonl"),
         output: folder.path().join("results.jsonl"),
         workers: 2,
+        judges: Judges::default(),
     };
     write_questions(&request.questions);
     let mut damaged = sqlx_connection(&backend).await;
