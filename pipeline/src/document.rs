@@ -33,7 +33,7 @@ pub enum Format {
 }
 
 /// A piece of a document, the unit of embedding and retrieval.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chunk {
     /// Stable id: `<document id>#<ordinal>`.
     pub id: String,
@@ -52,7 +52,7 @@ pub struct Chunk {
 }
 
 /// A chunk found by a search.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hit {
     /// The chunk.
     pub chunk: Chunk,

@@ -17,6 +17,7 @@ pub mod known_item;
 pub mod load;
 pub mod postprocess;
 pub mod query;
+pub mod query_cache;
 pub mod replay_target;
 pub mod store;
 pub mod synthesize;

@@ -4,7 +4,9 @@
 //! arrives, the spans of the model call, of the synthesis and of the query are all open. Dropped
 //! in between, they say `retake.cancelled`.
 
+mod cached;
 mod spans;
+mod transform;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,11 +29,14 @@ use crate::error::PipelineError;
 pub use crate::llm_call::OnPart;
 use crate::llm_call::{Caller, Spent};
 use crate::postprocess::{self, Postprocessor};
+use crate::query_cache::QueryCache;
 use crate::store::{self, VectorStore};
 use crate::synthesize::check::{Objection, check};
 use crate::synthesize::{self, Written};
 use crate::trace::{Stage, nanos};
 use crate::{collection, embed_call};
+
+use self::transform::{mean_vector, searched_texts};
 
 /// Answers questions from a collection.
 #[derive(Clone)]
@@ -41,6 +46,8 @@ pub struct Engine {
     steps: Vec<Arc<dyn Postprocessor>>,
     llm: Arc<dyn Llm>,
     llm_source: LlmSource,
+    /// Answers given before; a replay has none.
+    cache: Option<Arc<QueryCache>>,
     settings: RagSettings,
 }
 
@@ -109,6 +116,9 @@ pub struct Answer {
     pub passages_cut: u64,
     /// Why the answer ended.
     pub finish_reason: Option<String>,
+    /// How similar the question is to one that was asked before and whose answer this is; 1 for the
+    /// same text. Nothing for an answer that was made.
+    pub cached: Option<f64>,
 }
 
 /// How good an answer is, against what is known to be right.
@@ -139,6 +149,7 @@ impl Engine {
             steps: postprocess::from_settings(settings),
             llm: answer::from_settings(settings)?,
             llm_source: LlmSource::Live,
+            cache: None,
             settings: settings.clone(),
         })
     }
@@ -147,6 +158,13 @@ impl Engine {
     #[must_use]
     pub fn embedder(&self) -> Arc<dyn Embedder> {
         Arc::clone(&self.embedder)
+    }
+
+    /// The same engine with a cache of answers.
+    #[must_use]
+    pub fn with_query_cache(mut self, cache: Arc<QueryCache>) -> Self {
+        self.cache = Some(cache);
+        self
     }
 
     /// The same engine with another model.
@@ -162,6 +180,7 @@ impl Engine {
         let recorded = RecordedLlm::new(cassette, self.llm.provider(), self.llm.model());
         self.llm = Arc::new(recorded);
         self.llm_source = LlmSource::Recorded;
+        self.cache = None;
         self
     }
 
@@ -221,14 +240,26 @@ impl Engine {
         on_part: OnPart<'_>,
     ) -> Result<Answer, PipelineError> {
         let started = Instant::now();
-        let vector = self.embed(asking.question, asking.root).await?;
-        let found = self.retrieve(&vector, asking.root).await?;
+        let scope = self.scope(schema, asking.root).await;
+        if let Some(answer) = self.given_before(asking, scope, None, started).await {
+            on_part(&answer.text);
+            return Ok(answer);
+        }
         let mut spent = Spent::default();
+        let own = self.own_vector(asking, scope).await?;
+        if own.is_some()
+            && let Some(answer) = self.given_before(asking, scope, own.as_deref(), started).await
+        {
+            on_part(&answer.text);
+            return Ok(answer);
+        }
+        let vector = self.searched_vector(asking, own.as_deref(), &mut spent).await?;
+        let found = self.retrieve(&vector, asking.root).await?;
         let hits = self.postprocess(asking, &vector, found, &mut spent).await?;
         let synthesis = Instant::now();
         let written = self.synthesize(asking, &hits, schema, on_part).await?;
         spent.add_all(&written.spent);
-        Ok(Answer {
+        let answer = Answer {
             objection: self.objection(&written, &hits),
             text: written.text,
             structured: written.structured,
@@ -243,7 +274,10 @@ impl Engine {
             tokens_source: spent.tokens_source,
             passages_cut: written.passages_cut,
             finish_reason: written.finish_reason,
-        })
+            cached: None,
+        };
+        self.keep(asking, scope, own.as_deref().unwrap_or(&vector), &answer).await;
+        Ok(answer)
     }
 
     /// What is wrong with an answer's style. A form has no style, and neither has what no model
@@ -258,11 +292,27 @@ impl Engine {
         if is_worded { check(settings.style, &written.text, hits, is_cut) } else { None }
     }
 
-    async fn embed(&self, question: &str, root: &Span) -> Result<Vec<f32>, PipelineError> {
-        let span = embed_call::span(self.embedder.as_ref(), root, 1);
-        let embeddings = embed_call::embed(self.embedder.as_ref(), &[question], span).await?;
-        // `embed` checked that there is one.
-        Ok(embeddings.vectors.into_iter().next().unwrap_or_default())
+    /// The vector that is searched for: the question's, or that of what it becomes.
+    async fn searched_vector(
+        &self,
+        asking: Asking<'_>,
+        own: Option<&[f32]>,
+        spent: &mut Spent,
+    ) -> Result<Vec<f32>, PipelineError> {
+        let Asking { question, caller, root } = asking;
+        let texts = searched_texts(question, &self.settings, caller, root, spent).await?;
+        match (own, texts.as_slice()) {
+            (Some(own), [text]) if text == question => Ok(own.to_vec()),
+            _ => self.embed(&texts, root).await,
+        }
+    }
+
+    /// The mean of the vectors of `texts`.
+    async fn embed(&self, texts: &[String], root: &Span) -> Result<Vec<f32>, PipelineError> {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let span = embed_call::span(self.embedder.as_ref(), root, texts.len());
+        let embeddings = embed_call::embed(self.embedder.as_ref(), &texts, span).await?;
+        Ok(mean_vector(embeddings.vectors))
     }
 
     async fn retrieve(&self, vector: &[f32], root: &Span) -> Result<Vec<Hit>, PipelineError> {

@@ -70,7 +70,7 @@ enum Reach {
 }
 
 /// First match wins; a setting not listed here reaches only timing.
-const REACHES: [(&str, Reach); 12] = [
+const REACHES: [(&str, Reach); 13] = [
     ("embed.batch_size", Reach::Timing),
     ("embed.max_wait_ms", Reach::Timing),
     ("embed.api_key_env", Reach::Timing),
@@ -83,6 +83,7 @@ const REACHES: [(&str, Reach); 12] = [
     ("retrieve.", Reach::Retrieval),
     ("rerank.", Reach::Retrieval),
     ("postprocess.", Reach::Retrieval),
+    ("query.", Reach::Retrieval),
 ];
 
 fn reach(name: &str) -> Reach {
@@ -187,11 +188,24 @@ mod tests {
     #[test]
     fn settings_that_change_the_prompt_refuse_recorded_answers() {
         use StageSource::{Live, Recorded};
-        for name in ["retrieve.top_k", "rerank.provider", "synthesize.temperature"] {
+        for name in [
+            "retrieve.top_k",
+            "rerank.provider",
+            "postprocess.steps",
+            "query.transform",
+            "synthesize.temperature",
+        ] {
             assert!(planned(&["query"], name, Recorded).refusal.is_some(), "{name}");
             assert_eq!(planned(&["query"], name, Live).refusal, None, "{name}");
         }
-        for name in ["workers", "embed.batch_size", "embed.max_wait_ms", "synthesize.timeout_ms"] {
+        for name in [
+            "workers",
+            "embed.batch_size",
+            "embed.max_wait_ms",
+            "synthesize.timeout_ms",
+            "query_cache.mode",
+            "eval.judge_model",
+        ] {
             assert_eq!(planned(&["ingest", "query"], name, Recorded).refusal, None, "{name}");
         }
     }

@@ -15,7 +15,10 @@ mod work;
 
 use serde::{Deserialize, Serialize};
 
-pub use answering::{AnswerStyle, PostprocessSettings, PostprocessStep, SynthesisMode};
+pub use answering::{
+    AnswerStyle, PostprocessSettings, PostprocessStep, QueryCacheMode, QueryCacheSettings,
+    QuerySettings, QueryTransform, SynthesisMode,
+};
 pub use budget::{Budget, BudgetSettings, BudgetTokens, ModelBudgetSettings, OnExceeded};
 pub use evaluation::{EvalSettings, EvaluatorName};
 pub use prices::{Price, PricedTokens, Prices};

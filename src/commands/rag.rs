@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use retake_pipeline::eval::judge::Judges;
 use retake_pipeline::eval::{EvalReport, EvalRequest, evaluate};
 use retake_pipeline::ingest::{IngestDeps, IngestReport, IngestRequest, ingest};
 use retake_pipeline::query::{AskOptions, Engine};
+use retake_pipeline::query_cache::QueryCache;
 use retake_pipeline::synthesize::structured;
 use retake_recorder::{RecorderBuilder, Store};
 use retake_schemas::event::RunStatus;
-use retake_schemas::settings::{RagSettings, RecordSettings};
+use retake_schemas::settings::{QueryCacheMode, RagSettings, RecordSettings};
 use serde_json::Value;
 
 use crate::cli::{Format, Rag, RagArgs};
@@ -140,6 +142,23 @@ fn read_schema(path: &Path) -> Result<Value, Failure> {
     Ok(schema)
 }
 
+/// What answers, with the cache of answers if there is to be one. A cache that cannot be opened
+/// costs time and nothing else.
+async fn engine(context: &Context, settings: &RagSettings) -> Result<Engine, Failure> {
+    let engine = Engine::from_settings(settings, &context.default_sqlite()).await?;
+    if settings.query_cache.mode == QueryCacheMode::Off {
+        return Ok(engine);
+    }
+    let path = context.default_sqlite().with_file_name("rag-answers.sqlite");
+    Ok(match QueryCache::open(&path, &settings.query_cache).await {
+        Ok(cache) => engine.with_query_cache(Arc::new(cache)),
+        Err(error) => {
+            context.warn(&format!("answers are not kept: {error}"));
+            engine
+        }
+    })
+}
+
 async fn run_ask(
     context: &Context,
     question: &str,
@@ -149,7 +168,7 @@ async fn run_ask(
     let settings = settings(&context.config.settings.rag, &args.set)?;
     let schema = schema.map(read_schema).transpose()?;
     let store = store_with_documents(context, &settings)?;
-    let engine = Engine::from_settings(&settings, &context.default_sqlite()).await?;
+    let engine = engine(context, &settings).await?;
     let cancel = cancel_on_signal()?;
     let builder = builder(context, "ask", args, &settings)?;
     let recording = Recording::start(context, builder, &store, &cancel)?;
@@ -202,7 +221,7 @@ async fn run_eval(
     // Wrong input must not leave an empty run behind.
     retake_pipeline::eval::read_questions(&questions)?;
     let store = store_with_documents(context, &settings)?;
-    let engine = Engine::from_settings(&settings, &context.default_sqlite()).await?;
+    let engine = engine(context, &settings).await?;
     let judges = Judges::from_settings(&settings, &engine.embedder())?;
     let cancel = cancel_on_signal()?;
     let builder = builder(context, "eval", args, &settings)?;

@@ -83,6 +83,13 @@ pub(crate) fn answer(answer: &Answer) -> String {
         let chunk = inert(&hit.chunk.id);
         text.push_str(&format!("  [{:.3}{score}] {chunk}\n", hit.similarity));
     }
+    if let Some(similarity) = answer.cached {
+        text.push_str(&format!(
+            "kept from a question asked before (similarity {similarity:.3}), in {}",
+            duration(answer.latency_ns)
+        ));
+        return text;
+    }
     let tokens = |count: Option<i64>| count.map_or_else(|| "?".to_owned(), |n| n.to_string());
     text.push_str(&format!(
         "{} in all, first token after {}, {}+{} tokens ({})",
@@ -121,6 +128,7 @@ pub(crate) fn answer_json(run_id: &RunId, answer: &Answer) -> Value {
         "latency_ns": answer.latency_ns,
         "ttft_ns": answer.ttft_ns,
         "model_calls": answer.model_calls,
+        "cached": answer.cached,
         "passages_cut": answer.passages_cut,
         "input_tokens": answer.input_tokens,
         "output_tokens": answer.output_tokens,

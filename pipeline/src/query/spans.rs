@@ -54,6 +54,27 @@ pub(super) fn record_quality(span: &Span, quality: &Quality) {
     }
 }
 
+/// The look for an answer that was given before.
+pub(super) fn cache(parent: &Span) -> Span {
+    stage_span!(
+        parent: parent, "cache",
+        "retake.kind" = "chain",
+        "retake.stage" = "cache",
+        "retake.cache_hit" = field::Empty,
+        "retake.cache.similarity" = field::Empty,
+    )
+}
+
+/// The question, made into something else to search for.
+pub(super) fn transform(name: &str, parent: &Span) -> Span {
+    stage_span!(
+        parent: parent, "transform",
+        "retake.kind" = "chain",
+        "retake.stage" = "transform",
+        "retake.query.transform" = name,
+    )
+}
+
 /// The search.
 pub(super) fn retrieve(system: &'static str, top_k: usize, parent: &Span) -> Span {
     stage_span!(

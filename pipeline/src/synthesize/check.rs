@@ -5,13 +5,15 @@
 use std::collections::HashSet;
 
 use retake_schemas::settings::AnswerStyle;
+use serde::{Deserialize, Serialize};
 
 use crate::answer::extractive::NOT_KNOWN;
 use crate::document::Hit;
 use crate::words;
 
 /// What is wrong with an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Objection {
     /// It has no text.
     Empty,

@@ -10,12 +10,15 @@ use futures::stream::BoxStream;
 use retake_pipeline::answer::{AnswerEnd, AnswerPart, ChatRequest, Llm, canonical};
 use retake_pipeline::error::PipelineError;
 use retake_pipeline::ingest::{IngestRequest, Silent, ingest};
-use retake_pipeline::query::{AskOptions, Engine};
-use retake_schemas::settings::{PostprocessStep, RagSettings, RerankProvider, SynthesisMode};
+use retake_pipeline::query::{Answer, AskOptions, Engine};
+use retake_pipeline::query_cache::QueryCache;
+use retake_schemas::settings::{
+    PostprocessStep, QueryCacheMode, QueryTransform, RagSettings, RerankProvider, SynthesisMode,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::{self, named};
-use crate::fixtures::{Backend, corpus, deps, settings};
+use crate::fixtures::{Backend, corpus, deps, settings, write_document};
 
 /// A filled collection and an engine over it.
 pub(crate) async fn engine(backend: &Backend, settings: &RagSettings) -> Engine {
@@ -363,5 +366,102 @@ async fn an_empty_collection_says_to_ingest_first() {
         assert_eq!(error.error_type(), "configuration");
         assert!(error.to_string().contains("ingest"), "{error}");
         assert!(!backend.sqlite_file().exists());
+    }
+}
+
+/// Scenario: a question asked twice, once more in other words, and after a document changed.
+/// Guarantees: the second costs no model and no search; a near question is answered by its
+/// vector; what changed is asked anew; a replay has no cache.
+#[tokio::test]
+async fn a_question_asked_before_costs_no_model_until_a_document_changes() {
+    capture::install();
+    for backend in Backend::all("answers") {
+        let mut settings = settings();
+        settings.query_cache.mode = QueryCacheMode::Semantic;
+        settings.query_cache.similarity_min = 0.9;
+        let folder = corpus(20);
+        let (deps, _) = deps(&backend, &settings).await;
+        let ingested = || IngestRequest {
+            roots: vec![PathBuf::from(folder.path())],
+            ..IngestRequest::default()
+        };
+        ingest(ingested(), &deps, &Silent, CancellationToken::new()).await.unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("answers.sqlite");
+        let cache = Arc::new(QueryCache::open(&file, &settings.query_cache).await.unwrap());
+        let database = database(&backend, &settings);
+        let engine = Engine::from_settings(&database, &backend.sqlite_file()).await.unwrap();
+        let engine = engine.with_query_cache(cache);
+        let id = |name: &str| options(&format!("cached-{}-{name}", backend.name));
+        let ask = async |question: &str, name: &str| {
+            let mut heard = String::new();
+            let answer = engine.ask(question, id(name), &mut |part| heard.push_str(part)).await;
+            let answer = answer.unwrap();
+            assert_eq!(heard, answer.text);
+            answer
+        };
+        let first = ask(QUESTION, "first").await;
+        assert_eq!((first.cached, first.model_calls), (None, 1));
+        let second = ask(&format!("  {QUESTION}\n"), "second").await;
+        assert_eq!((second.cached, second.model_calls), (Some(1.0), 0));
+        assert_eq!(second.text, first.text);
+        let ids = |answer: &Answer| -> Vec<String> {
+            answer.hits.iter().map(|hit| hit.chunk.id.clone()).collect()
+        };
+        assert_eq!(ids(&second), ids(&first));
+        let tree = capture::tree(&capture::trace(&format!("cached-{}-second", backend.name)));
+        assert_eq!(tree, "query\n  cache\n");
+        let near = ask("What document 7 does say about subject7?", "near").await;
+        assert!(near.cached.is_some_and(|similarity| similarity < 1.0), "{:?}", near.cached);
+        let other = ask("What does document 8 say about subject8?", "other").await;
+        assert_eq!(other.cached, None);
+        write_document(folder.path(), 3, "second");
+        ingest(ingested(), &deps, &Silent, CancellationToken::new()).await.unwrap();
+        assert_eq!(ask(QUESTION, "changed").await.cached, None, "{}", backend.name);
+    }
+}
+
+/// Scenario: HyDE with a model that makes up a passage in words the question has not.
+/// Guarantees: the passage is searched for and not answered from; its call is a span under its
+/// stage and its tokens are the query's.
+#[tokio::test]
+async fn hyde_searches_for_a_passage_that_is_not_answered_from() {
+    capture::install();
+    let backend = Backend::sqlite();
+    let mut settings = settings();
+    settings.query.transform = QueryTransform::Hyde;
+    settings.embed.dim = 1024;
+    settings.synthesize.mode = SynthesisMode::ContextOnly;
+    let engine = engine(&backend, &settings).await.with_llm(Arc::new(MakesUp));
+    let question = "Where is it told?";
+    let answer = engine.ask(question, options("hyde"), &mut |_| {}).await.unwrap();
+    assert_eq!(answer.hits[0].chunk.document_id, "doc011.md", "{:?}", answer.hits[0]);
+    assert!(!answer.text.contains("made up"));
+    assert_eq!((answer.model_calls, answer.output_tokens), (1, Some(2)));
+    let tree = capture::tree(&capture::trace("hyde"));
+    assert!(tree.starts_with("query\n  transform\n    llm +1 retake::token\n  embed\n"), "{tree}");
+}
+
+/// A model that makes up a passage.
+struct MakesUp;
+
+#[async_trait]
+impl Llm for MakesUp {
+    fn provider(&self) -> &str {
+        "test"
+    }
+
+    fn model(&self) -> &str {
+        "makes-up"
+    }
+
+    async fn answer(
+        &self,
+        _: &ChatRequest,
+    ) -> Result<BoxStream<'static, Result<AnswerPart, PipelineError>>, PipelineError> {
+        let text = "Made up: document number 11 speaks of subject11 and of nothing else.";
+        let end = AnswerEnd { output_tokens: Some(2), ..AnswerEnd::default() };
+        let text = AnswerPart::Text { text: text.to_owned(), tokens: 2 };
+        Ok(futures::stream::iter([Ok(text), Ok(AnswerPart::End(end))]).boxed())
     }
 }

@@ -106,3 +106,63 @@ impl AnswerStyle {
         }
     }
 }
+
+/// What a question becomes before it is searched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum QueryTransform {
+    /// It stays as it is.
+    #[default]
+    None,
+    /// The language model words it for a search.
+    Rewrite,
+    /// The language model makes up a passage that would answer it, and that is searched for.
+    Hyde,
+}
+
+/// Settings of questions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuerySettings {
+    /// `none`, `rewrite` or `hyde`.
+    pub transform: QueryTransform,
+}
+
+/// When a question has been answered before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum QueryCacheMode {
+    /// Never.
+    #[default]
+    Off,
+    /// When its text is the same.
+    Exact,
+    /// When its vector is near enough.
+    Semantic,
+}
+
+/// Settings of the cache of answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueryCacheSettings {
+    /// `off`, `exact` or `semantic`. Off by default: a replay and a benchmark must see the work
+    /// done.
+    pub mode: QueryCacheMode,
+    /// Least cosine similarity of two questions that have one answer, for `semantic`.
+    pub similarity_min: f64,
+    /// Answers kept at most; those used longest ago go first.
+    pub entries_max: u64,
+    /// How long an answer is good, seconds.
+    pub ttl_secs: u64,
+}
+
+impl Default for QueryCacheSettings {
+    fn default() -> Self {
+        Self {
+            mode: QueryCacheMode::Off,
+            similarity_min: 0.92,
+            entries_max: 1000,
+            ttl_secs: 86_400,
+        }
+    }
+}

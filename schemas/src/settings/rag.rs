@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::answering::{AnswerStyle, PostprocessSettings, SynthesisMode};
+use super::answering::{
+    AnswerStyle, PostprocessSettings, QueryCacheSettings, QuerySettings, SynthesisMode,
+};
 use super::evaluation::EvalSettings;
 use super::work::{CacheSettings, IngestSettings, LimitSettings};
 use super::{OutOfRange, without_password};
@@ -24,6 +26,8 @@ pub struct RagSettings {
     pub embed: EmbedSettings,
     /// Where vectors are kept.
     pub vectors: VectorSettings,
+    /// What questions become before they are searched for.
+    pub query: QuerySettings,
     /// Searching.
     pub retrieve: RetrieveSettings,
     /// Reranking.
@@ -40,6 +44,8 @@ pub struct RagSettings {
     pub ingest: IngestSettings,
     /// Vectors kept by the text they were made of.
     pub cache: CacheSettings,
+    /// Answers kept by their question.
+    pub query_cache: QueryCacheSettings,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -52,6 +58,7 @@ impl Default for RagSettings {
             chunk: ChunkSettings::default(),
             embed: EmbedSettings::default(),
             vectors: VectorSettings::default(),
+            query: QuerySettings::default(),
             retrieve: RetrieveSettings::default(),
             rerank: RerankSettings::default(),
             postprocess: PostprocessSettings::default(),
@@ -60,6 +67,7 @@ impl Default for RagSettings {
             limits: LimitSettings::default(),
             ingest: IngestSettings::default(),
             cache: CacheSettings::default(),
+            query_cache: QueryCacheSettings::default(),
             seed: 42,
         }
     }
@@ -428,6 +436,7 @@ impl RagSettings {
             ("postprocess.similarity_min", self.postprocess.similarity_min, -1.0, 1.0),
             ("postprocess.mmr_lambda", self.postprocess.mmr_lambda, 0.0, 1.0),
             ("rerank.llm_rating_min", self.rerank.llm_rating_min, 0.0, 10.0),
+            ("query_cache.similarity_min", self.query_cache.similarity_min, -1.0, 1.0),
             ("eval.correctness_min", self.eval.correctness_min, 1.0, 5.0),
             ("eval.similarity_min", self.eval.similarity_min, -1.0, 1.0),
         ];

@@ -134,7 +134,10 @@ impl Prepared {
             LlmSource::Live => StageSource::Live,
             LlmSource::Recorded => StageSource::Recorded,
         };
-        let plan = plan(operations, recorded, &settings.recordable(), llm);
+        // A setting that the source run's version did not have was at what is the default now.
+        let mut source_settings = RagSettings::default().recordable();
+        source_settings.extend(recorded.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let plan = plan(operations, &source_settings, &settings.recordable(), llm);
         let cassette = match llm {
             StageSource::Live => None,
             StageSource::Recorded => {
