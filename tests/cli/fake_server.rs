@@ -10,13 +10,13 @@ use serde_json::Value;
 use crate::support::{Bench, int, text};
 
 /// A server that runs until it is dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl Server {
-    fn start(bench: &Bench, arguments: &[&str]) -> Self {
+    pub(crate) fn start(bench: &Bench, arguments: &[&str]) -> Self {
         let all =
             [&["fake-server", "--listen", "127.0.0.1:0", "--format", "json"], arguments].concat();
         let mut command = bench.command(all);
@@ -33,7 +33,7 @@ impl Server {
     }
 
     /// Ends it as a user would, and reads what it says.
-    fn end(mut self) -> Value {
+    pub(crate) fn end(mut self) -> Value {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
         let mut said = String::new();

@@ -16,6 +16,7 @@ mod demo;
 mod fake_server;
 mod gate;
 mod ingest_ask_eval;
+mod labelled;
 mod listening;
 mod outside;
 mod receive;
