@@ -30,6 +30,12 @@ pub enum Format {
     Markdown,
     /// Reduced to its text.
     Html,
+    /// The text of its records, a blank line between them.
+    Jsonl,
+    /// Taken as it is.
+    Code,
+    /// Reduced to the text of its pages.
+    Pdf,
 }
 
 /// A piece of a document, the unit of embedding and retrieval.

@@ -7,6 +7,7 @@
 mod answering;
 mod budget;
 mod evaluation;
+mod load;
 mod prices;
 mod rag;
 mod record;
@@ -21,11 +22,11 @@ pub use answering::{
 };
 pub use budget::{Budget, BudgetSettings, BudgetTokens, ModelBudgetSettings, OnExceeded};
 pub use evaluation::{EvalSettings, EvaluatorName};
+pub use load::{LoadFormat, LoadSettings};
 pub use prices::{Price, PricedTokens, Prices};
 pub use rag::{
-    ChunkSettings, EmbedProvider, EmbedSettings, LoadSettings, RagSettings, RerankProvider,
-    RerankSettings, RetrieveSettings, SetError, SynthesizeProvider, SynthesizeSettings,
-    VectorSettings,
+    ChunkSettings, EmbedProvider, EmbedSettings, RagSettings, RerankProvider, RerankSettings,
+    RetrieveSettings, SetError, SynthesizeProvider, SynthesizeSettings, VectorSettings,
 };
 pub use record::{RecordSettings, SyncPolicy, WhenFull};
 pub use url::without_password;

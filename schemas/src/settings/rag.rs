@@ -9,6 +9,7 @@ use super::answering::{
     AnswerStyle, PostprocessSettings, QueryCacheSettings, QuerySettings, SynthesisMode,
 };
 use super::evaluation::EvalSettings;
+use super::load::LoadSettings;
 use super::work::{CacheSettings, IngestSettings, LimitSettings};
 use super::{OutOfRange, without_password};
 
@@ -70,20 +71,6 @@ impl Default for RagSettings {
             query_cache: QueryCacheSettings::default(),
             seed: 42,
         }
-    }
-}
-
-/// Settings of loading.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LoadSettings {
-    /// Largest file read, bytes; larger ones are reported and skipped.
-    pub file_bytes_max: u64,
-}
-
-impl Default for LoadSettings {
-    fn default() -> Self {
-        Self { file_bytes_max: 32 << 20 }
     }
 }
 
