@@ -50,6 +50,17 @@ pub struct KeptAnswer {
     pub finish_reason: Option<String>,
 }
 
+/// A question, as its answer is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// What its answer depends on.
+    pub scope: Scope,
+    /// Its text.
+    pub question: &'a str,
+    /// Its vector.
+    pub vector: &'a [f32],
+}
+
 /// What answers have to have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scope(Digest);
@@ -154,14 +165,8 @@ impl QueryCache {
     ///
     /// # Errors
     /// The file cannot be used.
-    pub async fn keep(
-        &self,
-        scope: Scope,
-        question: &str,
-        vector: &[f32],
-        answer: &KeptAnswer,
-    ) -> Result<(), PipelineError> {
-        unseen(self.keep_at(scope, question, vector, answer, now_secs())).await
+    pub async fn keep(&self, asked: Asked<'_>, answer: &KeptAnswer) -> Result<(), PipelineError> {
+        unseen(self.keep_at(asked, answer, now_secs())).await
     }
 
     async fn find(&self, key: Digest, now: i64) -> Result<Option<KeptAnswer>, PipelineError> {
@@ -180,12 +185,11 @@ impl QueryCache {
 
     async fn keep_at(
         &self,
-        scope: Scope,
-        question: &str,
-        vector: &[f32],
+        asked: Asked<'_>,
         answer: &KeptAnswer,
         now: i64,
     ) -> Result<(), PipelineError> {
+        let Asked { scope, question, vector } = asked;
         let answer = serde_json::to_string(answer)
             .map_err(|error| PipelineError::Store { action: KEEP, reason: error.to_string() })?;
         let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -294,6 +298,10 @@ mod tests {
         Scope::new(&settings, &["e", "m"], &Digest::of(b"documents"), None)
     }
 
+    fn asked<'a>(question: &'a str, vector: &'a [f32]) -> Asked<'a> {
+        Asked { scope: scope(""), question, vector }
+    }
+
     async fn cache(entries_max: u64, ttl_secs: u64) -> (QueryCache, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let settings = QueryCacheSettings {
@@ -331,7 +339,7 @@ mod tests {
     #[tokio::test]
     async fn the_same_text_is_found_in_its_scope_only() {
         let (cache, _folder) = cache(10, 60).await;
-        cache.keep(scope(""), "Who  was\nit?", &[1.0, 0.0], &answer("Ann")).await.unwrap();
+        cache.keep(asked("Who  was\nit?", &[1.0, 0.0]), &answer("Ann")).await.unwrap();
         assert_eq!(cache.exact(scope(""), " Who was it? ").await.unwrap(), Some(answer("Ann")));
         assert_eq!(cache.exact(scope(""), "Who was she?").await.unwrap(), None);
         assert_eq!(cache.exact(scope("seed=1"), "Who was it?").await.unwrap(), None);
@@ -342,8 +350,8 @@ mod tests {
     #[tokio::test]
     async fn a_near_question_is_answered_and_a_far_one_is_not() {
         let (cache, _folder) = cache(10, 60).await;
-        cache.keep(scope(""), "a", &[1.0, 0.0], &answer("a")).await.unwrap();
-        cache.keep(scope(""), "b", &[0.9, 0.1], &answer("b")).await.unwrap();
+        cache.keep(asked("a", &[1.0, 0.0]), &answer("a")).await.unwrap();
+        cache.keep(asked("b", &[0.9, 0.1]), &answer("b")).await.unwrap();
         let (found, similarity) = cache.nearest(scope(""), &[0.8, 0.1]).await.unwrap().unwrap();
         assert_eq!(found.text, "b");
         assert!(similarity > 0.99, "{similarity}");
@@ -358,10 +366,10 @@ mod tests {
         let (cache, _folder) = cache(2, 60).await;
         let scope = scope("");
         for (question, now) in [("a", 1_000), ("b", 1_010)] {
-            cache.keep_at(scope, question, &[1.0], &answer(question), now).await.unwrap();
+            cache.keep_at(asked(question, &[1.0]), &answer(question), now).await.unwrap();
         }
         assert!(cache.find(scope.key("a"), 1_020).await.unwrap().is_some());
-        cache.keep_at(scope, "c", &[1.0], &answer("c"), 1_030).await.unwrap();
+        cache.keep_at(asked("c", &[1.0]), &answer("c"), 1_030).await.unwrap();
         assert!(cache.find(scope.key("b"), 1_030).await.unwrap().is_none());
         assert!(cache.find(scope.key("a"), 1_059).await.unwrap().is_some());
         assert!(cache.find(scope.key("a"), 1_060).await.unwrap().is_none(), "a minute has passed");

@@ -8,7 +8,7 @@ use tracing::{Instrument as _, Span};
 
 use super::{Answer, Asking, Engine, spans};
 use crate::error::PipelineError;
-use crate::query_cache::{KeptAnswer, Scope};
+use crate::query_cache::{Asked, KeptAnswer, Scope};
 use crate::synthesize::check::Objection;
 use crate::trace::{Stage, nanos};
 
@@ -96,7 +96,8 @@ impl Engine {
             hits: answer.hits.clone(),
             finish_reason: answer.finish_reason.clone(),
         };
-        if let Err(error) = cache.keep(scope, asking.question, vector, &kept).await {
+        let asked = Asked { scope, question: asking.question, vector };
+        if let Err(error) = cache.keep(asked, &kept).await {
             Stage::new(spans::cache(asking.root)).fail(&error);
         }
     }
