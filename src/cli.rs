@@ -239,7 +239,7 @@ pub(crate) enum Rag {
     /// Load, chunk, embed and store documents; what is stored unchanged is not done again
     #[command(after_help = "Example: retake rag ingest docs --set embed.batch_size=64")]
     Ingest {
-        /// Folders and files: Markdown, HTML, text; .gitignore is respected
+        /// Folders and files: Markdown, HTML, text, and what `load.formats` adds; .gitignore is respected
         #[arg(required = true)]
         paths: Vec<PathBuf>,
         #[command(flatten)]
@@ -250,13 +250,17 @@ pub(crate) enum Rag {
     Ask {
         /// The question
         question: String,
+        /// JSON Schema that the answer has to satisfy; it is then JSON
+        #[arg(long, value_name = "FILE")]
+        schema: Option<PathBuf>,
         #[command(flatten)]
         rag: RagArgs,
     },
     /// Answer many questions and measure retrieval and answers against what is known
     #[command(after_help = "Example: retake rag eval questions.jsonl --output results.jsonl")]
     Eval {
-        /// JSON lines: `question`, and as far as known `id`, `answers`, `references`
+        /// JSON lines: `question`, and as far as known `id`, `answers`, `references`; with `response`, only
+        /// judged
         questions: PathBuf,
         /// JSON lines with one result each; an existing file is continued
         #[arg(long, value_name = "FILE")]

@@ -113,7 +113,10 @@ impl Chunker {
     fn split<'t>(&self, window: &'t str, format: Format) -> Vec<(usize, &'t str)> {
         match format {
             Format::Markdown => self.markdown.chunk_indices(window).collect(),
-            Format::Text | Format::Html => self.text.chunk_indices(window).collect(),
+            // Cutting code by its syntax would take a parser for each language.
+            Format::Text | Format::Html | Format::Jsonl | Format::Code | Format::Pdf => {
+                self.text.chunk_indices(window).collect()
+            }
         }
     }
 }

@@ -25,6 +25,14 @@ pub(crate) async fn spec(
         name: settings.vectors.collection.clone(),
         model: embedder.model().to_owned(),
         dim,
-        chunking: Chunker::new(&settings.chunk)?.fingerprint(),
+        chunking: chunking(settings)?,
     })
+}
+
+/// Names everything chunks depend on besides the files.
+fn chunking(settings: &RagSettings) -> Result<String, PipelineError> {
+    let fingerprint = Chunker::new(&settings.chunk)?.fingerprint();
+    let fields = &settings.load.jsonl_fields;
+    // Without the setting the name stays what it was before there was one.
+    Ok(if fields.is_empty() { fingerprint } else { format!("{fingerprint} fields={fields:?}") })
 }

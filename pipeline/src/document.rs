@@ -30,10 +30,16 @@ pub enum Format {
     Markdown,
     /// Reduced to its text.
     Html,
+    /// The text of its records, a blank line between them.
+    Jsonl,
+    /// Taken as it is.
+    Code,
+    /// Reduced to the text of its pages.
+    Pdf,
 }
 
 /// A piece of a document, the unit of embedding and retrieval.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chunk {
     /// Stable id: `<document id>#<ordinal>`.
     pub id: String,
@@ -52,7 +58,7 @@ pub struct Chunk {
 }
 
 /// A chunk found by a search.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hit {
     /// The chunk.
     pub chunk: Chunk,

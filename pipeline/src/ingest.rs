@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use retake_replay::target::SourceLink;
-use retake_schemas::settings::{DocumentStrategy, RagSettings};
+use retake_schemas::settings::{DocumentStrategy, LoadSettings, RagSettings};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, field};
@@ -139,7 +139,7 @@ async fn run(
     let spec = collection::spec(&deps.settings, deps.embedder.as_ref()).await?;
     deps.store.open_collection(&spec).await?;
     let chunker = Chunker::new(&deps.settings.chunk)?;
-    let discovery = discover(roots.clone()).await?;
+    let discovery = discover(roots.clone(), deps.settings.load.clone()).await?;
     progress.discovered(discovery.found.len() as u64);
     let vanished = vanished::Vanished::new(&roots, &discovery);
     let flow = Flow::new(deps, spec, chunker, progress, root);
@@ -157,8 +157,11 @@ async fn run(
     Ok(report)
 }
 
-async fn discover(roots: Vec<PathBuf>) -> Result<load::Discovery, PipelineError> {
-    let walk = tokio::task::spawn_blocking(move || load::discover(&roots));
+async fn discover(
+    roots: Vec<PathBuf>,
+    settings: LoadSettings,
+) -> Result<load::Discovery, PipelineError> {
+    let walk = tokio::task::spawn_blocking(move || load::discover(&roots, &settings));
     walk.await.unwrap_or_else(|panicked| {
         Err(PipelineError::Configuration(format!("walk folders: {panicked}")))
     })

@@ -4,43 +4,52 @@
 //! arrives, the spans of the model call, of the synthesis and of the query are all open. Dropped
 //! in between, they say `retake.cancelled`.
 
+mod cached;
 mod spans;
+mod transform;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures::StreamExt as _;
 use retake_replay::cassette::{Cassette, OnMiss};
 use retake_replay::target::SourceLink;
-use retake_schemas::Digest;
 use retake_schemas::event::TokensSource;
-use retake_schemas::settings::RagSettings;
+use retake_schemas::settings::{RagSettings, SynthesisMode};
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
-use crate::answer::prompt::build_request;
 use crate::answer::recorded::RecordedLlm;
-use crate::answer::{self, AnswerEnd, AnswerPart, ChatRequest, Llm, canonical};
+use crate::answer::{self, Llm};
 use crate::document::Hit;
 use crate::embed::{self, Embedder};
 use crate::error::PipelineError;
-use crate::rerank::{self, Reranker};
+pub use crate::llm_call::OnPart;
+use crate::llm_call::{Caller, Spent};
+use crate::postprocess::{self, Postprocessor};
+use crate::query_cache::QueryCache;
 use crate::store::{self, VectorStore};
+use crate::synthesize::check::{Objection, check};
+use crate::synthesize::{self, Written};
 use crate::trace::{Stage, nanos};
 use crate::{collection, embed_call};
+
+use self::transform::{mean_vector, searched_texts};
 
 /// Answers questions from a collection.
 #[derive(Clone)]
 pub struct Engine {
     embedder: Arc<dyn Embedder>,
     store: Arc<dyn VectorStore>,
-    reranker: Option<Arc<dyn Reranker>>,
+    steps: Vec<Arc<dyn Postprocessor>>,
     llm: Arc<dyn Llm>,
     llm_source: LlmSource,
     /// Answers to requests that are still what they were; all others the model gets.
     cutoff: Option<Arc<dyn Cassette>>,
+    /// Answers given before; a replay has none.
+    cache: Option<Arc<QueryCache>>,
     settings: RagSettings,
 }
 
@@ -69,6 +78,8 @@ pub struct AskOptions {
     pub source: Option<SourceLink>,
     /// In a replay, when the operation was due.
     pub due_unix_ns: Option<i64>,
+    /// JSON Schema of the answer; without one it is text.
+    pub schema: Option<Json>,
     /// Ends the question early.
     pub cancellation: CancellationToken,
 }
@@ -85,20 +96,31 @@ pub struct QueryInput {
 pub struct Answer {
     /// The text.
     pub text: String,
-    /// The chunks the model was given, best first.
+    /// The same as JSON, if a schema was given.
+    pub structured: Option<Json>,
+    /// What is wrong with it, for the style that was asked for.
+    pub objection: Option<Objection>,
+    /// The chunks the model was given, in the order it was given them.
     pub hits: Vec<Hit>,
     /// From the question to the end of the answer, ns.
     pub latency_ns: i64,
-    /// From the call of the model to the first piece of its answer, ns.
+    /// From the first call of the model for the answer to the first piece of it, ns.
     pub ttft_ns: Option<i64>,
-    /// Input tokens of the model call.
+    /// Calls of the model, those of reranking included.
+    pub model_calls: u64,
+    /// Input tokens of all of them.
     pub input_tokens: Option<i64>,
-    /// Output tokens of the model call.
+    /// Output tokens of all of them.
     pub output_tokens: Option<i64>,
-    /// Who counted them.
+    /// Who counted them: the least sure of all.
     pub tokens_source: TokensSource,
+    /// Chunks that were cut or left out because the model's window is too small.
+    pub passages_cut: u64,
     /// Why the answer ended.
     pub finish_reason: Option<String>,
+    /// How similar the question is to one that was asked before and whose answer this is; 1 for the
+    /// same text. Nothing for an answer that was made.
+    pub cached: Option<f64>,
 }
 
 /// How good an answer is, against what is known to be right.
@@ -109,9 +131,6 @@ pub(crate) struct Quality {
     pub(crate) mrr: Option<f64>,
     pub(crate) answer_match: Option<bool>,
 }
-
-/// Hears the pieces of an answer as they arrive.
-pub type OnPart<'a> = &'a mut (dyn FnMut(&str) + Send);
 
 impl Engine {
     /// The engine of the settings; without a URL the store is `default_sqlite`.
@@ -129,12 +148,26 @@ impl Engine {
         Ok(Self {
             embedder,
             store,
-            reranker: rerank::from_settings(&settings.rerank),
+            steps: postprocess::from_settings(settings),
             llm: answer::from_settings(settings)?,
             llm_source: LlmSource::Live,
             cutoff: None,
+            cache: None,
             settings: settings.clone(),
         })
+    }
+
+    /// What makes its vectors.
+    #[must_use]
+    pub fn embedder(&self) -> Arc<dyn Embedder> {
+        Arc::clone(&self.embedder)
+    }
+
+    /// The same engine with a cache of answers.
+    #[must_use]
+    pub fn with_query_cache(mut self, cache: Arc<QueryCache>) -> Self {
+        self.cache = Some(cache);
+        self
     }
 
     /// The same engine with another model.
@@ -155,6 +188,7 @@ impl Engine {
         let recorded = RecordedLlm::new(cassette, self.llm.provider(), self.llm.model());
         self.llm = Arc::new(recorded);
         self.llm_source = LlmSource::Recorded;
+        self.cache = None;
         self
     }
 
@@ -182,7 +216,8 @@ impl Engine {
         let stage = Stage::new(spans::query(question, &options)?);
         let span = stage.span().clone();
         let source = self.stage_source(&options);
-        let work = self.answer(question, source, on_part, &span).instrument(span.clone());
+        let asking = Asking { question, caller: self.caller(source), root: &span };
+        let work = self.answer(asking, options.schema.as_ref(), on_part).instrument(span.clone());
         let result = tokio::select! {
             result = work => result,
             () = options.cancellation.cancelled() => Err(PipelineError::Cancelled),
@@ -202,44 +237,94 @@ impl Engine {
         }
     }
 
-    async fn answer(
-        &self,
-        question: &str,
-        source: Option<&'static str>,
-        on_part: OnPart<'_>,
-        root: &Span,
-    ) -> Result<Answer, PipelineError> {
-        let started = Instant::now();
-        let vector = self.embed(question, root).await?;
-        let found = self.retrieve(&vector, root).await?;
-        let hits = self.rerank(question, found, root)?;
-        let completion =
-            self.synthesize(Asked { question, hits: &hits }, source, on_part, root).await?;
-        Ok(Answer {
-            text: completion.text,
-            hits,
-            latency_ns: nanos(started.elapsed()),
-            ttft_ns: completion.ttft.map(nanos),
-            input_tokens: completion.end.input_tokens,
-            output_tokens: completion.end.output_tokens,
-            tokens_source: completion.end.tokens_source,
-            finish_reason: completion.end.finish_reason,
-        })
+    fn caller(&self, source: Option<&'static str>) -> Caller<'_> {
+        Caller { llm: self.llm.as_ref(), source, cutoff: self.cutoff.as_deref() }
     }
 
-    async fn embed(&self, question: &str, root: &Span) -> Result<Vec<f32>, PipelineError> {
-        let span = embed_call::span(self.embedder.as_ref(), root, 1);
-        let embeddings = embed_call::embed(self.embedder.as_ref(), &[question], span).await?;
-        // `embed` checked that there is one.
-        Ok(embeddings.vectors.into_iter().next().unwrap_or_default())
+    async fn answer(
+        &self,
+        asking: Asking<'_>,
+        schema: Option<&Json>,
+        on_part: OnPart<'_>,
+    ) -> Result<Answer, PipelineError> {
+        let started = Instant::now();
+        let scope = self.scope(schema, asking.root).await;
+        if let Some(answer) = self.given_before(asking, scope, None, started).await {
+            on_part(&answer.text);
+            return Ok(answer);
+        }
+        let mut spent = Spent::default();
+        let own = self.own_vector(asking, scope).await?;
+        if own.is_some()
+            && let Some(answer) = self.given_before(asking, scope, own.as_deref(), started).await
+        {
+            on_part(&answer.text);
+            return Ok(answer);
+        }
+        let vector = self.searched_vector(asking, own.as_deref(), &mut spent).await?;
+        let found = self.retrieve(&vector, asking.root).await?;
+        let hits = self.postprocess(asking, &vector, found, &mut spent).await?;
+        let synthesis = Instant::now();
+        let written = self.synthesize(asking, &hits, schema, on_part).await?;
+        spent.add_all(&written.spent);
+        let answer = Answer {
+            objection: self.objection(&written, &hits),
+            text: written.text,
+            structured: written.structured,
+            hits,
+            latency_ns: nanos(started.elapsed()),
+            ttft_ns: written
+                .first_piece
+                .map(|first| nanos(first.saturating_duration_since(synthesis))),
+            model_calls: spent.calls,
+            input_tokens: spent.input_tokens,
+            output_tokens: spent.output_tokens,
+            tokens_source: spent.tokens_source,
+            passages_cut: written.passages_cut,
+            finish_reason: written.finish_reason,
+            cached: None,
+        };
+        self.keep(asking, scope, own.as_deref().unwrap_or(&vector), &answer).await;
+        Ok(answer)
+    }
+
+    /// What is wrong with an answer's style. A form has no style, and neither has what no model
+    /// wrote.
+    fn objection(&self, written: &Written, hits: &[Hit]) -> Option<Objection> {
+        let settings = &self.settings.synthesize;
+        let is_worded = !matches!(
+            settings.mode,
+            SynthesisMode::NoText | SynthesisMode::ContextOnly | SynthesisMode::Generation
+        ) && written.structured.is_none();
+        let is_cut = written.finish_reason.as_deref();
+        if is_worded { check(settings.style, &written.text, hits, is_cut) } else { None }
+    }
+
+    /// The vector that is searched for: the question's, or that of what it becomes.
+    async fn searched_vector(
+        &self,
+        asking: Asking<'_>,
+        own: Option<&[f32]>,
+        spent: &mut Spent,
+    ) -> Result<Vec<f32>, PipelineError> {
+        let Asking { question, caller, root } = asking;
+        let texts = searched_texts(question, &self.settings, caller, root, spent).await?;
+        match (own, texts.as_slice()) {
+            (Some(own), [text]) if text == question => Ok(own.to_vec()),
+            _ => self.embed(&texts, root).await,
+        }
+    }
+
+    /// The mean of the vectors of `texts`.
+    async fn embed(&self, texts: &[String], root: &Span) -> Result<Vec<f32>, PipelineError> {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let span = embed_call::span(self.embedder.as_ref(), root, texts.len());
+        let embeddings = embed_call::embed(self.embedder.as_ref(), &texts, span).await?;
+        Ok(mean_vector(embeddings.vectors))
     }
 
     async fn retrieve(&self, vector: &[f32], root: &Span) -> Result<Vec<Hit>, PipelineError> {
-        let wanted = self.settings.retrieve.top_k;
-        let top_k = match &self.reranker {
-            Some(_) => self.settings.rerank.candidates.max(wanted),
-            None => wanted,
-        };
+        let top_k = postprocess::candidates(&self.steps, &self.settings);
         let stage = Stage::new(spans::retrieve(self.store.system(), top_k, root));
         let span = stage.span().clone();
         let found = self.store.search(vector, top_k).instrument(span.clone()).await;
@@ -250,116 +335,78 @@ impl Engine {
         stage.end(found)
     }
 
-    fn rerank(
+    async fn postprocess(
         &self,
-        question: &str,
+        asking: Asking<'_>,
+        vector: &[f32],
         found: Vec<Hit>,
-        root: &Span,
+        spent: &mut Spent,
     ) -> Result<Vec<Hit>, PipelineError> {
-        let Some(reranker) = &self.reranker else { return Ok(found) };
-        let top_k = self.settings.retrieve.top_k;
-        let stage = Stage::new(spans::rerank(reranker.name(), top_k, root));
-        let span = stage.span().clone();
-        let kept = span.in_scope(|| reranker.rerank(question, found, top_k));
-        if let Ok(hits) = &kept {
-            span.record("retake.document.count", hits.len());
-            spans::reranked(&span, hits);
+        let last_choice = self.steps.iter().rposition(|step| step.is_choosing());
+        let mut hits = found;
+        for (position, step) in self.steps.iter().enumerate() {
+            // Those before the last one only order: it has to have something to choose from.
+            let is_last = Some(position) == last_choice;
+            let keep = if is_last { self.settings.retrieve.top_k } else { hits.len() };
+            let span = if step.is_choosing() {
+                spans::rerank(step.name(), keep, asking.root)
+            } else {
+                spans::postprocess(step.name(), asking.root)
+            };
+            let stage = Stage::new(span.clone());
+            let query = postprocess::Query {
+                text: asking.question,
+                vector,
+                keep,
+                span: &span,
+                caller: asking.caller,
+                store: self.store.as_ref(),
+            };
+            let processed = step.process(&query, hits).instrument(span.clone()).await;
+            if let Ok(processed) = &processed {
+                span.record("retake.document.count", processed.hits.len());
+                spans::reranked(&span, &processed.hits);
+            }
+            let processed = stage.end(processed)?;
+            spent.add_all(&processed.spent);
+            hits = processed.hits;
         }
-        stage.end(kept)
+        Ok(hits)
     }
 
     async fn synthesize(
         &self,
-        asked: Asked<'_>,
-        source: Option<&'static str>,
+        asking: Asking<'_>,
+        hits: &[Hit],
+        schema: Option<&Json>,
         on_part: OnPart<'_>,
-        root: &Span,
-    ) -> Result<Completion, PipelineError> {
-        let stage = Stage::new(spans::synthesize(root));
-        let (llm, settings) = (self.llm.model(), &self.settings);
-        let request =
-            build_request(asked.question, asked.hits, &settings.synthesize, llm, settings.seed);
-        let result = self.complete(&request, source, on_part, stage.span()).await;
-        stage.end(result)
-    }
-
-    async fn complete(
-        &self,
-        request: &ChatRequest,
-        source: Option<&'static str>,
-        on_part: OnPart<'_>,
-        parent: &Span,
-    ) -> Result<Completion, PipelineError> {
-        let recorded = self.recorded(request);
-        let (llm, source) = match &recorded {
-            Some(recorded) => (recorded as &dyn Llm, Some("recorded")),
-            None => (self.llm.as_ref(), source),
-        };
-        let stage = Stage::new(spans::llm(llm.provider(), request, source, parent));
+    ) -> Result<Written, PipelineError> {
+        let settings = &self.settings;
+        let stage = Stage::new(spans::synthesize(settings.synthesize.mode, asking.root));
         let span = stage.span().clone();
-        let result = Self::stream(llm, request, on_part, &span).instrument(span.clone()).await;
-        if let Ok(completion) = &result {
-            span.record("gen_ai.output.messages", completion.text.as_str());
-            spans::record_end(&span, &completion.end);
+        let job = synthesize::Job {
+            caller: asking.caller,
+            settings,
+            question: asking.question,
+            hits,
+            schema,
+            span: &span,
+        };
+        let written = synthesize::synthesize(job, on_part).instrument(span.clone()).await;
+        if let Ok(written) = &written {
+            spans::record_written(&span, written, self.objection(written, hits));
         }
-        stage.end(result)
-    }
-
-    /// The recorded answer to a request that is still what it was.
-    fn recorded(&self, request: &ChatRequest) -> Option<RecordedLlm> {
-        let cassette = self.cutoff.as_ref()?;
-        let answer = cassette.take(&Digest::of(canonical(request).as_bytes())).ok()?;
-        Some(RecordedLlm::of_answer(answer, self.llm.provider(), self.llm.model()))
-    }
-
-    async fn stream(
-        llm: &dyn Llm,
-        request: &ChatRequest,
-        on_part: OnPart<'_>,
-        span: &Span,
-    ) -> Result<Completion, PipelineError> {
-        let started = Instant::now();
-        let mut parts = llm.answer(request).await?;
-        let mut completion = Completion::default();
-        let mut index = 0;
-        while let Some(part) = parts.next().await {
-            match part? {
-                AnswerPart::Text { text, tokens } => {
-                    completion.ttft.get_or_insert_with(|| started.elapsed());
-                    // Text that only completes an earlier token is no arrival of its own.
-                    if tokens > 0 {
-                        spans::token(span, index, tokens);
-                    }
-                    index += tokens;
-                    on_part(&text);
-                    completion.text.push_str(&text);
-                }
-                AnswerPart::End(end) => {
-                    completion.end = end;
-                    return Ok(completion);
-                }
-            }
-        }
-        Err(PipelineError::Model {
-            model: request.model.clone(),
-            reason: "the answer stopped before its end".to_owned(),
-        })
+        stage.end(written)
     }
 }
 
-/// A question with the passages found for it.
-#[derive(Debug, Clone, Copy)]
-struct Asked<'a> {
+/// A question under way.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
     question: &'a str,
-    hits: &'a [Hit],
-}
-
-/// What the model gave.
-#[derive(Debug, Default)]
-struct Completion {
-    text: String,
-    ttft: Option<Duration>,
-    end: AnswerEnd,
+    caller: Caller<'a>,
+    /// The span of the query.
+    root: &'a Span,
 }
 
 /// Opens the collection for reading; there must be something in it.

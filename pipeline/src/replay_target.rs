@@ -123,6 +123,7 @@ impl BuiltInTarget {
             request_id: None,
             source: operation.source.clone(),
             due_unix_ns: Some(context.due_unix_ns),
+            schema: None,
             cancellation: context.cancellation.clone(),
         };
         engine.ask(&input.question, options, &mut |_| {}).await.map(drop).map_err(failed)

@@ -4,7 +4,10 @@
 //! `--set embed.batch_size=64` of a replay. Secrets are never settings: a setting may name the
 //! environment variable that holds one.
 
+mod answering;
 mod budget;
+mod evaluation;
+mod load;
 mod prices;
 mod rag;
 mod record;
@@ -13,12 +16,17 @@ mod work;
 
 use serde::{Deserialize, Serialize};
 
+pub use answering::{
+    AnswerStyle, PostprocessSettings, PostprocessStep, QueryCacheMode, QueryCacheSettings,
+    QuerySettings, QueryTransform, SynthesisMode,
+};
 pub use budget::{Budget, BudgetSettings, BudgetTokens, ModelBudgetSettings, OnExceeded};
+pub use evaluation::{EvalSettings, EvaluatorName};
+pub use load::{LoadFormat, LoadSettings};
 pub use prices::{Price, PricedTokens, Prices};
 pub use rag::{
-    ChunkSettings, EmbedProvider, EmbedSettings, LoadSettings, RagSettings, RerankProvider,
-    RerankSettings, RetrieveSettings, SetError, SynthesizeProvider, SynthesizeSettings,
-    VectorSettings,
+    ChunkSettings, EmbedProvider, EmbedSettings, RagSettings, RerankProvider, RerankSettings,
+    RetrieveSettings, SetError, SynthesizeProvider, SynthesizeSettings, VectorSettings,
 };
 pub use record::{RecordSettings, SyncPolicy, WhenFull};
 pub use url::without_password;

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use retake_pipeline::eval::judge::Judges;
 use retake_pipeline::eval::{EvalReport, EvalRequest, evaluate};
 use retake_pipeline::ingest::{IngestDeps, IngestReport, IngestRequest, ingest};
 use retake_pipeline::query::{AskOptions, Engine};
+use retake_pipeline::query_cache::QueryCache;
+use retake_pipeline::synthesize::structured;
 use retake_recorder::{RecorderBuilder, Store};
 use retake_schemas::event::RunStatus;
-use retake_schemas::settings::{RagSettings, RecordSettings};
+use retake_schemas::settings::{QueryCacheMode, RagSettings, RecordSettings};
+use serde_json::Value;
 
 use crate::cli::{Format, Rag, RagArgs};
 use crate::context::Context;
@@ -22,7 +27,9 @@ use crate::render;
 pub(crate) async fn run(context: &Context, verb: Rag) -> Result<Code, Failure> {
     match verb {
         Rag::Ingest { paths, rag } => run_ingest(context, paths, &rag).await,
-        Rag::Ask { question, rag } => run_ask(context, &question, &rag).await,
+        Rag::Ask { question, schema, rag } => {
+            run_ask(context, &question, schema.as_deref(), &rag).await
+        }
         Rag::Eval { questions, output, rag } => run_eval(context, questions, output, &rag).await,
     }
 }
@@ -118,16 +125,56 @@ fn status(was_cut_short: bool) -> RunStatus {
     if was_cut_short { RunStatus::Interrupted } else { RunStatus::Finished }
 }
 
-async fn run_ask(context: &Context, question: &str, args: &RagArgs) -> Result<Code, Failure> {
+/// The schema in a file. What nobody could check is refused before anything is asked.
+fn read_schema(path: &Path) -> Result<Value, Failure> {
+    let place = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let code = match error.kind() {
+            std::io::ErrorKind::NotFound => Code::NotFound,
+            _ => Code::Usage,
+        };
+        Failure::new(code, format!("read schema {place}: {error}"))
+    })?;
+    let wrong =
+        |reason: String| Failure::new(Code::Usage, format!("read schema {place}: {reason}"));
+    let schema = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    structured::supported(&schema).map_err(wrong)?;
+    Ok(schema)
+}
+
+/// What answers, with the cache of answers if there is to be one. A cache that cannot be opened
+/// costs time and nothing else.
+async fn engine(context: &Context, settings: &RagSettings) -> Result<Engine, Failure> {
+    let engine = Engine::from_settings(settings, &context.default_sqlite()).await?;
+    if settings.query_cache.mode == QueryCacheMode::Off {
+        return Ok(engine);
+    }
+    let path = context.default_sqlite().with_file_name("rag-answers.sqlite");
+    Ok(match QueryCache::open(&path, &settings.query_cache).await {
+        Ok(cache) => engine.with_query_cache(Arc::new(cache)),
+        Err(error) => {
+            context.warn(&format!("answers are not kept: {error}"));
+            engine
+        }
+    })
+}
+
+async fn run_ask(
+    context: &Context,
+    question: &str,
+    schema: Option<&Path>,
+    args: &RagArgs,
+) -> Result<Code, Failure> {
     let settings = settings(&context.config.settings.rag, &args.set)?;
+    let schema = schema.map(read_schema).transpose()?;
     let store = store_with_documents(context, &settings)?;
-    let engine = Engine::from_settings(&settings, &context.default_sqlite()).await?;
+    let engine = engine(context, &settings).await?;
     let cancel = cancel_on_signal()?;
     let builder = builder(context, "ask", args, &settings)?;
     let recording = Recording::start(context, builder, &store, &cancel)?;
     let run_id = recording.run_id().clone();
     let format = context.format_or(Format::Table);
-    let options = AskOptions { cancellation: cancel, ..AskOptions::default() };
+    let options = AskOptions { schema, cancellation: cancel, ..AskOptions::default() };
     let progress = Progress::spinner(context.quiet, "ask").with_live(recording.live());
     // The answer appears as it streams; a pipe that is gone only ends the printing.
     let mut on_part = |part: &str| {
@@ -146,6 +193,20 @@ async fn run_ask(context: &Context, question: &str, args: &RagArgs) -> Result<Co
         Format::Json => print_json(&render::answer_json(&run_id, &answer))?,
         _ => print(&render::answer(&answer))?,
     }
+    if let Some(objection) = answer.objection {
+        let style = settings.synthesize.style.as_str();
+        context.warn(&format!(
+            "the answer is not as synthesize.style={style} wants it: {}",
+            objection.as_str()
+        ));
+    }
+    if answer.passages_cut > 0 {
+        context.warn(&format!(
+            "{} of {} passages did not fit synthesize.context_window and were cut or left out",
+            answer.passages_cut,
+            answer.hits.len()
+        ));
+    }
     context.say(&format!("recorded as run {run_id}; next: retake trace slowest"));
     Ok(recorded.code(Code::Ok))
 }
@@ -160,14 +221,16 @@ async fn run_eval(
     // Wrong input must not leave an empty run behind.
     retake_pipeline::eval::read_questions(&questions)?;
     let store = store_with_documents(context, &settings)?;
-    let engine = Engine::from_settings(&settings, &context.default_sqlite()).await?;
+    let engine = engine(context, &settings).await?;
+    let judges = Judges::from_settings(&settings, &engine.embedder())?;
     let cancel = cancel_on_signal()?;
     let builder = builder(context, "eval", args, &settings)?;
     let recording = Recording::start(context, builder, &store, &cancel)?;
     let run_id = recording.run_id().clone();
     let output = output.unwrap_or_else(|| store.run_dir(&run_id).join("results.jsonl"));
     let progress = Progress::new(context.quiet, "eval", "questions").with_live(recording.live());
-    let request = EvalRequest { questions, output: output.clone(), workers: settings.workers };
+    let request =
+        EvalRequest { questions, output: output.clone(), workers: settings.workers, judges };
     let outcome = evaluate(&request, &engine, &progress, cancel.clone()).await;
     progress.finish();
     let recorded =

@@ -83,6 +83,13 @@ pub(crate) fn answer(answer: &Answer) -> String {
         let chunk = inert(&hit.chunk.id);
         text.push_str(&format!("  [{:.3}{score}] {chunk}\n", hit.similarity));
     }
+    if let Some(similarity) = answer.cached {
+        text.push_str(&format!(
+            "kept from a question asked before (similarity {similarity:.3}), in {}",
+            duration(answer.latency_ns)
+        ));
+        return text;
+    }
     let tokens = |count: Option<i64>| count.map_or_else(|| "?".to_owned(), |n| n.to_string());
     text.push_str(&format!(
         "{} in all, first token after {}, {}+{} tokens ({})",
@@ -115,9 +122,14 @@ pub(crate) fn answer_json(run_id: &RunId, answer: &Answer) -> Value {
         "schema_version": 1,
         "run_id": run_id,
         "answer": answer.text,
+        "structured": answer.structured,
+        "objection": answer.objection.map(|objection| objection.as_str()),
         "hits": hits,
         "latency_ns": answer.latency_ns,
         "ttft_ns": answer.ttft_ns,
+        "model_calls": answer.model_calls,
+        "cached": answer.cached,
+        "passages_cut": answer.passages_cut,
         "input_tokens": answer.input_tokens,
         "output_tokens": answer.output_tokens,
         "tokens_source": answer.tokens_source.as_str(),
@@ -135,7 +147,7 @@ pub(crate) fn question(question: &str, answer: &str) -> String {
 /// An evaluation.
 pub(crate) fn eval(report: &EvalReport, format: Format) -> String {
     let mut shown = table(format, &["measure", "value"], 1);
-    let share = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.3}"));
+    let share = figure;
     let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.2} ms"));
     for (name, value) in [
         ("questions", report.questions.to_string()),
@@ -151,7 +163,82 @@ pub(crate) fn eval(report: &EvalReport, format: Format) -> String {
     ] {
         row(&mut shown, [name.to_owned(), value]);
     }
+    let rankings = report.retrieval.iter().flat_map(|retrieval| {
+        let by_document = retrieval.by_document.map(|ranking| ("documents", ranking));
+        by_document.into_iter().chain([("characters", retrieval.by_span)])
+    });
+    for (of, ranking) in rankings {
+        for (name, value) in [
+            ("precision", ranking.precision),
+            ("recall", ranking.recall),
+            ("average precision", ranking.average_precision),
+            ("nDCG", ranking.ndcg),
+        ] {
+            row(&mut shown, [format!("mean {name} of {of}"), share(Some(value))]);
+        }
+    }
+    for (objection, count) in &report.objections {
+        row(&mut shown, [format!("answers {}", objection.replace('_', " ")), count.to_string()]);
+    }
+    let mut text = shown.to_string();
+    if !report.judgements.is_empty() {
+        text.push_str(&format!("\n{}", judged(report, format)));
+    }
+    if !report.benchmarks.is_empty() {
+        text.push_str(&format!("\n{}", benchmarks(report, format)));
+    }
+    text
+}
+
+/// What the evaluators said.
+fn judged(report: &EvalReport, format: Format) -> String {
+    let names =
+        ["evaluator", "mean score", "passing", "judged", "invalid", "failed", "not applicable"];
+    let mut shown = table(format, &names, 1);
+    for (name, all) in &report.judgements {
+        let counts = [all.judged, all.invalid, all.failed, all.not_applicable];
+        let [judged, invalid, failed, missing] = counts.map(|count| count.to_string());
+        let (score, passing) = (figure(all.score_mean), figure(all.passing_rate));
+        row(&mut shown, [inert(name), score, passing, judged, invalid, failed, missing]);
+    }
     shown.to_string()
+}
+
+/// How good the evaluators are, by the labels.
+fn benchmarks(report: &EvalReport, format: Format) -> String {
+    let names = [
+        "evaluator",
+        "labels",
+        "judged",
+        "agreement",
+        "mean error",
+        "Pearson",
+        "Spearman",
+        "ties",
+        "inconclusive",
+    ];
+    let mut shown = table(format, &names, 1);
+    for (name, found) in &report.benchmarks {
+        row(
+            &mut shown,
+            [
+                inert(name),
+                found.labelled.to_string(),
+                found.judged.to_string(),
+                figure(found.agreement),
+                figure(found.mean_absolute_error),
+                figure(found.pearson),
+                figure(found.spearman),
+                found.ties.to_string(),
+                found.inconclusive.to_string(),
+            ],
+        );
+    }
+    shown.to_string()
+}
+
+fn figure(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
 }
 
 /// The settings that differ.

@@ -33,7 +33,7 @@ impl Server {
     }
 
     /// Ends it as a user would, and reads what it says.
-    fn end(mut self) -> Value {
+    pub(crate) fn end(mut self) -> Value {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill").success());
         let mut said = String::new();

@@ -62,6 +62,67 @@ fn a_question_is_answered_from_the_document_that_knows() {
     assert_eq!(calls[0]["tokens_source"], document["tokens_source"]);
 }
 
+/// Scenario: an answer in the ways that settings name, a form that no model here can give, schemas
+/// that are wrong, and a window that is too small.
+/// Guarantees: each way gives what it says; what cannot work is refused before anything is asked.
+#[test]
+fn an_answer_is_made_as_the_settings_say() {
+    let bench = Bench::with_documents();
+    let ask = |changes: &[&str]| {
+        let changes: Vec<&str> = changes.iter().flat_map(|change| ["--set", change]).collect();
+        let question = ["rag", "ask", "What was the keeper of Skerryvore called?"];
+        bench.retake([&question[..], &changes, &["--format", "json"]].concat())
+    };
+    let refined = ask(&["synthesize.mode=refine"]).expect_code(0).json();
+    assert_eq!(refined["model_calls"], 4, "{refined}");
+    assert!(text(&refined["answer"]).contains(KEEPER), "{refined}");
+    assert!(refined["objection"].is_null() && refined["structured"].is_null(), "{refined}");
+    let verbose = ask(&["synthesize.style=verbose", "synthesize.max_sentences=1"]);
+    verbose.expect_code(0).expect_message(&["synthesize.style=verbose", "not_verbose"]);
+    let extractive = ask(&["synthesize.style=extractive"]).expect_code(0).json();
+    assert!(extractive["objection"].is_null(), "{extractive}");
+    let steps = "postprocess.steps=[\"bm25\", \"mmr\", \"long_context_reorder\"]";
+    let chosen = ask(&[steps, "retrieve.top_k=3"]).expect_code(0).json();
+    assert_eq!(chosen["hits"].as_array().map(Vec::len), Some(3), "{chosen}");
+    let none = ask(&["synthesize.mode=no_text"]).expect_code(0).json();
+    assert_eq!((&none["answer"], &none["model_calls"]), (&"".into(), &0.into()), "{none}");
+    ask(&["synthesize.context_window=200"]).expect_message(&["raise synthesize.context_window"]);
+    ask(&["postprocess.steps=[\"sort\"]"]).expect_code(2).expect_message(&["similarity_cutoff"]);
+
+    bench.write("form.json", "{\"type\": \"object\", \"required\": [\"keeper\"]}");
+    bench.write("odd.json", "{\"pattern\": \"^x\"}");
+    let with = |schema: &str| bench.retake(["rag", "ask", "Who?", "--schema", schema]);
+    with("odd.json").expect_code(2).expect_message(&["odd.json", "pattern: cannot be checked"]);
+    with("none.json").expect_code(3);
+    // The built-in model copies sentences; it cannot write JSON, and that is said.
+    assert!(with("form.json").stderr.contains("does not have the form"));
+}
+
+/// Scenario: a question asked twice with a cache of answers, then after a document changed.
+/// Guarantees: the second is the first one's answer and says so; a changed document is seen.
+#[test]
+fn an_answer_is_kept_until_a_document_changes() {
+    let bench = Bench::with_documents();
+    let ask = || {
+        let question = "What was the keeper of Skerryvore called?";
+        let kept = ["rag", "ask", question, "--set", "query_cache.mode=exact", "--format", "json"];
+        bench.retake(kept).expect_code(0).json()
+    };
+    let first = ask();
+    assert!(first["cached"].is_null(), "{first}");
+    let second = ask();
+    assert_eq!((&second["cached"], &second["answer"]), (&1.0.into(), &first["answer"]));
+    assert_eq!(second["model_calls"], 0);
+    bench
+        .write("docs/skerryvore.md", "The keeper of Skerryvore was called Archibald Quillfeather.");
+    bench.retake(["rag", "ingest", "docs"]).expect_code(0);
+    let third = ask();
+    assert!(
+        third["cached"].is_null() && text(&third["answer"]).contains("Quillfeather"),
+        "{third}"
+    );
+}
+
 /// Scenario: the script of an HTML page and the text of a file in a folder below.
 /// Guarantees: what is no content is not ingested; what is deep in the tree is.
 #[test]

@@ -19,6 +19,7 @@ mod fake_server;
 mod gate;
 mod ingest_ask_eval;
 mod init;
+mod labelled;
 mod listening;
 mod notebooks;
 mod outside;

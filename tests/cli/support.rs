@@ -78,13 +78,22 @@ impl Bench {
         I: IntoIterator,
         I::Item: AsRef<OsStr>,
     {
+        self.retake_within(arguments, COMMAND_SECS_MAX)
+    }
+
+    /// Runs a command to its end, which may take this long.
+    pub(crate) fn retake_within<I>(&self, arguments: I, patience: Duration) -> Outcome
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
         let plain = self.command(arguments);
         let mut shown = String::from("retake");
         for argument in plain.get_args() {
             shown.push_str(&format!(" {}", argument.display()));
         }
         let output = assert_cmd::Command::from_std(plain)
-            .timeout(COMMAND_SECS_MAX)
+            .timeout(patience)
             .output()
             .expect("the program starts");
         Outcome {

@@ -32,7 +32,10 @@ impl ExtractiveLlm {
     fn text(&self, prompt: &Parsed) -> String {
         let question: BTreeSet<String> =
             words::meaningful_words(&prompt.question).into_iter().collect();
-        let sentences = candidates(&prompt.passages);
+        // A draft is what the passages before these said about the question.
+        let draft = prompt.draft.iter().filter(|draft| draft.as_str() != NOT_KNOWN);
+        let passages: Vec<&str> = draft.chain(&prompt.passages).map(String::as_str).collect();
+        let sentences = candidates(&passages);
         let rarity = rarities(&sentences, &question);
         let mut scored: Vec<(f64, usize)> = sentences
             .iter()
@@ -100,7 +103,7 @@ struct Sentence {
 
 /// The sentences of all passages, best passage first. Overlapping chunks share sentences; each is
 /// taken once.
-fn candidates(passages: &[String]) -> Vec<Sentence> {
+fn candidates(passages: &[&str]) -> Vec<Sentence> {
     let mut seen = BTreeSet::new();
     let mut sentences = Vec::new();
     for (passage, text) in passages.iter().enumerate() {

@@ -4,6 +4,9 @@ pub mod extractive;
 pub mod openai;
 pub mod prompt;
 pub mod recorded;
+#[cfg(test)]
+pub(crate) mod scripted;
+pub mod window;
 
 use std::sync::Arc;
 
@@ -15,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::PipelineError;
 
-/// A request to a language model. Its JSON text is canonical: fields in this order, nothing
-/// optional left out, no secret. Its BLAKE3 digest is the key of the recorded answer.
+/// A request to a language model. Its JSON text is canonical: fields in this order, nothing left out
+/// but a schema that is not asked for, no secret. Its BLAKE3 digest is the key of the recorded answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChatRequest {
     /// Provider-neutral model name.
@@ -31,6 +34,9 @@ pub struct ChatRequest {
     pub seed: u64,
     /// Whether to stream.
     pub stream: bool,
+    /// JSON Schema that the answer has to satisfy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_schema: Option<serde_json::Value>,
 }
 
 /// One message.

@@ -266,7 +266,7 @@ fn vector(bytes: &[u8], dim: usize) -> Option<Vec<f32>> {
 }
 
 /// Makes the file, readable by its owner only: what stands near a vector can be guessed from it.
-fn create_file(path: &Path) -> Result<(), PipelineError> {
+pub(crate) fn create_file(path: &Path) -> Result<(), PipelineError> {
     let io = |source| PipelineError::Io { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(io)?;

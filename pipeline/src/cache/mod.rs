@@ -12,6 +12,7 @@ mod file;
 
 use retake_schemas::Digest;
 
+pub(crate) use self::file::create_file;
 pub use self::file::{CacheStats, VectorCache};
 
 use crate::embed::Embedder;

@@ -92,7 +92,7 @@ fn minilm_from_settings(_: &EmbedSettings) -> Result<Arc<dyn Embedder>, Pipeline
 }
 
 /// `vector` scaled to length 1, or nothing if it has no direction or is not finite.
-fn normalized(mut vector: Vec<f32>) -> Option<Vec<f32>> {
+pub(crate) fn normalized(mut vector: Vec<f32>) -> Option<Vec<f32>> {
     // In f64, so that the squares of large figures do not overflow.
     let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
     if !length.is_finite() || length <= 0.0 {

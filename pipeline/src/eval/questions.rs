@@ -1,6 +1,6 @@
 //! Reading questions.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use retake_schemas::Digest;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::error::PipelineError;
 
 /// A question with what is known to be right.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Question {
     /// Its id in the output: the one given, or one made of its text.
     pub id: String,
@@ -19,6 +19,14 @@ pub struct Question {
     pub answers: Vec<String>,
     /// Where the answer stands; none when it is not known.
     pub references: Vec<Reference>,
+    /// An answer that is only to be judged; without it the question is asked.
+    pub response: Option<String>,
+    /// The passages of that answer, if they are known.
+    pub contexts: Option<Vec<String>>,
+    /// Another answer to compare with.
+    pub other_response: Option<String>,
+    /// What people say of the answer, by evaluator.
+    pub labels: BTreeMap<String, f64>,
 }
 
 /// A place in a document.
@@ -46,6 +54,14 @@ struct Line {
     references: Vec<ReferenceLine>,
     #[serde(default, alias = "corpus_id")]
     document: Option<String>,
+    #[serde(default)]
+    response: Option<String>,
+    #[serde(default)]
+    contexts: Option<Vec<String>>,
+    #[serde(default)]
+    other_response: Option<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, f64>,
 }
 
 #[derive(Deserialize)]
@@ -98,7 +114,19 @@ fn parse(text: &str, ids: &mut HashSet<String>) -> Result<Question, String> {
         .into_iter()
         .map(|reference| place(reference, line.document.as_ref()))
         .collect::<Result<_, _>>()?;
-    Ok(Question { id, question: line.question, answers, references })
+    if line.contexts.is_some() && line.response.is_none() {
+        return Err("contexts belong to a response, and there is none".to_owned());
+    }
+    Ok(Question {
+        id,
+        question: line.question,
+        answers,
+        references,
+        response: line.response,
+        contexts: line.contexts,
+        other_response: line.other_response,
+        labels: line.labels,
+    })
 }
 
 fn given(id: String, ids: &mut HashSet<String>) -> Result<String, String> {
@@ -187,6 +215,7 @@ mod tests {
             "\n{\"question\":\"a?\",\"references\":[{\"start_index\":4,\"end_index\":4}]}",
             "\n{\"question\":\"a?\",\"answer\":3}",
             "{\"question\":\"a?\",\"id\":\"1\"}\n{\"question\":\"b?\",\"id\":1}",
+            "\n{\"question\":\"a?\",\"contexts\":[\"x\"]}",
         ] {
             let error = read(bad).unwrap_err().to_string();
             assert!(error.contains("line 2"), "{error}");

@@ -18,10 +18,13 @@ pub(super) fn quality(question: &Question, answer: &Answer) -> Quality {
         quality.mrr = Some(rank.map_or(0.0, |rank| 1.0 / (rank as f64 + 1.0)));
         quality.recall = Some(recall(&question.references, &answer.hits));
     }
-    if !question.answers.is_empty() {
-        quality.answer_match = Some(matches(&answer.text, &question.answers));
-    }
+    quality.answer_match = answer_match(question, &answer.text);
     quality
+}
+
+/// Whether a text contains an accepted answer, if one is known.
+pub(super) fn answer_match(question: &Question, text: &str) -> Option<bool> {
+    (!question.answers.is_empty()).then(|| matches(text, &question.answers))
 }
 
 fn first_hit(references: &[Reference], hits: &[Hit]) -> Option<usize> {
@@ -55,7 +58,7 @@ fn recall(references: &[Reference], hits: &[Hit]) -> f64 {
 
 /// Whether a reference to `document` may mean the document of `chunk`. Data sets name documents
 /// by their stem (`state_of_the_union`), we by their path.
-fn is_of(document: Option<&str>, chunk: &Chunk) -> bool {
+pub(super) fn is_of(document: Option<&str>, chunk: &Chunk) -> bool {
     let Some(document) = document else { return true };
     let path = std::path::Path::new(&chunk.document_id);
     chunk.document_id == document

@@ -172,6 +172,7 @@ async fn text(
         max_tokens,
         seed: settings.seed,
         stream: false,
+        response_schema: None,
     };
     let said = said(&prompt, settings).await;
     let (pieces, finish_reason) = limited(tokens::pieces(&said), max_tokens);

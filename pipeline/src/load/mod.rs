@@ -3,10 +3,16 @@
 //! Finding is one cheap walk over names; reading is per file, so the caller keeps as many
 //! documents in memory as it works on. A file that cannot be read is an error of that file alone.
 //!
+//! Which formats are looked for in folders is a setting; a file that is named itself is read in any
+//! case.
+//!
 //! Ignore files inside the ingested folders are honoured, those above and the user's own are not:
 //! the same folder gives the same documents on every machine.
 
 mod html;
+mod jsonl;
+#[cfg(feature = "pdf")]
+mod pdf;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -15,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use ignore::WalkBuilder;
 use retake_schemas::Digest;
-use retake_schemas::settings::LoadSettings;
+use retake_schemas::settings::{LoadFormat, LoadSettings};
 
 use crate::document::{Document, Format};
 use crate::error::PipelineError;
@@ -37,6 +43,8 @@ pub struct Found {
 pub enum Skip {
     /// Its name is not that of a known format.
     UnknownFormat,
+    /// Its format is not among `load.formats`.
+    UnwantedFormat,
     /// It is a symbolic link: links may lead outside, or in circles.
     SymbolicLink,
     /// It is a pipe, a socket or a device.
@@ -51,6 +59,7 @@ impl Skip {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::UnknownFormat => "unknown_format",
+            Self::UnwantedFormat => "unwanted_format",
             Self::SymbolicLink => "symbolic_link",
             Self::NotAFile => "not_a_file",
             Self::NameNotUtf8 => "name_not_utf8",
@@ -74,12 +83,12 @@ pub struct Discovery {
 /// # Errors
 /// A root is missing or may not be looked at. What goes wrong below a root is in
 /// [`Discovery::failures`].
-pub fn discover(roots: &[PathBuf]) -> Result<Discovery, PipelineError> {
+pub fn discover(roots: &[PathBuf], settings: &LoadSettings) -> Result<Discovery, PipelineError> {
     let mut discovery = Discovery::default();
     for (root, prefix) in roots.iter().zip(prefixes(roots)) {
         let kind = fs::metadata(root).map_err(|source| io_error(root, source))?;
         if kind.is_dir() {
-            walk(root, &prefix, &mut discovery);
+            walk(root, &prefix, settings, &mut discovery);
         } else if kind.is_file() {
             discovery.found.push(named_file(root, &prefix)?);
         } else {
@@ -99,11 +108,8 @@ pub fn read(found: &Found, settings: &LoadSettings) -> Result<Document, Pipeline
     let bytes = read_bytes(&found.path, settings.file_bytes_max)?;
     let digest = Digest::of(&bytes);
     let size_bytes = bytes.len() as u64;
-    let raw = decode(bytes).map_err(|reason| not_text(&found.path, reason))?;
-    let text = match found.format {
-        Format::Text | Format::Markdown => raw,
-        Format::Html => html::to_text(&raw).map_err(|reason| not_text(&found.path, reason))?,
-    };
+    let text =
+        to_text(bytes, found.format, settings).map_err(|reason| not_text(&found.path, reason))?;
     Ok(Document {
         id: found.id.clone(),
         path: found.path.clone(),
@@ -112,6 +118,32 @@ pub fn read(found: &Found, settings: &LoadSettings) -> Result<Document, Pipeline
         digest,
         bytes: size_bytes,
     })
+}
+
+fn to_text(bytes: Vec<u8>, format: Format, settings: &LoadSettings) -> Result<String, String> {
+    match format {
+        Format::Text | Format::Markdown | Format::Code => decode(bytes),
+        Format::Html => html::to_text(&decode(bytes)?),
+        Format::Jsonl => jsonl::to_text(&decode(bytes)?, &settings.jsonl_fields),
+        #[cfg(feature = "pdf")]
+        Format::Pdf => pdf::to_text(&bytes),
+        #[cfg(not(feature = "pdf"))]
+        Format::Pdf => {
+            Err("this retake was built without PDF; build it with --features pdf".to_owned())
+        }
+    }
+}
+
+fn is_wanted(format: Format, settings: &LoadSettings) -> bool {
+    let name = match format {
+        Format::Text => LoadFormat::Text,
+        Format::Markdown => LoadFormat::Markdown,
+        Format::Html => LoadFormat::Html,
+        Format::Jsonl => LoadFormat::Jsonl,
+        Format::Code => LoadFormat::Code,
+        Format::Pdf => LoadFormat::Pdf,
+    };
+    settings.formats.contains(&name)
 }
 
 /// What stands before the ids of each root: nothing for one root, a unique name for several.
@@ -144,7 +176,7 @@ fn last_component(root: &Path) -> String {
         .map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-fn walk(root: &Path, prefix: &str, discovery: &mut Discovery) {
+fn walk(root: &Path, prefix: &str, settings: &LoadSettings, discovery: &mut Discovery) {
     let walk = WalkBuilder::new(root)
         .require_git(false)
         .parents(false)
@@ -166,6 +198,9 @@ fn walk(root: &Path, prefix: &str, discovery: &mut Discovery) {
             continue;
         }
         match classify(root, prefix, &entry) {
+            Ok(found) if !is_wanted(found.format, settings) => {
+                *discovery.skipped.entry(Skip::UnwantedFormat).or_default() += 1;
+            }
             Ok(found) => discovery.found.push(found),
             Err(skip) => *discovery.skipped.entry(skip).or_default() += 1,
         }
@@ -218,6 +253,9 @@ fn format_of(path: &Path) -> Option<Format> {
         "md" | "markdown" => Some(Format::Markdown),
         "html" | "htm" | "xhtml" => Some(Format::Html),
         "txt" | "rst" | "text" => Some(Format::Text),
+        "jsonl" | "ndjson" => Some(Format::Jsonl),
+        "pdf" => Some(Format::Pdf),
+        extension if CODE.contains(&extension) => Some(Format::Code),
         _ => None,
     }
 }
@@ -280,6 +318,14 @@ fn path_of(error: &ignore::Error) -> Option<&Path> {
 fn not_text(path: &Path, reason: String) -> PipelineError {
     PipelineError::NotText { path: path.to_owned(), reason }
 }
+
+/// Endings of source code.
+const CODE: &[&str] = &[
+    "bash", "c", "cc", "clj", "cpp", "cs", "css", "cu", "dart", "ex", "exs", "f90", "go", "h",
+    "hpp", "hs", "java", "jl", "js", "jsx", "kt", "kts", "lua", "m", "ml", "mm", "php", "pl",
+    "proto", "ps1", "py", "r", "rb", "rs", "scala", "sh", "sql", "svelte", "swift", "tf", "ts",
+    "tsx", "vue", "zig",
+];
 
 /// Names how files become text; it changes whenever the same file would give other text.
 pub const EXTRACTION: &str = "html/1";

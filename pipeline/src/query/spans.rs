@@ -2,14 +2,15 @@
 //!
 //! Names are those of `retake_schemas::convention` and of the conventions in `mapping.toml`.
 
-use retake_schemas::convention::{TARGET_DOCUMENT, TARGET_TOKEN};
-use retake_schemas::event::TokensSource;
+use retake_schemas::convention::TARGET_DOCUMENT;
+use retake_schemas::settings::SynthesisMode;
 use tracing::{Span, field};
 
 use super::{AskOptions, Quality, QueryInput};
-use crate::answer::{AnswerEnd, ChatRequest, canonical};
 use crate::document::Hit;
 use crate::error::PipelineError;
+use crate::synthesize::Written;
+use crate::synthesize::check::Objection;
 use crate::trace::stage_span;
 
 /// The root.
@@ -53,6 +54,27 @@ pub(super) fn record_quality(span: &Span, quality: &Quality) {
     }
 }
 
+/// The look for an answer that was given before.
+pub(super) fn cache(parent: &Span) -> Span {
+    stage_span!(
+        parent: parent, "cache",
+        "retake.kind" = "chain",
+        "retake.stage" = "cache",
+        "retake.cache_hit" = field::Empty,
+        "retake.cache.similarity" = field::Empty,
+    )
+}
+
+/// The question, made into something else to search for.
+pub(super) fn transform(name: &str, parent: &Span) -> Span {
+    stage_span!(
+        parent: parent, "transform",
+        "retake.kind" = "chain",
+        "retake.stage" = "transform",
+        "retake.query.transform" = name,
+    )
+}
+
 /// The search.
 pub(super) fn retrieve(system: &'static str, top_k: usize, parent: &Span) -> Span {
     stage_span!(
@@ -87,6 +109,19 @@ pub(super) fn rerank(model: &str, top_k: usize, parent: &Span) -> Span {
         "gen_ai.request.model" = model,
         "reranker.top_k" = top_k,
         "retake.document.count" = field::Empty,
+        "retake.rerank.unrated" = field::Empty,
+        "retake.rerank.unreadable" = field::Empty,
+    )
+}
+
+/// A step that leaves out or orders, and chooses nothing.
+pub(super) fn postprocess(name: &str, parent: &Span) -> Span {
+    stage_span!(
+        parent: parent, "postprocess",
+        "retake.kind" = "chain",
+        "retake.stage" = "postprocess",
+        "retake.postprocessor" = name,
+        "retake.document.count" = field::Empty,
     )
 }
 
@@ -104,71 +139,26 @@ pub(super) fn reranked(span: &Span, hits: &[Hit]) {
     }
 }
 
-/// The prompt and its answer.
-pub(super) fn synthesize(parent: &Span) -> Span {
+/// The prompts and their answer.
+pub(super) fn synthesize(mode: SynthesisMode, parent: &Span) -> Span {
     stage_span!(
         parent: parent, "synthesize",
         "retake.kind" = "chain",
         "retake.stage" = "synthesize",
+        "retake.synthesize.mode" = mode.as_str(),
+        "retake.synthesize.calls" = field::Empty,
+        "retake.synthesize.passages_cut" = field::Empty,
+        "retake.synthesize.objection" = field::Empty,
     )
 }
 
-/// The model call.
-pub(super) fn llm(
-    provider: &str,
-    request: &ChatRequest,
-    source: Option<&'static str>,
-    parent: &Span,
-) -> Span {
-    stage_span!(
-        parent: parent, "llm",
-        "retake.stage" = "llm",
-        "gen_ai.operation.name" = "chat",
-        "gen_ai.provider.name" = provider,
-        "gen_ai.request.model" = request.model,
-        "gen_ai.request.stream" = request.stream,
-        "gen_ai.request.temperature" = request.temperature,
-        "gen_ai.request.max_tokens" = request.max_tokens,
-        "gen_ai.input.messages" = canonical(request),
-        "gen_ai.output.messages" = field::Empty,
-        "gen_ai.usage.input_tokens" = field::Empty,
-        "gen_ai.usage.output_tokens" = field::Empty,
-        "gen_ai.usage.cache_read.input_tokens" = field::Empty,
-        "gen_ai.usage.reasoning.output_tokens" = field::Empty,
-        "gen_ai.response.model" = field::Empty,
-        "gen_ai.response.finish_reasons" = field::Empty,
-        "retake.tokens.source" = field::Empty,
-        "retake.retries" = field::Empty,
-        "retake.stage_source" = source,
-    )
-}
-
-/// An arrival of output tokens.
-pub(super) fn token(span: &Span, index: u32, count: u32) {
-    tracing::info!(target: TARGET_TOKEN, parent: span, index, count);
-}
-
-/// Records what is known at the end of an answer.
-pub(super) fn record_end(span: &Span, end: &AnswerEnd) {
-    let counts = [
-        ("gen_ai.usage.input_tokens", end.input_tokens),
-        ("gen_ai.usage.output_tokens", end.output_tokens),
-        ("gen_ai.usage.cache_read.input_tokens", end.cache_read_tokens),
-        ("gen_ai.usage.reasoning.output_tokens", end.reasoning_tokens),
-    ];
-    for (name, count) in counts {
-        if let Some(count) = count {
-            span.record(name, count);
-        }
+/// Records how an answer was made, and what is wrong with it.
+pub(super) fn record_written(span: &Span, written: &Written, objection: Option<Objection>) {
+    span.record("retake.synthesize.calls", written.spent.calls);
+    if written.passages_cut > 0 {
+        span.record("retake.synthesize.passages_cut", written.passages_cut);
     }
-    if let Some(model) = &end.model {
-        span.record("gen_ai.response.model", model.as_str());
+    if let Some(objection) = objection {
+        span.record("retake.synthesize.objection", objection.as_str());
     }
-    if let Some(reason) = &end.finish_reason {
-        span.record("gen_ai.response.finish_reasons", reason.as_str());
-    }
-    if end.tokens_source != TokensSource::None {
-        span.record("retake.tokens.source", end.tokens_source.as_str());
-    }
-    span.record("retake.retries", end.retries);
 }

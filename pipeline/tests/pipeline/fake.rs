@@ -16,21 +16,21 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// A server in a task of its own.
-struct Running {
-    url: String,
+pub(crate) struct Running {
+    pub(crate) url: String,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<Served>,
 }
 
 impl Running {
-    async fn start(settings: FakeSettings) -> Self {
+    pub(crate) async fn start(settings: FakeSettings) -> Self {
         let server = FakeServer::bind(settings).await.expect("server");
         let (url, stop) = (server.url(), CancellationToken::new());
         let task = tokio::spawn(server.run(stop.clone()));
         Self { url, stop, task }
     }
 
-    async fn end(self) -> Served {
+    pub(crate) async fn end(self) -> Served {
         self.stop.cancel();
         self.task.await.expect("server")
     }
@@ -58,6 +58,7 @@ impl Running {
             max_tokens: 64,
             seed: 1,
             stream,
+            response_schema: None,
         };
         let mut parts = self.llm().answer(&request).await?;
         let mut said = String::new();

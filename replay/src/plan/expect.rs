@@ -87,10 +87,9 @@ fn list_lengths(
     let number = |settings: &BTreeMap<String, Json>, name: &str| settings.get(name)?.as_u64();
     let (from, to) =
         (number(&observed.settings, "retrieve.top_k")?, number(target, "retrieve.top_k")?);
-    let has_reranker = target.get("rerank.provider").is_some_and(|name| *name != "none");
     // With a reranker the search asks for its candidates; more passages than these need more.
     let candidates = number(target, "rerank.candidates").unwrap_or(0);
-    let is_prefix = !has_reranker || from.max(to) <= candidates;
+    let is_prefix = !super::has_steps(target) || from.max(to) <= candidates;
     (is_alone && is_prefix).then_some((from, to))
 }
 

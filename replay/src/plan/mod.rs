@@ -158,14 +158,18 @@ pub fn plan(planned: &Planned<'_>) -> Plan {
 
 fn is_present(stage: &str, planned: &Planned<'_>, has_ingest: bool) -> bool {
     let has_queries = planned.operations.keys().any(|kind| kind != "ingest");
-    let has_reranker = |settings: &BTreeMap<String, Json>| {
-        settings.get("rerank.provider").is_some_and(|name| *name != "none")
-    };
     match stage {
         "load" | "chunk" | "embed" | "insert" | "index" => has_ingest,
-        "rerank" => has_queries && has_reranker(planned.target),
+        "rerank" => has_queries && has_steps(planned.target),
         _ => has_queries,
     }
+}
+
+/// Whether anything stands between the search and the prompt.
+fn has_steps(settings: &BTreeMap<String, Json>) -> bool {
+    let has_reranker = settings.get("rerank.provider").is_some_and(|name| *name != "none");
+    let steps = settings.get("postprocess.steps").and_then(Json::as_array);
+    has_reranker || steps.is_some_and(|steps| !steps.is_empty())
 }
 
 fn stage_plan(stage: &'static str, planned: &Planned<'_>, reached: &[Reached]) -> StagePlan {

@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
+use super::answering::{
+    AnswerStyle, PostprocessSettings, QueryCacheSettings, QuerySettings, SynthesisMode,
+};
+use super::evaluation::EvalSettings;
+use super::load::LoadSettings;
 use super::work::{CacheSettings, IngestSettings, LimitSettings};
 use super::{OutOfRange, without_password};
 
@@ -22,18 +27,26 @@ pub struct RagSettings {
     pub embed: EmbedSettings,
     /// Where vectors are kept.
     pub vectors: VectorSettings,
+    /// What questions become before they are searched for.
+    pub query: QuerySettings,
     /// Searching.
     pub retrieve: RetrieveSettings,
     /// Reranking.
     pub rerank: RerankSettings,
+    /// What becomes of found chunks.
+    pub postprocess: PostprocessSettings,
     /// Answering.
     pub synthesize: SynthesizeSettings,
+    /// Evaluating.
+    pub eval: EvalSettings,
     /// What each model service allows.
     pub limits: LimitSettings,
     /// What becomes of documents that are seen again, or no longer.
     pub ingest: IngestSettings,
     /// Vectors kept by the text they were made of.
     pub cache: CacheSettings,
+    /// Answers kept by their question.
+    pub query_cache: QueryCacheSettings,
     /// Seed of everything random.
     pub seed: u64,
 }
@@ -46,28 +59,18 @@ impl Default for RagSettings {
             chunk: ChunkSettings::default(),
             embed: EmbedSettings::default(),
             vectors: VectorSettings::default(),
+            query: QuerySettings::default(),
             retrieve: RetrieveSettings::default(),
             rerank: RerankSettings::default(),
+            postprocess: PostprocessSettings::default(),
             synthesize: SynthesizeSettings::default(),
+            eval: EvalSettings::default(),
             limits: LimitSettings::default(),
             ingest: IngestSettings::default(),
             cache: CacheSettings::default(),
+            query_cache: QueryCacheSettings::default(),
             seed: 42,
         }
-    }
-}
-
-/// Settings of loading.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LoadSettings {
-    /// Largest file read, bytes; larger ones are reported and skipped.
-    pub file_bytes_max: u64,
-}
-
-impl Default for LoadSettings {
-    fn default() -> Self {
-        Self { file_bytes_max: 32 << 20 }
     }
 }
 
@@ -192,21 +195,27 @@ pub enum RerankProvider {
     None,
     /// BM25 over the candidates: lexical, offline.
     Bm25,
+    /// The language model rates the candidates.
+    Llm,
 }
 
 /// Settings of reranking.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RerankSettings {
-    /// `none` or `bm25`.
+    /// `none`, `bm25` or `llm`.
     pub provider: RerankProvider,
     /// Chunks the search fetches for the reranker to choose from.
     pub candidates: usize,
+    /// Chunks the language model rates in one call.
+    pub llm_batch: usize,
+    /// Chunks the language model rates lower than this, of 10, are left out.
+    pub llm_rating_min: f64,
 }
 
 impl Default for RerankSettings {
     fn default() -> Self {
-        Self { provider: RerankProvider::None, candidates: 20 }
+        Self { provider: RerankProvider::None, candidates: 20, llm_batch: 10, llm_rating_min: 0.0 }
     }
 }
 
@@ -229,6 +238,12 @@ pub struct SynthesizeSettings {
     pub provider: SynthesizeProvider,
     /// Model name for the service, or empty for the provider's own.
     pub model: String,
+    /// How the answer is made of the passages.
+    pub mode: SynthesisMode,
+    /// How the answer is worded: `abstractive`, `extractive` or `verbose`.
+    pub style: AnswerStyle,
+    /// What the model can read and write in one call, tokens; 0: no limit.
+    pub context_window: u32,
     /// Whether the answer is streamed.
     pub stream: bool,
     /// Sentences an extractive answer has at most.
@@ -250,6 +265,9 @@ impl Default for SynthesizeSettings {
         Self {
             provider: SynthesizeProvider::Extractive,
             model: String::new(),
+            mode: SynthesisMode::Compact,
+            style: AnswerStyle::Abstractive,
+            context_window: 8192,
             stream: true,
             max_sentences: 3,
             max_tokens: 512,
@@ -381,6 +399,7 @@ impl RagSettings {
             ("embed.batch_size", self.embed.batch_size),
             ("retrieve.top_k", self.retrieve.top_k),
             ("rerank.candidates", self.rerank.candidates),
+            ("rerank.llm_batch", self.rerank.llm_batch),
         ];
         let limits = [
             ("workers", self.workers, WORKERS_MAX),
@@ -399,6 +418,19 @@ impl RagSettings {
                 name: "chunk.overlap",
                 reason: format!("must be less than chunk.size ({})", self.chunk.size),
             });
+        }
+        let ranges = [
+            ("postprocess.similarity_min", self.postprocess.similarity_min, -1.0, 1.0),
+            ("postprocess.mmr_lambda", self.postprocess.mmr_lambda, 0.0, 1.0),
+            ("rerank.llm_rating_min", self.rerank.llm_rating_min, 0.0, 10.0),
+            ("query_cache.similarity_min", self.query_cache.similarity_min, -1.0, 1.0),
+            ("eval.correctness_min", self.eval.correctness_min, 1.0, 5.0),
+            ("eval.similarity_min", self.eval.similarity_min, -1.0, 1.0),
+        ];
+        let outside =
+            |(_, value, least, most): &&(_, f64, f64, f64)| !(*least..=*most).contains(value);
+        if let Some((name, _, least, most)) = ranges.iter().find(outside) {
+            return Err(OutOfRange { name, reason: format!("must be from {least} to {most}") });
         }
         Ok(())
     }

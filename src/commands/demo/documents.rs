@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use retake_pipeline::known_item::known_item_questions;
 use retake_pipeline::load;
-use retake_schemas::settings::RagSettings;
+use retake_schemas::settings::{LoadSettings, RagSettings};
 
 use super::shipped_folder;
 use crate::failure::{Code, Failure};
@@ -44,8 +44,11 @@ pub(super) fn folder(given: Option<PathBuf>, out: &Path) -> Result<PathBuf, Fail
 /// The documents as they would come in day by day: in several deliveries, each an ingest of its
 /// own, so that a replay has several ingests to compare and not one. Many documents come as one.
 pub(super) fn deliveries(docs: &Path) -> Result<Vec<Vec<PathBuf>>, Failure> {
-    let files: Vec<PathBuf> =
-        load::discover(&[docs.to_owned()])?.found.into_iter().map(|found| found.path).collect();
+    let files: Vec<PathBuf> = load::discover(&[docs.to_owned()], &LoadSettings::default())?
+        .found
+        .into_iter()
+        .map(|found| found.path)
+        .collect();
     if files.is_empty() {
         let message = format!("ingest {}: no Markdown, HTML or text in it", docs.display());
         return Err(Failure::new(Code::NotFound, message));
@@ -59,7 +62,7 @@ pub(super) fn deliveries(docs: &Path) -> Result<Vec<Vec<PathBuf>>, Failure> {
 
 /// Questions about the documents: each asks for one sentence that is in them.
 pub(super) fn questions(docs: &Path, settings: &RagSettings) -> Result<Vec<String>, Failure> {
-    let discovery = load::discover(&[docs.to_owned()])?;
+    let discovery = load::discover(&[docs.to_owned()], &LoadSettings::default())?;
     let documents: Vec<_> = discovery
         .found
         .iter()

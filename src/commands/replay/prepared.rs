@@ -97,7 +97,7 @@ impl Source {
             run_id: run_id.clone(),
             workload,
             arrival,
-            observed: Observed::of(&reader, &context.config.settings.prices)?,
+            observed: with_defaults(Observed::of(&reader, &context.config.settings.prices)?),
             base,
             missing,
             digest,
@@ -125,6 +125,14 @@ fn missing_inputs(lacking: &WorkloadError) -> Missing {
                --clock virtual --model FILE"
             .to_owned(),
     }
+}
+
+/// A setting that the source run's version did not have was at what is the default now.
+fn with_defaults(mut observed: Observed) -> Observed {
+    let mut settings = RagSettings::default().recordable();
+    settings.append(&mut observed.settings);
+    observed.settings = settings;
+    observed
 }
 
 /// A replay that is ready to run.

@@ -17,7 +17,7 @@ use retake_schemas::event::TokensSource;
 use retake_schemas::settings::{LimitSettings, SynthesizeSettings};
 
 use self::sse::SseParser;
-use self::wire::{Completion, Request, StreamOptions};
+use self::wire::{Completion, Request, ResponseFormat, StreamOptions};
 use super::{AnswerEnd, AnswerPart, ChatRequest, Llm};
 use crate::error::PipelineError;
 use crate::http::{Answered, Endpoint, Service};
@@ -101,6 +101,7 @@ impl Llm for OpenaiLlm {
             seed: request.seed,
             stream: request.stream,
             stream_options: request.stream.then_some(StreamOptions { include_usage: true }),
+            response_format: request.response_schema.as_ref().map(ResponseFormat::of),
         };
         let expected = if self.service.limits_tokens() {
             // The provider sets aside what the answer may have at most.

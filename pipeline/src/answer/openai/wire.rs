@@ -18,6 +18,29 @@ pub(super) struct Request<'r> {
     pub(super) stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stream_options: Option<StreamOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) response_format: Option<ResponseFormat<'r>>,
+}
+
+/// Asks for an answer of a certain form, as OpenAI, vLLM, llama.cpp and Ollama understand it.
+#[derive(Serialize)]
+pub(super) struct ResponseFormat<'r> {
+    r#type: &'static str,
+    json_schema: JsonSchema<'r>,
+}
+
+#[derive(Serialize)]
+struct JsonSchema<'r> {
+    name: &'static str,
+    schema: &'r Json,
+}
+
+impl<'r> ResponseFormat<'r> {
+    /// The form of a schema. Not `strict`: servers refuse schemas for that which they understand
+    /// otherwise, and answers are checked here anyway.
+    pub(super) fn of(schema: &'r Json) -> Self {
+        Self { r#type: "json_schema", json_schema: JsonSchema { name: "answer", schema } }
+    }
 }
 
 /// Asks for token counts at the end of a stream; without it most servers give none.

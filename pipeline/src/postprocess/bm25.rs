@@ -1,35 +1,12 @@
-//! Reranking: a second look at what the search found.
+//! Reranking by words.
 
-use std::sync::Arc;
-
+use async_trait::async_trait;
 use bm25::{EmbedderBuilder, Scorer, Tokenizer};
-use retake_schemas::settings::{RerankProvider, RerankSettings};
 
+use super::{Postprocessor, Processed, Query};
 use crate::document::Hit;
 use crate::error::PipelineError;
 use crate::words;
-
-/// Puts found chunks into a better order.
-pub trait Reranker: Send + Sync {
-    /// Name, for `gen_ai.request.model` of the rerank span.
-    fn name(&self) -> &str;
-
-    /// Orders `hits` for `query` and keeps the best `top_n`. The score goes to `rerank_score`; the
-    /// similarity of the search stays as it is.
-    ///
-    /// # Errors
-    /// The model behind it failed.
-    fn rerank(&self, query: &str, hits: Vec<Hit>, top_n: usize) -> Result<Vec<Hit>, PipelineError>;
-}
-
-/// The reranker the settings ask for, if any.
-#[must_use]
-pub fn from_settings(settings: &RerankSettings) -> Option<Arc<dyn Reranker>> {
-    match settings.provider {
-        RerankProvider::None => None,
-        RerankProvider::Bm25 => Some(Arc::new(Bm25Reranker)),
-    }
-}
 
 /// BM25 over the candidates: finds exact names and rare words that vectors blur.
 ///
@@ -37,12 +14,25 @@ pub fn from_settings(settings: &RerankSettings) -> Option<Arc<dyn Reranker>> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Bm25Reranker;
 
-impl Reranker for Bm25Reranker {
+#[async_trait]
+impl Postprocessor for Bm25Reranker {
     fn name(&self) -> &str {
         "bm25"
     }
 
-    fn rerank(&self, query: &str, hits: Vec<Hit>, top_n: usize) -> Result<Vec<Hit>, PipelineError> {
+    fn is_choosing(&self) -> bool {
+        true
+    }
+
+    async fn process(&self, query: &Query<'_>, hits: Vec<Hit>) -> Result<Processed, PipelineError> {
+        Ok(Self::rank(query.text, hits, query.keep).into())
+    }
+}
+
+impl Bm25Reranker {
+    /// Orders `hits` for `query` and keeps the best `keep`. The score goes to `rerank_score`; the
+    /// similarity of the search stays as it is.
+    fn rank(query: &str, hits: Vec<Hit>, keep: usize) -> Vec<Hit> {
         let texts: Vec<&str> = hits.iter().map(|hit| hit.chunk.text.as_str()).collect();
         let embedder =
             EmbedderBuilder::<u64, Words>::with_tokenizer_and_fit_to_corpus(Words, &texts).build();
@@ -65,9 +55,9 @@ impl Reranker for Bm25Reranker {
                 .then(other.similarity.total_cmp(&one.similarity))
                 .then_with(|| one.chunk.id.cmp(&other.chunk.id))
         });
-        scored.truncate(top_n);
+        scored.truncate(keep);
         let ranked = |(score, hit)| Hit { rerank_score: Some(score), ..hit };
-        Ok(scored.into_iter().map(ranked).collect())
+        scored.into_iter().map(ranked).collect()
     }
 }
 
@@ -103,27 +93,20 @@ mod tests {
     /// Guarantees: it comes first; both scores are kept; ties are settled the same every time.
     #[test]
     fn exact_names_win_and_both_scores_stay() {
-        let ranked = Bm25Reranker.rerank("what is RETAKE_STORE?", hits(), 4).expect("ranked");
+        let ranked = Bm25Reranker::rank("what is RETAKE_STORE?", hits(), 4);
         let ids: Vec<&str> = ranked.iter().map(|hit| hit.chunk.id.as_str()).collect();
         assert_eq!(ids, ["b#0", "a#0", "b#1", "c#0"]);
         assert_eq!(ranked[0].similarity, 0.5);
         assert!(ranked[0].rerank_score > ranked[1].rerank_score);
         assert_eq!(ranked[2].rerank_score, Some(0.0));
-        let again = Bm25Reranker.rerank("what is RETAKE_STORE?", hits(), 4).expect("ranked");
+        let again = Bm25Reranker::rank("what is RETAKE_STORE?", hits(), 4);
         assert_eq!(again, ranked);
     }
 
     #[test]
     fn only_the_best_are_kept() {
-        assert_eq!(Bm25Reranker.rerank("store", hits(), 1).expect("ranked").len(), 1);
-        assert!(Bm25Reranker.rerank("store", vec![], 3).expect("ranked").is_empty());
-        assert_eq!(Bm25Reranker.rerank("", hits(), 9).expect("ranked").len(), 4);
-    }
-
-    #[test]
-    fn the_settings_choose() {
-        assert!(from_settings(&RerankSettings::default()).is_none());
-        let settings = RerankSettings { provider: RerankProvider::Bm25, candidates: 20 };
-        assert_eq!(from_settings(&settings).expect("reranker").name(), "bm25");
+        assert_eq!(Bm25Reranker::rank("store", hits(), 1).len(), 1);
+        assert!(Bm25Reranker::rank("store", vec![], 3).is_empty());
+        assert_eq!(Bm25Reranker::rank("", hits(), 9).len(), 4);
     }
 }

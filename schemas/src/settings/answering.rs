@@ -1,0 +1,168 @@
+//! `[rag.postprocess]`: what becomes of found chunks before they are answered from.
+
+use serde::{Deserialize, Serialize};
+
+/// A step between the search and the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PostprocessStep {
+    /// Chunks less similar than `similarity_min` are left out.
+    SimilarityCutoff,
+    /// The reranker of `[rag.rerank]`, if there is one.
+    Rerank,
+    /// BM25 over the candidates.
+    Bm25,
+    /// The language model rates the candidates.
+    LlmRerank,
+    /// Maximal marginal relevance: chunks that say what others do not.
+    Mmr,
+    /// The best chunks at the beginning and the end, where models look.
+    LongContextReorder,
+}
+
+/// Settings of what becomes of found chunks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PostprocessSettings {
+    /// The steps, in order.
+    pub steps: Vec<PostprocessStep>,
+    /// Least cosine similarity that `similarity_cutoff` lets through, -1 to 1.
+    pub similarity_min: f64,
+    /// What `mmr` weighs: 1 is similarity to the question only, 0 is difference from the chunks
+    /// chosen before only.
+    pub mmr_lambda: f64,
+}
+
+impl Default for PostprocessSettings {
+    fn default() -> Self {
+        Self { steps: vec![PostprocessStep::Rerank], similarity_min: 0.0, mmr_lambda: 0.5 }
+    }
+}
+
+/// How an answer is made of passages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum SynthesisMode {
+    /// As few prompts as the passages fit into; each after the first improves the answer so far.
+    #[default]
+    Compact,
+    /// A prompt for each passage; each after the first improves the answer so far.
+    Refine,
+    /// One prompt; passages that do not fit are left out.
+    SimpleSummarize,
+    /// Prompts as few as the passages fit into, then a prompt over their answers, and so on.
+    TreeSummarize,
+    /// An answer from each passage, one after the other.
+    Accumulate,
+    /// An answer from each prompt, as few as the passages fit into.
+    CompactAccumulate,
+    /// The model's answer without any passage.
+    Generation,
+    /// The passages, and no answer.
+    NoText,
+    /// The text of the passages, as it is.
+    ContextOnly,
+}
+
+impl SynthesisMode {
+    /// The word of the setting.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Compact => "compact",
+            Self::Refine => "refine",
+            Self::SimpleSummarize => "simple_summarize",
+            Self::TreeSummarize => "tree_summarize",
+            Self::Accumulate => "accumulate",
+            Self::CompactAccumulate => "compact_accumulate",
+            Self::Generation => "generation",
+            Self::NoText => "no_text",
+            Self::ContextOnly => "context_only",
+        }
+    }
+}
+
+/// How an answer is worded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerStyle {
+    /// Brief, in the model's words.
+    #[default]
+    Abstractive,
+    /// In words of the passages only.
+    Extractive,
+    /// In several sentences, with details.
+    Verbose,
+}
+
+impl AnswerStyle {
+    /// The word of the setting.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Abstractive => "abstractive",
+            Self::Extractive => "extractive",
+            Self::Verbose => "verbose",
+        }
+    }
+}
+
+/// What a question becomes before it is searched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum QueryTransform {
+    /// It stays as it is.
+    #[default]
+    None,
+    /// The language model words it for a search.
+    Rewrite,
+    /// The language model makes up a passage that would answer it, and that is searched for.
+    Hyde,
+}
+
+/// Settings of questions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuerySettings {
+    /// `none`, `rewrite` or `hyde`.
+    pub transform: QueryTransform,
+}
+
+/// When a question has been answered before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum QueryCacheMode {
+    /// Never.
+    #[default]
+    Off,
+    /// When its text is the same.
+    Exact,
+    /// When its vector is near enough.
+    Semantic,
+}
+
+/// Settings of the cache of answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueryCacheSettings {
+    /// `off`, `exact` or `semantic`. Off by default: a replay and a benchmark must see the work
+    /// done.
+    pub mode: QueryCacheMode,
+    /// Least cosine similarity of two questions that have one answer, for `semantic`.
+    pub similarity_min: f64,
+    /// Answers kept at most; those used longest ago go first.
+    pub entries_max: u64,
+    /// How long an answer is good, seconds.
+    pub ttl_secs: u64,
+}
+
+impl Default for QueryCacheSettings {
+    fn default() -> Self {
+        Self {
+            mode: QueryCacheMode::Off,
+            similarity_min: 0.92,
+            entries_max: 1000,
+            ttl_secs: 86_400,
+        }
+    }
+}
