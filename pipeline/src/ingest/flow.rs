@@ -9,7 +9,7 @@
 //! memory does not grow with the corpus. Results come back to this task, which alone changes
 //! anything; a dropped flow drops its tasks.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +48,9 @@ pub(super) struct Flow<'a> {
     /// Content under way, with the documents that have the same and wait for what becomes of it.
     /// Used by `duplicates_only` alone.
     twins: HashMap<Digest, VecDeque<(String, NewDocument)>>,
+    /// Content that this run has committed: a copy may have asked the store before that, and come
+    /// here after it. Used by `duplicates_only` alone.
+    kept: HashSet<Digest>,
     batch_size: BatchSize,
     cache: Option<CacheUse>,
     queue: Queue,
@@ -101,6 +104,7 @@ impl<'a> Flow<'a> {
             assemblies: HashMap::new(),
             next_document: 0,
             twins: HashMap::new(),
+            kept: HashSet::new(),
             batch_size: BatchSize::new(embed),
             cache,
             queue: Queue::new(Duration::from_millis(embed.max_wait_ms)),
@@ -231,7 +235,11 @@ impl<'a> Flow<'a> {
 
     /// Begins a new document, unless one with the same content is under way.
     fn begin(&mut self, id: String, new: NewDocument) {
-        if self.deps.settings.ingest.strategy == DocumentStrategy::DuplicatesOnly {
+        if self.drops_duplicates() {
+            if self.kept.contains(&new.digest) {
+                self.duplicate(&id);
+                return;
+            }
             if let Some(waiting) = self.twins.get_mut(&new.digest) {
                 waiting.push_back((id, new));
                 return;
@@ -239,6 +247,10 @@ impl<'a> Flow<'a> {
             self.twins.insert(new.digest, VecDeque::new());
         }
         self.assemble(Assembly::new(id, new));
+    }
+
+    fn drops_duplicates(&self) -> bool {
+        self.deps.settings.ingest.strategy == DocumentStrategy::DuplicatesOnly
     }
 
     fn duplicate(&mut self, id: &str) {
@@ -348,6 +360,9 @@ impl<'a> Flow<'a> {
                     let chunks = document.chunks.len() as u64;
                     let outcome = DocumentOutcome::Committed { id: &document.id, chunks };
                     self.progress.document_done(&outcome);
+                    if self.drops_duplicates() {
+                        self.kept.insert(document.digest);
+                    }
                     for (twin, _) in self.twins.remove(&document.digest).into_iter().flatten() {
                         self.duplicate(&twin);
                     }
