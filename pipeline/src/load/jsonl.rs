@@ -73,7 +73,10 @@ fn named(name: &str, json: &Json, lines: &mut Vec<String>) {
     let below = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
     match json {
         Json::Object(fields) => {
-            fields.iter().for_each(|(key, value)| named(&below(key), value, lines));
+            // By name: the same record gives the same text, whatever wrote it.
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by_key(|(key, _)| *key);
+            fields.into_iter().for_each(|(key, value)| named(&below(key), value, lines));
         }
         Json::Array(items) if items.iter().any(|item| item.is_object() || item.is_array()) => {
             items.iter().for_each(|item| named(name, item, lines));

@@ -169,7 +169,9 @@ fn is_present(stage: &str, planned: &Planned<'_>, has_ingest: bool) -> bool {
 fn has_steps(settings: &BTreeMap<String, Json>) -> bool {
     let has_reranker = settings.get("rerank.provider").is_some_and(|name| *name != "none");
     let steps = settings.get("postprocess.steps").and_then(Json::as_array);
-    has_reranker || steps.is_some_and(|steps| !steps.is_empty())
+    // The step `rerank` stands for the reranker of the settings, which may be none.
+    let is_other = |step: &Json| step.as_str() != Some("rerank");
+    has_reranker || steps.is_some_and(|steps| steps.iter().any(is_other))
 }
 
 fn stage_plan(stage: &'static str, planned: &Planned<'_>, reached: &[Reached]) -> StagePlan {
