@@ -144,14 +144,17 @@ fn scatter(outcome: &Outcome, x: Objective, y: Objective) -> String {
 fn bars(outcome: &Outcome, objective: Objective) -> String {
     let rows = &outcome.found.rows;
     let means = means(outcome, objective);
+    let each = rows.iter().flat_map(|row| &row.measured);
     let highest = means
         .iter()
         .copied()
         .flatten()
         .chain(rows.iter().filter_map(|row| predicted(row, objective)))
+        .chain(each.filter_map(|m| m.values.get(&objective).copied()))
         .fold(0.0, f64::max);
     let across = |value: f64| BAR_LEFT + value / highest.max(1e-12) * (WIDTH - BAR_LEFT - 110.0);
     let mut body = label(BAR_LEFT, 18.0, "start", &heading(objective));
+    body.push_str(&label(WIDTH - RIGHT, 18.0, "end", LEGEND));
     for (position, row) in rows.iter().enumerate() {
         let top = 30.0 + BAR_STEP * position as f64;
         let middle = top + BAR_STEP * 0.4;
@@ -196,6 +199,7 @@ fn axes(across: Axis, up: Axis, x: Objective, y: Objective) -> String {
     }
     body.push_str(&label((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 8.0, "middle", &heading(x)));
     body.push_str(&label(8.0, 16.0, "start", &heading(y)));
+    body.push_str(&label(WIDTH - RIGHT, 16.0, "end", LEGEND));
     body
 }
 
@@ -239,5 +243,7 @@ const TOP: f64 = 28.0;
 const BOTTOM: f64 = 44.0;
 const BAR_LEFT: f64 = 250.0;
 const BAR_STEP: f64 = 26.0;
+/// What is drawn how.
+const LEGEND: &str = "ring: predicted; dot or bar: measured; small dots: each replay";
 /// Settings of the front, and the line through them.
 const FRONT: &str = "#1f6f54";

@@ -13,7 +13,8 @@ use crate::support::{Bench, assert_fields, int, text};
 /// Scenario: an ingest, recorded with batches of 8, whose calls take 15 ms and 1 ms a thousand tokens;
 /// batches of 2, 8, 16 and 64, twice each.
 /// Guarantees: two sizes are learnt from, and the others predicted before they are measured; the
-/// prediction names the best setting or one near it; verdicts follow from their intervals; the document, the picture, and the SQL view say so; documents and store are left as they were.
+/// prediction names the best setting or one near it; verdicts follow from their intervals; the
+/// document, the picture, and the SQL view say so; no scratch is left.
 #[test]
 fn batch_sizes_are_predicted_measured_and_told_apart() {
     let bench = Bench::new();
