@@ -3,7 +3,7 @@
 mod log;
 mod outcome;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use retake_replay::sweep::halving::{self, HALVED_FROM};
 use retake_replay::sweep::objective::{Known, Relevant};
 use retake_replay::sweep::predict::Predictions;
 use retake_replay::sweep::{Axis, Objective, Point, grid, measure, schedule};
+use retake_replay::workload::Workload;
 use retake_schemas::RunId;
 use retake_schemas::convention::SWEEP_LABEL;
 use retake_schemas::event::RunStatus;
@@ -81,6 +82,8 @@ struct Under<'a> {
     /// Runs that were only made to learn from.
     learnt: Vec<Observed>,
     calibrations: Vec<RunId>,
+    /// A replay with the settings as recorded: how long requests take here and now.
+    warm: Option<Observed>,
     fits: Vec<(String, retake_replay::cost::CallFit)>,
     calibration: f64,
     blocks: usize,
@@ -123,6 +126,7 @@ impl<'a> Under<'a> {
             base,
             learnt: Vec::new(),
             calibrations: Vec::new(),
+            warm: None,
             fits: Vec::new(),
             calibration: 1.0,
             blocks: 0,
@@ -233,15 +237,20 @@ impl<'a> Under<'a> {
             let why = if learns { "learning from" } else { "warming up with" };
             self.context.say(&format!("{why} {}", point.label));
             let (run_id, observed, _) = self.replay(&point, None, log, cancel).await?;
-            // Half a replay teaches nothing.
-            if learns && !cancel.is_cancelled() {
+            let is_as_recorded = self.rows.get(row).is_some_and(|row| row.is_as_recorded);
+            if cancel.is_cancelled() {
+                // Half a replay teaches nothing.
+                return Ok(());
+            }
+            if is_as_recorded {
+                self.warm = Some(observed.clone());
+            }
+            if learns || is_as_recorded {
                 self.calibrations.push(run_id);
                 self.learnt.push(observed);
             }
         }
-        if learns {
-            self.predict();
-        }
+        self.predict();
         Ok(())
     }
 
@@ -270,9 +279,10 @@ impl<'a> Under<'a> {
         let range = if self.args.extrapolate { Range::Any } else { Range::Seen };
         let learnt: Vec<&Observed> = self.learnt.iter().collect();
         let predictor = Predictor::new(&self.source.observed, &learnt, range, self.args.seed);
+        let workload = self.timed_workload();
         let predictions = Predictions {
             predictor: &predictor,
-            workload: &self.source.workload,
+            workload: &workload,
             arrival: self.source.arrival,
             source: &self.source.observed,
             known: &self.known,
@@ -286,6 +296,22 @@ impl<'a> Under<'a> {
         self.calibration = predictor.calibration();
         let fits = predictor.fits().into_iter();
         self.fits = fits.map(|(stage, fit)| (stage.to_owned(), fit.clone())).collect();
+    }
+
+    /// The workload, with requests as long as in the replay that warmed up, where there was one: what
+    /// was recorded ran at another time, beside other work.
+    fn timed_workload(&self) -> Workload {
+        let mut workload = self.source.workload.clone();
+        let Some(warm) = &self.warm else { return workload };
+        let took: HashMap<&str, i64> =
+            warm.queries.iter().map(|query| (query.key.as_str(), query.duration_ns)).collect();
+        for operation in workload.operations.iter_mut().filter(|op| op.kind != "ingest") {
+            let span = operation.source.as_ref().map(|link| link.span_id.to_string());
+            if let Some(took_ns) = span.and_then(|span| took.get(span.as_str()).copied()) {
+                operation.recorded_duration_ns = took_ns;
+            }
+        }
+        workload
     }
 
     fn tell_predictions(&self) {
