@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn records_become_their_text() {
         let raw = "{\"id\": 1, \"title\": \"A\", \"text\": \"one\"}\n\n\"two\"\r\n\
-                   {\"n\": 3, \"of\": {\"what\": \"x\", \"tags\": [\"a\", \"b\"], \"no\": null}}\n\
+                   {\"n\": 3, \"of\": {\"no\": null, \"tags\": [\"a\", \"b\"], \"what\": \"x\"}}\n\
                    {\"text\": \" \"}";
         assert_eq!(to_text(raw, &[]).unwrap(), "A\none\n\ntwo\n\nn: 3\nof.tags: a\nb\nof.what: x");
         assert_eq!(to_text("", &[]).unwrap(), "");
