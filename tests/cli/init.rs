@@ -101,10 +101,11 @@ fn is_name(text: &str) -> bool {
 }
 
 /// Settings that have no default; the documentation shows what they look like.
-const EXAMPLES: [&str; 9] = [
+const EXAMPLES: [&str; 10] = [
     "store =",
     "model_dir =",
     "url =",
+    "judge_url =",
     "upload =",
     "input_tokens =",
     "output_tokens =",
