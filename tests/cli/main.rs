@@ -15,6 +15,7 @@ mod crash;
 mod damage;
 mod demo;
 mod documented;
+mod examples;
 mod fake_server;
 mod gate;
 mod ingest_ask_eval;

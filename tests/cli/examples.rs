@@ -1,0 +1,39 @@
+//! The examples, run as their own words say.
+
+use std::path::Path;
+
+use crate::support::{Bench, int, text};
+
+/// Runs an example of the workspace on the bench's store.
+fn example(bench: &Bench, name: &str) -> String {
+    let program = Path::new(env!("CARGO_BIN_EXE_retake")).with_file_name("examples").join(name);
+    let mut command = bench.program(program);
+    command.arg(bench.store());
+    let output = command.output().expect("cargo builds examples with the tests");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Scenario: the example service is run, then replayed by the example target.
+/// Guarantees: the run has its stages, streamed tokens and documents; the replay repeats each request
+/// and is compared with it in pairs, and the stage that was made faster is found.
+#[test]
+fn a_service_is_recorded_and_replayed_by_its_own_target() {
+    let bench = Bench::new();
+    assert!(example(&bench, "service").contains("9 spans, 0 events dropped"));
+    assert_eq!(bench.number("select count(*) from tokens"), 15);
+    assert_eq!(bench.number("select count(*) from documents where role = 'retrieved'"), 6);
+    let counted =
+        "select sum(output_tokens) from spans where tokens_counted and tokens_source = 'provider'";
+    assert_eq!(bench.number(counted), 15);
+
+    assert!(example(&bench, "target").contains("3 planned = 3 ok + 0 failed"));
+    assert_eq!(bench.number("select count(*) from replay_pairs"), 3);
+    let diff = bench.retake(["diff", "last~1", "last", "--format", "json"]).expect_code(0).json();
+    assert_eq!((&diff["paired"], int(&diff["pairs"])), (&true.into(), 3), "{diff}");
+    let rows = diff["rows"].as_array().expect("rows");
+    let search = rows.iter().find(|row| text(&row["stage"]) == "retrieve").expect("the search");
+    assert!(search["candidate"].as_f64() < search["base"].as_f64(), "{search}");
+    bench.retake(["report", "last", "last~1", "--output", "r.html"]).expect_code(0);
+}
