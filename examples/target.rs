@@ -98,6 +98,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let report = replay(&workload, &target, &options, &|_| {}).await?;
     let summary = recorder.finish(RunStatus::Finished);
-    println!("{}: {} planned = {} ok + {} failed", summary.run_id, report.planned, report.ok, report.error);
+    println!(
+        "{}: {} planned = {} ok + {} failed",
+        summary.run_id, report.planned, report.ok, report.error
+    );
     Ok(())
 }

@@ -7,9 +7,17 @@ use crate::support::{Bench, int, text};
 /// Runs an example of the workspace on the bench's store.
 fn example(bench: &Bench, name: &str) -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_retake")).with_file_name("examples").join(name);
+    if !program.exists() {
+        // `cargo test` builds examples, unless it is told which tests to build.
+        let built = std::process::Command::new(env!("CARGO"))
+            .args(["build", "--locked", "--quiet", "--example", name])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status();
+        assert!(built.expect("cargo").success(), "{name} does not build");
+    }
     let mut command = bench.program(program);
     command.arg(bench.store());
-    let output = command.output().expect("cargo builds examples with the tests");
+    let output = command.output().expect("the example starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name}: {said}");
     String::from_utf8_lossy(&output.stdout).into_owned()
