@@ -17,8 +17,12 @@ use tokio::runtime::Runtime;
 use crate::Row;
 
 const RATES: [u32; 3] = [100, 1_000, 5_000];
-const VARIANTS: [&str; 4] =
-    ["retake", "tokio: a task and sleep_until each", "tokio: a loop of sleep_until", "tokio: interval"];
+const VARIANTS: [&str; 4] = [
+    "retake",
+    "tokio: a task and sleep_until each",
+    "tokio: a loop of sleep_until",
+    "tokio: interval",
+];
 
 /// Errors of a schedule, us.
 struct Errors {
@@ -73,7 +77,8 @@ fn schedule(rate: u32, secs: f64, seed: u64, is_even: bool) -> Vec<Duration> {
 
 fn run(variant: usize, schedule: &[Duration]) -> Result<Errors, Box<dyn std::error::Error>> {
     // A runtime of its own, as a program has: no task of the variant before is left in it.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let (busy_before, began) = (cpu_seconds(), Instant::now());
     let mut errors = match variant {
         0 => ours(&runtime, schedule)?,
@@ -122,11 +127,7 @@ impl Target for Noting {
         BTreeMap::new()
     }
 
-    async fn execute(
-        &self,
-        _: &Operation,
-        context: &OperationContext,
-    ) -> Result<(), TargetError> {
+    async fn execute(&self, _: &Operation, context: &OperationContext) -> Result<(), TargetError> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let now_ns = now.map_or(0, |since| since.as_nanos() as i64);
         if let Ok(mut errors) = self.0.lock() {

@@ -51,7 +51,8 @@ pub(crate) fn rows() -> Result<Vec<Row>, Box<dyn std::error::Error>> {
         })
         .collect();
     let workload = Workload { operations, stamp_resolution_ns: 1, ..Workload::default() };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut rows = Vec::new();
     for (name, arrival) in [
         ("open loop", Arrival::Open { speed: 1.0 }),
@@ -59,8 +60,7 @@ pub(crate) fn rows() -> Result<Vec<Row>, Box<dyn std::error::Error>> {
     ] {
         let target: Arc<dyn Target> =
             Arc::new(Freezing { slots: Semaphore::new(12), began: Instant::now() });
-        let options =
-            ReplayOptions { arrival, cassette: None, cancellation: Default::default() };
+        let options = ReplayOptions { arrival, cassette: None, cancellation: Default::default() };
         let report = runtime.block_on(replay(&workload, &target, &options, &|_| {}))?;
         for (from, found) in
             [("due", &report.latency_from_due), ("send", &report.latency_from_send)]
