@@ -32,13 +32,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Requests come on top of each other, as they do.
     let questions = ["Where is my parcel?", "How do I return it?", "Do you ship to Fair Isle?"];
     let asked = questions.iter().enumerate().map(|(number, question)| {
-        // `retake.operation` and `input.value` make the request replayable.
+        // `retake.operation` and `input.value`, which is JSON, make the request replayable.
         let root = info_span!(
             "answer",
             "openinference.span.kind" = "CHAIN",
             "retake.operation" = "question",
             "retake.request_id" = format!("r-{number}"),
-            "input.value" = *question,
+            "input.value" = serde_json::Value::from(*question).to_string(),
             "output.value" = field::Empty,
         );
         answer(question).instrument(root)

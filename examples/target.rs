@@ -46,17 +46,16 @@ impl Target for FasterSearch {
         operation: &Operation,
         context: &OperationContext,
     ) -> Result<(), TargetError> {
-        let Some(question) = operation.input.as_str().filter(|_| operation.kind == "question")
-        else {
+        if operation.kind != "question" || !operation.input.is_string() {
             return Err(TargetError::Refused(format!("{} is no question", operation.kind)));
-        };
+        }
         // These fields link the operation to the one it repeats, so that `diff` compares in pairs.
         let source = operation.source.as_ref();
         let root = info_span!(
             "answer",
             "openinference.span.kind" = "CHAIN",
             "retake.operation" = operation.kind,
-            "input.value" = question,
+            "input.value" = operation.input.to_string(),
             "retake.due_unix_ns" = context.due_unix_ns,
             "retake.source.run_id" = source.map(|link| field::display(&link.run_id)),
             "retake.source.trace_id" = source.map(|link| field::display(&link.trace_id)),
