@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 use datafusion::common::DataFusionError;
-use datafusion::prelude::{col, lit};
+use datafusion::prelude::{DataFrame, col, lit};
 use futures::StreamExt;
 use retake_schemas::RunId;
 use tokio::sync::mpsc;
@@ -29,16 +29,19 @@ impl Partitions {
         runs: &[RunId],
         columns: &[&str],
     ) -> Result<Self, AnalyzeError> {
-        let streams = analyzer
+        let frame = analyzer
             .context()
             .table("spans")
             .await?
             .filter(
                 col("run_id").in_list(runs.iter().map(|run| lit(run.as_str())).collect(), false),
             )?
-            .select_columns(columns)?
-            .execute_stream_partitioned()
-            .await?;
+            .select_columns(columns)?;
+        let (mut state, plan) = frame.into_parts();
+        // A partition that is idle would take files of another, this time so and next time otherwise;
+        // traces that are spread over files are told apart by where their rows stand, in two readings.
+        state.config_mut().options_mut().execution.enable_file_stream_work_stealing = false;
+        let streams = DataFrame::new(state, plan).execute_stream_partitioned().await?;
         let mut tasks = JoinSet::new();
         let batches = streams
             .into_iter()
@@ -83,3 +86,42 @@ impl Partitions {
 
 /// Batches decoded ahead of whoever asks, of each partition.
 const AHEAD: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Scope;
+    use crate::assemble::{text, value};
+    use crate::fixture::{Fixture, question};
+
+    /// Scenario: a run of many small files is read again and again, on as many partitions as there are.
+    /// Guarantees: each reading gives the same rows to the same partitions in the same order.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn every_reading_is_the_same() {
+        let fixture = Fixture::new();
+        let run_id = fixture.run("r", |recorder| {
+            for trace in 0..24 {
+                question(recorder, trace, 0, 1_000);
+                recorder.flush().unwrap();
+                recorder.seal().unwrap();
+            }
+        });
+        let analyzer = Analyzer::open(&fixture.store, Scope::All).unwrap();
+        let mut first: Option<Vec<(usize, String)>> = None;
+        for _ in 0..20 {
+            let runs = std::slice::from_ref(&run_id);
+            let mut batches = Partitions::read(&analyzer, runs, &["trace_id"]).await.unwrap();
+            assert!(batches.len() > 1, "there is nothing to take from another partition");
+            let mut rows = Vec::new();
+            while let Some((partition, batch)) = batches.next().await {
+                let batch = batch.unwrap();
+                let ids = text(&batch, "trace_id").unwrap();
+                let of_row = |row| (partition, value(&ids, row).unwrap().to_owned());
+                rows.extend((0..batch.num_rows()).map(of_row));
+            }
+            // Which partition is heard first does not matter, only what each of them says.
+            rows.sort_by_key(|(partition, _)| *partition);
+            assert_eq!(first.get_or_insert_with(|| rows.clone()), &rows);
+        }
+    }
+}
