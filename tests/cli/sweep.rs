@@ -6,9 +6,25 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::corpus::write_many;
+use crate::corpus::{write_lighthouses, write_many};
 use crate::fake_server::Server;
 use crate::support::{Bench, assert_fields, int, text};
+
+/// Scenario: the documents changed since they were ingested.
+/// Guarantees: the first replay says so, with what to type, and no further one is made.
+#[test]
+fn changed_documents_end_a_sweep_at_once() {
+    let bench = Bench::new();
+    write_lighthouses(&bench.path("docs"));
+    let ingest = ["rag", "ingest", "docs", "--capture", "full", "--run", "load"];
+    bench.retake(ingest).expect_code(0);
+    bench.write("docs/new.md", "# New\n\nA document that was not there.\n");
+    let sweep = ["sweep", "load", "--set", "embed.batch_size=1,4,16"];
+    let said = ["the documents are not the ones", "retake rag ingest"];
+    bench.retake(sweep).expect_code(31).expect_message(&said);
+    assert_eq!(bench.runs().len(), 3, "the ingest, the sweep and one replay");
+    assert!(bench.runs().iter().all(|run| text(&run["status"]) != "recording"));
+}
 
 /// Scenario: an ingest, recorded with batches of 8, whose calls take 15 ms and 1 ms a thousand tokens;
 /// batches of 2, 8, 16 and 64, twice each.

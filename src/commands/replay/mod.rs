@@ -11,7 +11,7 @@ use retake_replay::engine::{Arrival, ReplayReport};
 use retake_replay::workload::Workload;
 use retake_schemas::RunId;
 
-pub(crate) use self::prepared::{Lane, Prepared, Source};
+pub(crate) use self::prepared::{Lane, OTHER_DOCUMENTS, Prepared, Source};
 use super::workload;
 use crate::cli::{ArrivalArg, ClockArg, Format, Replay, ReplayArgs};
 use crate::context::Context;

@@ -300,11 +300,13 @@ impl Prepared {
     fn check_corpus(&self, found: Option<String>, report: &mut ReplayReport) {
         let (Some(recorded), Some(found)) = (&self.source.corpus, found) else { return };
         if *recorded != found && report.objection.is_none() {
-            report.objection =
-                Some("the documents are not the ones the source run ingested".to_owned());
+            report.objection = Some(OTHER_DOCUMENTS.to_owned());
         }
     }
 }
+
+/// Why a replay on other documents is not valid.
+pub(crate) const OTHER_DOCUMENTS: &str = "the documents are not the ones the source run ingested";
 
 /// A run does not record a database's password; the configuration has it.
 fn restore_url(context: &Context, settings: &mut RagSettings) {

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use self::log::SweepLog;
 use self::outcome::Measurement;
 pub(crate) use self::outcome::{Compared, Outcome, Predicted, Row};
-use super::replay::{Lane, Prepared, Source};
+use super::replay::{Lane, OTHER_DOCUMENTS, Prepared, Source};
 use crate::cli::{Format, HalvingArg, RagArgs, ReplayArgs, Sweep};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -236,7 +236,14 @@ impl<'a> Under<'a> {
             let Some(point) = self.rows.get(row).map(|row| row.point.clone()) else { continue };
             let why = if learns { "learning from" } else { "warming up with" };
             self.context.say(&format!("{why} {}", point.label));
-            let (run_id, observed, _) = self.replay(&point, None, log, cancel).await?;
+            let (run_id, observed, objection) = self.replay(&point, None, log, cancel).await?;
+            if objection.as_deref() == Some(OTHER_DOCUMENTS) {
+                // It would be so for every setting: nothing is gained by trying them all.
+                let message = format!("sweep run {}: {OTHER_DOCUMENTS}", self.source.run_id);
+                return Err(Failure::new(Code::ReplayInvalid, message).help(
+                    "bring them back as they were, or record again: retake rag ingest PATH --capture full",
+                ));
+            }
             let is_as_recorded = self.rows.get(row).is_some_and(|row| row.is_as_recorded);
             if cancel.is_cancelled() {
                 // Half a replay teaches nothing.
