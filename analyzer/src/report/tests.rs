@@ -219,7 +219,7 @@ fn payloads() -> Vec<String> {
     all.extend(seeds.iter().map(|seed| format!("stage {seed}\u{202e}\"'><i>")));
     all.extend(seeds.iter().map(|seed| seed.to_uppercase()));
     all.extend(seeds.iter().map(|seed| format!("<{seed}>{seed}</{seed}>")));
-    all.extend(seeds.iter().map(|seed| format!("a\n\r\t{seed}\u{0}")));
+    all.extend(seeds.iter().map(|seed| format!("a\n\r{seed}\u{0}")));
     all.push("<b>".repeat(10_000));
     all.push("\u{1f4a9}\u{301}".repeat(5_000));
     all
