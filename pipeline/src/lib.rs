@@ -19,6 +19,7 @@ pub mod postprocess;
 pub mod query;
 pub mod query_cache;
 pub mod replay_target;
+mod sqlite_file;
 pub mod store;
 pub mod synthesize;
 pub mod tokens;

@@ -10,22 +10,18 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use retake_schemas::Digest;
 use retake_schemas::settings::{QueryCacheMode, QueryCacheSettings, RagSettings};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use sqlx::ConnectOptions as _;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use tracing::instrument::WithSubscriber as _;
-use tracing::subscriber::NoSubscriber;
+use sqlx::sqlite::SqlitePool;
 
 use crate::document::Hit;
 use crate::error::PipelineError;
 use crate::postprocess::cosine;
+use crate::sqlite_file::{self, failed, unseen};
 use crate::synthesize::check::Objection;
 
 /// The cache, open.
@@ -96,15 +92,7 @@ impl QueryCache {
     /// # Errors
     /// The file cannot be made, or is no cache of ours.
     pub async fn open(path: &Path, settings: &QueryCacheSettings) -> Result<Self, PipelineError> {
-        crate::cache::create_file(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(BUSY_TIMEOUT)
-            .disable_statement_logging();
-        let pool =
-            SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_lazy_with(options);
+        let pool = sqlite_file::open(path)?;
         let cache = Self { pool, settings: settings.clone() };
         let made = sqlx::query(SCHEMA).execute(&cache.pool);
         unseen(made).await.map_err(failed("open cache of answers"))?;
@@ -236,15 +224,6 @@ fn now_secs() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Hides the caller's span from sqlx, whose worker thread would keep it open (see the store).
-async fn unseen<T>(work: impl Future<Output = T>) -> T {
-    work.with_subscriber(NoSubscriber::default()).await
-}
-
-fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {
-    move |error| PipelineError::Store { action, reason: error.to_string() }
-}
-
 /// Changes whenever the same settings would make another answer.
 const VERSION: &str = "retake answer 1";
 /// Settings that no answer depends on.
@@ -271,10 +250,6 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS answers (
     vector BLOB NOT NULL, answer TEXT NOT NULL) STRICT, WITHOUT ROWID";
 const LOOK_UP: &str = "look up answer";
 const KEEP: &str = "keep answer";
-/// Longer than any write of ours takes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// One writer, and a reader per worker of a usual machine.
-const CONNECTIONS_MAX: u32 = 4;
 
 #[cfg(test)]
 mod tests {

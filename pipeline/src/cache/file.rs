@@ -1,18 +1,14 @@
 //! The file behind the cache.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use parking_lot::Mutex;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions as _, Row as _, Sqlite, Transaction};
-use tracing::instrument::WithSubscriber as _;
-use tracing::subscriber::NoSubscriber;
+use sqlx::sqlite::SqlitePool;
+use sqlx::{Row as _, Sqlite, Transaction};
 
 use super::CacheKey;
 use crate::error::PipelineError;
+use crate::sqlite_file::{self, failed, unseen};
 
 /// The cache, open.
 #[derive(Debug)]
@@ -51,16 +47,7 @@ impl VectorCache {
     /// # Errors
     /// The file cannot be made, or is no cache of ours.
     pub async fn open(path: &Path, bytes_max: u64) -> Result<Self, PipelineError> {
-        create_file(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A power cut may undo the last entries, and nothing else.
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(BUSY_TIMEOUT)
-            .disable_statement_logging();
-        let pool =
-            SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_lazy_with(options);
+        let pool = sqlite_file::open(path)?;
         let cache = Self { path: path.to_owned(), pool, bytes_max, counts: Mutex::default() };
         unseen(cache.make_tables()).await?;
         Ok(cache)
@@ -265,31 +252,6 @@ fn vector(bytes: &[u8], dim: usize) -> Option<Vec<f32>> {
     vector.iter().all(|value| value.is_finite()).then_some(vector)
 }
 
-/// Makes the file, readable by its owner only: what stands near a vector can be guessed from it.
-pub(crate) fn create_file(path: &Path) -> Result<(), PipelineError> {
-    let io = |source| PipelineError::Io { path: path.to_owned(), source };
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(io)?;
-    }
-    let mut options = std::fs::OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
-    options.open(path).map(drop).map_err(io)
-}
-
-/// Hides the caller's span from sqlx, whose worker thread would keep it open (see the store).
-async fn unseen<T>(work: impl Future<Output = T>) -> T {
-    work.with_subscriber(NoSubscriber::default()).await
-}
-
-fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {
-    move |error| PipelineError::Store { action, reason: error.to_string() }
-}
-
 const SCHEMA: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS vectors (
         key BLOB PRIMARY KEY, collection TEXT NOT NULL, used INTEGER NOT NULL,
@@ -307,10 +269,6 @@ const SCHEMA: [&str; 6] = [
 const OPEN: &str = "open cache";
 const LOOK_UP: &str = "look up cache";
 const KEEP: &str = "keep in cache";
-/// Longer than any write of ours takes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// One writer, and a reader per worker of a usual machine.
-const CONNECTIONS_MAX: u32 = 4;
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,6 @@ mod file;
 
 use retake_schemas::Digest;
 
-pub(crate) use self::file::create_file;
 pub use self::file::{CacheStats, VectorCache};
 
 use crate::embed::Embedder;
