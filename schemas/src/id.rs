@@ -133,6 +133,8 @@ impl<'de> Deserialize<'de> for RunId {
     }
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// Defines an id of a fixed number of bytes that prints as lowercase hex.
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $bytes:literal, $kind:literal, $expected:literal) => {
@@ -162,10 +164,13 @@ macro_rules! hex_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                for byte in self.0 {
-                    write!(f, "{byte:02x}")?;
+                // All digits at once: events name their spans in text, and formatting byte by byte
+                // was most of what the thread that seals them did.
+                let mut digits = [[0; 2]; $bytes];
+                for (pair, byte) in digits.iter_mut().zip(self.0) {
+                    *pair = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
                 }
-                Ok(())
+                f.write_str(std::str::from_utf8(digits.as_flattened()).map_err(|_| fmt::Error)?)
             }
         }
 
