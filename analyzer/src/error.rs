@@ -128,13 +128,19 @@ impl AnalyzeError {
     }
 }
 
+/// The damage behind an error, however many layers of the engine it came through.
+fn damaged_file<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a DamagedFile> {
+    let mut layers = std::iter::successors(Some(error), |error| error.source());
+    layers.find_map(|error| error.downcast_ref::<DamagedFile>())
+}
+
 impl From<DataFusionError> for AnalyzeError {
     fn from(error: DataFusionError) -> Self {
+        if let Some(damaged) = damaged_file(&error) {
+            return Self::Damaged(damaged.clone());
+        }
         match error.find_root() {
             DataFusionError::External(cause) => {
-                if let Some(damaged) = cause.downcast_ref::<DamagedFile>() {
-                    return Self::Damaged(damaged.clone());
-                }
                 // What a table function failed with already says what and why.
                 if let Some(analysis) = cause.downcast_ref::<Self>() {
                     return Self::Sql {

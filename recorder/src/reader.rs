@@ -10,7 +10,7 @@ use retake_schemas::event::RunStatus;
 use retake_schemas::manifest::{Manifest, Segment};
 use retake_schemas::tables::stored::logical;
 use retake_schemas::tables::{Row, RunRow, TableName};
-use retake_schemas::version::{FormatVersion, UnreadableVersion};
+use retake_schemas::version::UnreadableVersion;
 use retake_schemas::{EventSeq, RunId, SpanKey};
 
 use crate::clock::{Clock, Timeline};
@@ -18,7 +18,8 @@ use crate::disk::Disk;
 use crate::fold::{Fold, FoldedRows, OpenSpans};
 use crate::journal::{DeadJournal, LanePositions, read_journal};
 use crate::seal::read_carry;
-use crate::store::{Store, StoreError, digest_file, read_manifest_on};
+use crate::sealed_file::SealedFile;
+use crate::store::{Store, StoreError, read_manifest_on};
 
 /// Why a run's data cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -154,18 +155,22 @@ impl RunReader {
     /// [`ReadError::Damaged`] for the first file that is missing or differs, [`ReadError::Newer`]
     /// for one that this retake may not read.
     pub fn checked_files(&self, table: TableName) -> Result<Vec<PathBuf>, ReadError> {
-        self.segments(table)
-            .map(|segment| {
-                let path = self.folder.join(&segment.file);
-                check_segment(&path, segment).map_err(|reason| ReadError::Damaged {
-                    run_id: self.run_id.clone(),
-                    file: segment.file.clone(),
-                    reason,
+        let checked = self.sealed_files(table).map(|sealed| {
+            let mut file = sealed.open()?;
+            sealed.check(&mut file)?;
+            let footer =
+                ParquetMetaDataReader::new().parse_and_finish(&file).map_err(|source| {
+                    ReadError::Parquet { file: sealed.path().display().to_string(), source }
                 })?;
-                check_version(&path)?;
-                Ok(path)
-            })
-            .collect()
+            sealed.check_footer(&footer)?;
+            Ok(sealed.path().to_owned())
+        });
+        checked.collect()
+    }
+
+    /// The sealed files of a table, to be opened and checked one by one.
+    pub fn sealed_files(&self, table: TableName) -> impl Iterator<Item = SealedFile> {
+        self.segments(table).map(|segment| SealedFile::new(&self.run_id, &self.folder, segment))
     }
 
     /// The rows of a table that are not sealed yet; open spans appear as `unfinished`.
@@ -302,34 +307,6 @@ fn read_columns(path: &Path, names: Option<&[&str]>) -> Result<Vec<RecordBatch>,
     reader
         .collect::<Result<_, _>>()
         .map_err(|source| ReadError::Parquet { file: name.clone(), source: source.into() })
-}
-
-/// Refuses a file whose tables only a newer retake knows: it would show them wrongly.
-fn check_version(path: &Path) -> Result<(), ReadError> {
-    let file = std::fs::File::open(path).map_err(StoreError::io("open", path))?;
-    let footer = ParquetMetaDataReader::new()
-        .parse_and_finish(&file)
-        .map_err(|source| ReadError::Parquet { file: path.display().to_string(), source })?;
-    let facts = footer.file_metadata().key_value_metadata().into_iter().flatten();
-    let version =
-        facts.filter(|fact| fact.key == TABLES_VERSION).find_map(|fact| fact.value.clone());
-    match version.and_then(|version| version.parse::<FormatVersion>().ok()) {
-        Some(version) => Ok(version.check_readable_by(FormatVersion::TABLES, "tables")?),
-        // Not one of ours; its columns decide.
-        None => Ok(()),
-    }
-}
-
-/// Checks a sealed file against its manifest entry; `Err` says what is wrong.
-pub(crate) fn check_segment(path: &Path, segment: &Segment) -> Result<(), String> {
-    let (digest, bytes) = digest_file(path).map_err(|error| error.to_string())?;
-    if bytes != segment.bytes {
-        return Err(format!("it has {bytes} bytes, the manifest says {}", segment.bytes));
-    }
-    if digest != segment.blake3 {
-        return Err(format!("its digest is {digest}, the manifest says {}", segment.blake3));
-    }
-    Ok(())
 }
 
 /// The unsealed part of a run.

@@ -8,9 +8,10 @@ use retake_schemas::event::RunStatus;
 use retake_schemas::manifest::Segment;
 use retake_schemas::tables::TableName;
 
-use crate::reader::{Writer, check_segment, load_tail};
+use crate::reader::{Writer, load_tail};
 use crate::recover::unnamed_files;
 use crate::seal::read_carry;
+use crate::sealed_file::check_segment;
 use crate::store::{Store, StoreError};
 
 /// What a check of one run found.

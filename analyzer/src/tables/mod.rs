@@ -3,6 +3,7 @@
 mod checked;
 mod prune;
 mod sealed;
+mod segments;
 mod stored;
 
 pub(crate) use checked::RunSource;

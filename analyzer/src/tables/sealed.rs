@@ -12,7 +12,6 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{DataFusionError, Result, Statistics, project_schema};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::object_store::ObjectStoreUrl;
@@ -23,8 +22,9 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use retake_schemas::tables::TableName;
 
-use super::checked::{CheckError, CheckedFile, RunSource};
+use super::checked::RunSource;
 use super::prune;
+use super::segments::{ScannedFile, SegmentReaders};
 use super::stored::StoredColumns;
 
 /// One of the tables that are sealed into segments.
@@ -54,7 +54,7 @@ impl SealedTable {
     fn scan_files(
         &self,
         state: &dyn Session,
-        files: Vec<CheckedFile>,
+        files: &[Arc<ScannedFile>],
         projection: Option<&Vec<usize>>,
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -64,14 +64,13 @@ impl SealedTable {
         options.global = state.config_options().execution.parquet.clone();
         let source = ParquetSource::new(TableSchema::from(Arc::clone(&self.schema)))
             .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(
-                runtime.object_store(&url)?,
-                runtime.cache_manager.get_file_metadata_cache(),
-            )));
-        let rows = files.iter().map(|file| file.rows).sum::<u64>();
+            .with_parquet_file_reader_factory(Arc::new(SegmentReaders {
+                footers: runtime.cache_manager.get_file_metadata_cache(),
+            }));
+        let rows = files.iter().map(|file| file.sealed().segment().rows).sum::<u64>();
         let mut statistics = Statistics::new_unknown(&self.schema);
         statistics.num_rows = Precision::Inexact(usize::try_from(rows).unwrap_or(usize::MAX));
-        let files = files.into_iter().map(partitioned).collect::<Result<Vec<_>>>()?;
+        let files = files.iter().map(partitioned).collect::<Result<Vec<_>>>()?;
         let groups = FileGroup::new(files).split_files(state.config().target_partitions());
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_file_groups(groups)
@@ -115,10 +114,13 @@ impl TableProvider for SealedTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let runs = self.pruned(filters);
         let tails: Vec<RecordBatch> = runs.iter().filter_map(|run| run.tail(self.table)).collect();
-        let files = check(runs, self.table).await?;
+        let files: Vec<Arc<ScannedFile>> = runs
+            .iter()
+            .flat_map(|run| run.reader().sealed_files(self.table).map(ScannedFile::new))
+            .collect();
         let mut parts = Vec::new();
         if !files.is_empty() {
-            parts.push(self.scan_files(state, files, projection, limit)?);
+            parts.push(self.scan_files(state, &files, projection, limit)?);
         }
         if !tails.is_empty() {
             parts.push(self.scan_tails(&tails, projection)?);
@@ -142,27 +144,12 @@ impl TableProvider for SealedTable {
     }
 }
 
-/// Checks files on a thread that may block: hashing a gigabyte takes a fraction of a second.
-async fn check(runs: Vec<Arc<RunSource>>, table: TableName) -> Result<Vec<CheckedFile>> {
-    let checking = tokio::task::spawn_blocking(move || {
-        let mut files = Vec::new();
-        for run in runs {
-            files.extend(run.checked_files(table)?);
-        }
-        Ok::<_, CheckError>(files)
-    });
-    let checked = checking.await.map_err(|error| DataFusionError::External(Box::new(error)))?;
-    checked.map_err(|error| match error {
-        CheckError::Damaged(damaged) => DataFusionError::External(Box::new(damaged)),
-        CheckError::Read(error) => DataFusionError::External(Box::new(error)),
-    })
-}
-
-fn partitioned(file: CheckedFile) -> Result<PartitionedFile> {
-    let path = std::path::absolute(&file.path)?;
+fn partitioned(file: &Arc<ScannedFile>) -> Result<PartitionedFile> {
+    let path = std::path::absolute(file.sealed().path())?;
     let location = StorePath::from_absolute_path(path)
         .map_err(|error| DataFusionError::External(Box::new(error)))?;
-    let mut partitioned = PartitionedFile::new("", file.bytes);
+    let partitioned = PartitionedFile::new("", file.sealed().segment().bytes);
+    let mut partitioned = partitioned.with_extension(Arc::clone(file));
     // Set as it is: the constructor would escape characters a second time.
     partitioned.object_meta.location = location;
     Ok(partitioned)

@@ -28,7 +28,11 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
 
 /// The digest and size of a file.
 pub(crate) fn digest_file(path: &Path) -> io::Result<(Digest, u64)> {
-    let mut file = OpenOptions::new().read(true).custom_flags(NO_LINKS).open(path)?;
+    digest_of(&mut OpenOptions::new().read(true).custom_flags(NO_LINKS).open(path)?)
+}
+
+/// The digest and size of what `file` has from where it stands.
+pub(crate) fn digest_of(file: &mut std::fs::File) -> io::Result<(Digest, u64)> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; READ_BYTES];
     let mut bytes = 0;

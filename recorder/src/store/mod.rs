@@ -25,7 +25,7 @@ use retake_schemas::version::UnreadableVersion;
 
 #[cfg(feature = "remote")]
 pub(crate) use files::create_dir;
-pub(crate) use files::{NO_LINKS, digest_file, sync_dir, write_file_synced};
+pub(crate) use files::{NO_LINKS, digest_file, digest_of, sync_dir, write_file_synced};
 pub(crate) use lock::RunLock;
 #[cfg(feature = "remote")]
 pub(crate) use manifest_file::MANIFEST_FILE;

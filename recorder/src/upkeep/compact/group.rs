@@ -9,7 +9,7 @@ use retake_schemas::tables::TableName;
 
 use super::columns::{Columns, are_of_one_table};
 use super::{CompactError, Merged, next_number};
-use crate::reader::check_segment;
+use crate::sealed_file::check_segment;
 use crate::store::StoreError;
 
 /// Segments of one table, one after the other, that become one file.
