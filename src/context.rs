@@ -152,6 +152,7 @@ impl Context {
         AnalyzerOptions {
             budget_folder: beside.or_else(|| std::env::current_dir().ok()),
             prices: self.config.settings.prices.clone(),
+            keeps_history: true,
             ..AnalyzerOptions::default()
         }
     }

@@ -19,6 +19,7 @@ pub mod error;
 mod explain;
 mod flames;
 pub mod format;
+mod history;
 pub mod model;
 mod pulse;
 pub mod report;

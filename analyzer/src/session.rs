@@ -1,5 +1,6 @@
 //! SQL over the runs of a store.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +19,11 @@ use retake_recorder::store::{RunEntry, StoreError, select_among, select_set_amon
 use retake_schemas::RunId;
 use retake_schemas::settings::Prices;
 use retake_schemas::tables::{Row, RunRow, TableName};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::AnalyzeError;
+use crate::history::History;
 use crate::sql::yielding::Yielding;
 use crate::sql::{
     VIEWS, aggregates, functions, prices, sandbox, sketch_functions, table_functions,
@@ -45,6 +49,9 @@ pub struct AnalyzerOptions {
     pub memory_bytes_max: usize,
     /// The folder whose budget files `budget_violations` may name; `None` refuses it.
     pub budget_folder: Option<PathBuf>,
+    /// Keeps what questions about the history make of finished runs in `<store>/history/`, so that
+    /// the next time only new runs are read. Off by default: reading a store then changes nothing.
+    pub keeps_history: bool,
 }
 
 impl Default for AnalyzerOptions {
@@ -53,6 +60,7 @@ impl Default for AnalyzerOptions {
             prices: Prices::default(),
             memory_bytes_max: MEMORY_BYTES_DEFAULT,
             budget_folder: None,
+            keeps_history: false,
         }
     }
 }
@@ -61,8 +69,11 @@ impl Default for AnalyzerOptions {
 pub struct Analyzer {
     context: SessionContext,
     runs: Arc<[Arc<RunSource>]>,
+    by_id: HashMap<RunId, usize>,
     warnings: Vec<String>,
     budget_folder: Option<PathBuf>,
+    history_folder: Option<PathBuf>,
+    prices: Arc<Prices>,
 }
 
 impl std::fmt::Debug for Analyzer {
@@ -123,14 +134,24 @@ impl Analyzer {
         let runtime = runtime(options.memory_bytes_max)?;
         let memory_bytes_max = options.memory_bytes_max;
         let context = context(&runs, &prices, &runtime, memory_bytes_max)?;
+        let history_folder = options.keeps_history.then(|| store.root().join("history"));
         let budget_folder = options.budget_folder.clone();
-        let (given, folder) = (Arc::clone(&runs), budget_folder.clone());
-        table_functions::register(&context, move || {
-            let (runs, budget_folder) = (Arc::clone(&given), folder.clone());
-            let context = self::context(&runs, &prices, &runtime, memory_bytes_max)?;
-            Ok(Self { context, runs, warnings: Vec::new(), budget_folder })
+        let of_context = move |context| Self {
+            context,
+            by_id: by_id(&runs),
+            runs: Arc::clone(&runs),
+            warnings: Vec::new(),
+            budget_folder: budget_folder.clone(),
+            history_folder: history_folder.clone(),
+            prices: Arc::clone(&prices),
+        };
+        let analyzer = Self { warnings, ..of_context(context) };
+        table_functions::register(&analyzer.context, move || {
+            let inner = of_context(SessionContext::new());
+            let context = self::context(&inner.runs, &inner.prices, &runtime, memory_bytes_max)?;
+            Ok(Self { context, ..inner })
         });
-        Ok(Self { context, runs, warnings, budget_folder })
+        Ok(analyzer)
     }
 
     /// The folder whose budget files queries may name.
@@ -184,8 +205,22 @@ impl Analyzer {
     /// # Errors
     /// [`AnalyzeError::NoRun`].
     pub fn run(&self, run_id: &RunId) -> Result<RunRow, AnalyzeError> {
-        let found = self.runs.iter().find(|run| run.reader().run_id() == run_id);
-        found.map(|run| run.reader().run_row()).ok_or_else(|| AnalyzeError::NoRun(run_id.clone()))
+        Ok(self.source(run_id)?.reader().run_row())
+    }
+
+    pub(crate) fn source(&self, run_id: &RunId) -> Result<&RunSource, AnalyzeError> {
+        let found = self.by_id.get(run_id).and_then(|index| self.runs.get(*index));
+        found.map(|run| &**run).ok_or_else(|| AnalyzeError::NoRun(run_id.clone()))
+    }
+
+    /// What is known of a question about finished runs.
+    pub(crate) fn history<T>(&self, question: &str) -> History<T>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        // Costs follow from prices.
+        let question = format!("{question} at {:?}", self.prices);
+        History::open(self.history_folder.as_deref(), &question)
     }
 
     /// Runs one query and collects its result.
@@ -252,6 +287,10 @@ impl QueryStream {
     pub async fn next(&mut self) -> Option<Result<RecordBatch, AnalyzeError>> {
         Some(self.0.next().await?.map_err(AnalyzeError::from))
     }
+}
+
+fn by_id(runs: &[Arc<RunSource>]) -> HashMap<RunId, usize> {
+    runs.iter().enumerate().map(|(index, run)| (run.reader().run_id().clone(), index)).collect()
 }
 
 fn is_unreadable_manifest(error: &AnalyzeError) -> bool {

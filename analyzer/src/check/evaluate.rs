@@ -2,18 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::cast::{as_float64_array, as_int64_array, as_string_array};
 use datafusion::prelude::{DataFrame, Expr, cast, col, lit};
 use futures::StreamExt;
 use retake_schemas::RunId;
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
 
 use super::measured::Measured;
 use super::metric::{Measure, Metric, Statistic, predicate};
 use super::quantity::Unit;
 use crate::breakdown::breakdown;
 use crate::error::AnalyzeError;
-use crate::model::Evidence;
+use crate::history::Answers;
+use crate::model::{BreakdownRow, Evidence};
 use crate::session::Analyzer;
 use crate::stats::{Interval, SplitMix64};
 
@@ -43,14 +47,134 @@ pub(super) async fn evaluate(
     Ok(collected.groups(|samples, by| samples.finish(run_id, by)))
 }
 
-/// Evaluates a metric in one run, without the interval and the evidence that only a verdict needs:
-/// resampling costs hundreds of times what the value does, and a history has many runs.
-pub(crate) async fn values(
+/// Evaluates a metric in several runs, without the interval and the evidence that only a verdict
+/// needs: resampling costs hundreds of times what the value does, and a history has many runs.
+/// What is known of finished runs is not computed again.
+pub(crate) async fn values_of(
     analyzer: &Analyzer,
-    run_id: &RunId,
+    runs: &[RunId],
     measured: &Measured,
-) -> Result<Groups, AnalyzeError> {
-    Ok(collect(analyzer, run_id, measured).await?.groups(Samples::value))
+) -> Result<Vec<Groups>, AnalyzeError> {
+    if let Metric::Share { is_critical, stage } = &measured.metric {
+        let of_runs = stage_shares(analyzer, runs).await?;
+        return Ok(of_runs.iter().map(|shares| shares.of(stage, *is_critical)).collect());
+    }
+    let mut answers = Answers::<KeptGroups>::of(analyzer, runs, &format!("{measured:?}"))?;
+    loop {
+        let missing = answers.missing();
+        let Some(first) = missing.first() else { break };
+        if let Some((measure, by)) = sampling(measured) {
+            let found = sampled_values(analyzer, &missing, measured, &measure, by).await?;
+            answers.add(
+                missing
+                    .iter()
+                    .map(|run_id| found.get(run_id.as_str()).cloned().unwrap_or_default()),
+            );
+        } else if let Collected::Whole(groups) = collect(analyzer, first, measured).await? {
+            let kept =
+                groups.iter().map(|(name, found)| (name.clone(), (found.value, found.samples)));
+            answers.add([kept.collect()]);
+        }
+    }
+    let groups = |kept: KeptGroups| -> Groups {
+        let found = |(value, samples)| Found { value, samples, ..Found::default() };
+        kept.into_iter().map(|(name, kept)| (name, found(kept))).collect()
+    };
+    Ok(answers.finish().into_iter().map(groups).collect())
+}
+
+/// Of each group its value and the rows it was made of.
+type KeptGroups = BTreeMap<String, (f64, u64)>;
+
+/// The shares of a run's stages.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct StageShares {
+    traces: u64,
+    /// Of attributed wall time, and of critical paths.
+    stages: BTreeMap<String, (f64, f64)>,
+}
+
+impl StageShares {
+    fn of(&self, stage: &str, is_critical: bool) -> Groups {
+        let (wall, critical) = self.stages.get(stage).copied().unwrap_or_default();
+        let value = if is_critical { critical } else { wall };
+        let found = Found { value, samples: self.traces, ..Found::default() };
+        Groups::from([(String::new(), found)])
+    }
+}
+
+/// Of all stages at once: whoever asks for one soon asks for the next.
+async fn stage_shares(
+    analyzer: &Analyzer,
+    runs: &[RunId],
+) -> Result<Vec<StageShares>, AnalyzeError> {
+    let mut answers = Answers::<StageShares>::of(analyzer, runs, "shares of stages")?;
+    while let Some(run_id) = answers.missing().first() {
+        let found = breakdown(analyzer, run_id, &[]).await?;
+        let shares = |row: &BreakdownRow| (row.stage.clone(), (row.wall_share, row.critical_share));
+        let stages = found.rows.iter().map(shares).collect();
+        answers.add([StageShares { traces: found.traces, stages }]);
+    }
+    Ok(answers.finish())
+}
+
+/// How a metric that is a statistic of rows is sampled.
+fn sampling(measured: &Measured) -> Option<(Measure, Statistic)> {
+    let of_traces = !measured.of_spans();
+    Some(match &measured.metric {
+        Metric::Statistic { by, measure } => (measure.clone(), *by),
+        Metric::ErrorRate if of_traces => (share_of("errors > 0", true), Statistic::Mean),
+        Metric::ErrorRate => (share_of("is_error_origin", false), Statistic::Mean),
+        Metric::Goodput(good) => {
+            (share_of(&predicate(good, of_traces), of_traces), Statistic::Mean)
+        }
+        Metric::Count => {
+            let one = "1".to_owned();
+            let measure = Measure { sql: one, of_traces: false, unit: Unit::Number, only: None };
+            (measure, Statistic::Sum)
+        }
+        Metric::Share { .. } | Metric::LostSpans | Metric::DroppedEvents => return None,
+    })
+}
+
+/// The values of a statistic in several runs, by run: planning a query takes longer than reading
+/// most runs.
+async fn sampled_values(
+    analyzer: &Analyzer,
+    runs: &[RunId],
+    measured: &Measured,
+    measure: &Measure,
+    by: Statistic,
+) -> Result<BTreeMap<String, KeptGroups>, AnalyzeError> {
+    let frame = rows(analyzer, runs, measure, measured.select.as_deref(), &measured.per).await?;
+    let mut stream = frame.select_columns(&["value", "group", "run_id"])?.execute_stream().await?;
+    let mut found: FxHashMap<String, FxHashMap<String, Vec<f64>>> = FxHashMap::default();
+    while let Some(batch) = stream.next().await {
+        let batch = batch?;
+        let values = column(&batch, 0, &DataType::Float64)?;
+        let names = column(&batch, 1, &DataType::Utf8)?;
+        let runs = column(&batch, 2, &DataType::Utf8)?;
+        let values = as_float64_array(&values)?;
+        let (names, runs) = (as_string_array(&names)?, as_string_array(&runs)?);
+        for row in (0..batch.num_rows()).filter(|row| values.value(*row).is_finite()) {
+            let groups = entry(&mut found, runs.value(row));
+            entry(groups, names.value(row)).push(values.value(row));
+        }
+    }
+    let value = |(name, mut values): (String, Vec<f64>)| {
+        values.sort_unstable_by(f64::total_cmp);
+        Some((name, (by.of(&values)?, values.len() as u64)))
+    };
+    let groups = |groups: FxHashMap<_, _>| groups.into_iter().filter_map(value).collect();
+    Ok(found.into_iter().map(|(run_id, found)| (run_id, groups(found))).collect())
+}
+
+/// An entry of a map, without making its key anew for each row.
+fn entry<'a, T: Default>(map: &'a mut FxHashMap<String, T>, key: &str) -> &'a mut T {
+    if !map.contains_key(key) {
+        map.insert(key.to_owned(), T::default());
+    }
+    map.entry(key.to_owned()).or_default()
 }
 
 /// What a run has of a metric.
@@ -78,40 +202,24 @@ async fn collect(
     run_id: &RunId,
     measured: &Measured,
 ) -> Result<Collected, AnalyzeError> {
-    let one = |found: Found| Ok(Collected::Whole(BTreeMap::from([(String::new(), found)])));
-    let whole = |value: f64| one(Found { value, samples: 1, ..Found::default() });
+    let whole = |value: f64| {
+        let found = Found { value, samples: 1, ..Found::default() };
+        Ok(Collected::Whole(Groups::from([(String::new(), found)])))
+    };
+    if let Some((measure, by)) = sampling(measured) {
+        return sampled(analyzer, run_id, measured, &measure, by).await;
+    }
     match &measured.metric {
         Metric::Share { is_critical, stage } => {
-            let found = breakdown(analyzer, run_id, &[]).await?;
-            let row = found.rows.iter().find(|row| row.stage == *stage);
-            let share = row
-                .map_or(0.0, |row| if *is_critical { row.critical_share } else { row.wall_share });
-            one(Found { value: share, samples: found.traces, ..Found::default() })
+            let shares = stage_shares(analyzer, std::slice::from_ref(run_id)).await?;
+            let of = |shares: &StageShares| shares.of(stage, *is_critical);
+            Ok(Collected::Whole(shares.first().map(of).unwrap_or_default()))
         }
         Metric::LostSpans => {
             let quality = crate::data_quality(analyzer, run_id).await?;
             whole(quality.lost_spans as f64)
         }
-        Metric::DroppedEvents => whole(analyzer.run(run_id)?.events_dropped as f64),
-        Metric::Statistic { by, measure } => {
-            sampled(analyzer, run_id, measured, measure, *by).await
-        }
-        Metric::ErrorRate => {
-            let measure = match measured.of_spans() {
-                true => share_of("is_error_origin", false),
-                false => share_of("errors > 0", true),
-            };
-            sampled(analyzer, run_id, measured, &measure, Statistic::Mean).await
-        }
-        Metric::Goodput(good) => {
-            let measure = share_of(&predicate(good, !measured.of_spans()), !measured.of_spans());
-            sampled(analyzer, run_id, measured, &measure, Statistic::Mean).await
-        }
-        Metric::Count => {
-            let measure =
-                Measure { sql: "1".to_owned(), of_traces: false, unit: Unit::Number, only: None };
-            sampled(analyzer, run_id, measured, &measure, Statistic::Sum).await
-        }
+        _ => whole(analyzer.run(run_id)?.events_dropped as f64),
     }
 }
 
@@ -121,7 +229,7 @@ pub(super) fn share_of(condition: &str, of_traces: bool) -> Measure {
     Measure { sql, of_traces, unit: Unit::Share, only: None }
 }
 
-/// The rows of a measure: `value` (never NULL), `trace_id`, `start_unix_ns`, `group`.
+/// The rows of a measure: `value` (never NULL), `trace_id`, `start_unix_ns`, `group`, `run_id`.
 pub(super) async fn rows(
     analyzer: &Analyzer,
     runs: &[RunId],
@@ -143,7 +251,8 @@ pub(super) async fn rows(
         group.push(cast(frame.parse_sql_expr(group_sql(name))?, DataType::Utf8));
     }
     let group = joined(group).alias("group");
-    let frame = frame.select(vec![value, col("trace_id"), col("start_unix_ns"), group])?;
+    let (trace, start, run) = (col("trace_id"), col("start_unix_ns"), col("run_id"));
+    let frame = frame.select(vec![value, trace, start, group, run])?;
     Ok(frame.filter(col("value").is_not_null())?)
 }
 
@@ -181,17 +290,10 @@ async fn sampled(
     let mut groups: BTreeMap<String, Samples> = BTreeMap::new();
     while let Some(batch) = stream.next().await {
         let batch = batch?;
-        let column = |at: usize, to: &DataType| {
-            let column = batch.columns().get(at).ok_or_else(|| {
-                AnalyzeError::Internal(format!("column {at} of a measure is missing"))
-            })?;
-            datafusion::arrow::compute::cast(column, to)
-                .map_err(|error| AnalyzeError::Internal(error.to_string()))
-        };
-        let values = column(0, &DataType::Float64)?;
-        let traces = column(1, &DataType::Utf8)?;
-        let starts = column(2, &DataType::Int64)?;
-        let names = column(3, &DataType::Utf8)?;
+        let values = column(&batch, 0, &DataType::Float64)?;
+        let traces = column(&batch, 1, &DataType::Utf8)?;
+        let starts = column(&batch, 2, &DataType::Int64)?;
+        let names = column(&batch, 3, &DataType::Utf8)?;
         let (values, starts) = (as_float64_array(&values)?, as_int64_array(&starts)?);
         let (traces, names) = (as_string_array(&traces)?, as_string_array(&names)?);
         for row in 0..batch.num_rows() {
@@ -210,6 +312,14 @@ async fn sampled(
     Ok(Collected::Samples(groups, by))
 }
 
+fn column(batch: &RecordBatch, at: usize, to: &DataType) -> Result<ArrayRef, AnalyzeError> {
+    let column = batch.columns().get(at);
+    let column = column
+        .ok_or_else(|| AnalyzeError::Internal(format!("column {at} of a measure is missing")))?;
+    datafusion::arrow::compute::cast(column, to)
+        .map_err(|error| AnalyzeError::Internal(error.to_string()))
+}
+
 #[derive(Debug, Default)]
 struct Samples {
     values: Vec<(i64, f64)>,
@@ -222,12 +332,6 @@ impl Samples {
         self.values.push((start, value));
         keep(&mut self.largest, value, trace, |new, old| new > old);
         keep(&mut self.smallest, value, trace, |new, old| new < old);
-    }
-
-    fn value(self, by: Statistic) -> Option<Found> {
-        let mut sorted: Vec<f64> = self.values.into_iter().map(|(_, value)| value).collect();
-        sorted.sort_unstable_by(f64::total_cmp);
-        Some(Found { value: by.of(&sorted)?, samples: sorted.len() as u64, ..Found::default() })
     }
 
     fn finish(mut self, run_id: &RunId, by: Statistic) -> Option<Found> {

@@ -21,7 +21,7 @@ pub use file::{BudgetError, Budgets, Severity};
 pub use outputs::{annotations, junit, markdown, markdown_cell, sarif, shown};
 pub use quantity::Unit;
 
-pub(crate) use evaluate::{Groups, values};
+pub(crate) use evaluate::{Groups, values_of};
 pub(crate) use measured::Measured;
 
 use evaluate::evaluate;
@@ -136,7 +136,7 @@ async fn one(
                 return Ok(vec![verdict]);
             };
             let found = in_runs(analyzer, check.runs, measured).await?;
-            let base_found = in_runs(analyzer, base, measured).await?;
+            let base_found = values_of(analyzer, base, measured).await?;
             let is_same_machine = is_same_machine(analyzer, check.runs, base)?;
             Ok(relative(budget, rule, &found, &base_found, is_same_machine))
         }
@@ -235,9 +235,11 @@ async fn first_bad(
             break;
         }
         let Ok(run_id) = run.run_id.parse::<RunId>() else { continue };
-        let groups = evaluate(analyzer, &run_id, &rule.measured).await?;
+        let groups = values_of(analyzer, &[run_id], &rule.measured).await?;
+        let groups = groups.first();
         open.retain_mut(|verdict| {
-            let found = groups.get(verdict.group.as_deref().unwrap_or_default());
+            let group = verdict.group.as_deref().unwrap_or_default();
+            let found = groups.and_then(|groups| groups.get(group));
             let is_bad = found.is_some_and(|found| verdicts::against(rule.limits, found.value).2);
             if is_bad {
                 verdict.first_bad_run = Some(run.run_id.clone());

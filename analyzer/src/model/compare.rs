@@ -1,6 +1,6 @@
 //! Runs compared: rows, verdicts, and what got worse.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Whether a change is for the better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -101,7 +101,7 @@ pub struct Contribution {
 }
 
 /// A trace to look at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExampleTrace {
     /// Its run.
     pub run_id: String,

@@ -16,7 +16,7 @@ use retake_schemas::tables::RunRow;
 pub use points::points;
 pub use worse::{Alarm, Direction, worsened};
 
-use crate::check::{Measured, values};
+use crate::check::{Measured, values_of};
 use crate::error::AnalyzeError;
 use crate::model::{SCHEMA_VERSION, Trend};
 use crate::session::Analyzer;
@@ -74,14 +74,12 @@ pub(crate) async fn trend_of(
     runs.sort_by(|a, b| (a.started_unix_ns, &a.run_id).cmp(&(b.started_unix_ns, &b.run_id)));
     let youngest =
         runs.last().ok_or_else(|| AnalyzeError::Internal("a trend needs a run".to_owned()))?;
-    let mut found = Vec::with_capacity(runs.len());
-    for run in &runs {
-        let run_id: RunId = run
-            .run_id
-            .parse()
-            .map_err(|_| AnalyzeError::Internal(format!("{:?} is no run id", run.run_id)))?;
-        found.push(values(analyzer, &run_id, measured).await?);
-    }
+    let id = |run: &RunRow| {
+        let unread = |_| AnalyzeError::Internal(format!("{:?} is no run id", run.run_id));
+        run.run_id.parse::<RunId>().map_err(unread)
+    };
+    let ids: Vec<RunId> = runs.iter().map(id).collect::<Result<_, _>>()?;
+    let found = values_of(analyzer, &ids, measured).await?;
     let Histories { mut series, left_out } = of_runs(&runs, &found, &youngest.machine_key);
     let search = Search::of(&series, measured.unit());
     for one in &mut series {

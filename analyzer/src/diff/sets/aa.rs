@@ -54,10 +54,7 @@ pub async fn self_check(
     runs: &[RunId],
     options: &DiffOptions,
 ) -> Result<SelfCheck, AnalyzeError> {
-    let mut estimates = Vec::with_capacity(runs.len());
-    for run_id in runs {
-        estimates.push(RunEstimates::load(analyzer, &analyzer.run(run_id)?).await?);
-    }
+    let mut estimates = RunEstimates::load(analyzer, runs).await?;
     let judge = Judge::of_reports(options, true);
     let half = estimates.len() / 2;
     let mut shapes = Vec::new();

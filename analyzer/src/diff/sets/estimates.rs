@@ -3,25 +3,26 @@
 use std::collections::BTreeMap;
 
 use retake_schemas::RunId;
-use retake_schemas::tables::RunRow;
+use serde::{Deserialize, Serialize};
 
 use super::metric::Metric;
 use crate::diff::explain::mean_stages;
 use crate::diff::found::shortlist;
 use crate::diff::ops::{Op, operations};
 use crate::error::AnalyzeError;
+use crate::history::Answers;
 use crate::model::ExampleTrace;
 use crate::session::Analyzer;
 use crate::stats::{median, nearest_rank};
 
 /// The estimates of one run, by kind of operation.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct RunEstimates {
     pub(super) kinds: BTreeMap<String, KindEstimates>,
 }
 
 /// One kind of operation in one run.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct KindEstimates {
     pub(super) operations: u64,
     /// Those that are known.
@@ -33,13 +34,17 @@ pub(super) struct KindEstimates {
 }
 
 impl RunEstimates {
-    pub(super) async fn load(analyzer: &Analyzer, run: &RunRow) -> Result<Self, AnalyzeError> {
-        let run_id: RunId = run
-            .run_id
-            .parse()
-            .map_err(|error| AnalyzeError::Internal(format!("id of a run: {error}")))?;
-        let (ops, _) = operations(analyzer, &run_id).await?;
-        Ok(Self::new(ops))
+    /// Those of several runs.
+    pub(super) async fn load(
+        analyzer: &Analyzer,
+        runs: &[RunId],
+    ) -> Result<Vec<Self>, AnalyzeError> {
+        let mut answers = Answers::<Self>::of(analyzer, runs, "estimates of a comparison")?;
+        while let Some(run_id) = answers.missing().first() {
+            let (ops, _) = operations(analyzer, run_id).await?;
+            answers.add([Self::new(ops)]);
+        }
+        Ok(answers.finish())
     }
 
     pub(super) fn new(ops: Vec<Op>) -> Self {

@@ -1,7 +1,9 @@
 //! What runs are compared by.
 
+use serde::{Deserialize, Serialize};
+
 /// A measure of a run. More of it is worse.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Metric {
     /// Median duration of operations that succeeded.
     Latency,

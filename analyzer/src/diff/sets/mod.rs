@@ -51,12 +51,11 @@ pub(super) async fn compare(
         warnings.extend(left_out(&other, candidate_run));
         // Without any run of this kind of machine the numbers are shown, and decide nothing.
         let kept = if same.is_empty() { other } else { same };
-        let mut side = Vec::new();
-        for run in kept {
-            warnings.extend(facts::run_warnings(run));
-            side.push(RunEstimates::load(analyzer, run).await?);
-        }
-        sides.push(side);
+        warnings.extend(kept.iter().flat_map(|run| facts::run_warnings(run)));
+        let parsed = kept.iter().map(|run| run.run_id.parse::<RunId>());
+        let ids = parsed.collect::<Result<Vec<RunId>, _>>();
+        let ids = ids.map_err(|error| AnalyzeError::Internal(format!("id of a run: {error}")))?;
+        sides.push(RunEstimates::load(analyzer, &ids).await?);
     }
     let is_same_machine = base_runs.iter().any(|run| run.machine_key == *machine);
     let judge = Judge::of_reports(options, is_same_machine);
