@@ -180,6 +180,9 @@ fn write<T: Serialize>(file: &Path, kept: &Kept<T>) -> std::io::Result<()> {
     let folder = file.parent().ok_or_else(|| std::io::Error::other("a file has a folder"))?;
     // As private as the runs: groups may be named after users.
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if !std::fs::symlink_metadata(folder)?.is_dir() {
+        return Err(std::io::Error::other("a link may lead out of the store"));
+    }
     let part = file.with_extension(format!("{}.part", std::process::id()));
     let mut options = std::fs::OpenOptions::new();
     let mut to = options.write(true).create(true).truncate(true).mode(0o600).open(&part)?;

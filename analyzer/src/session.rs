@@ -134,7 +134,7 @@ impl Analyzer {
         let runtime = runtime(options.memory_bytes_max)?;
         let memory_bytes_max = options.memory_bytes_max;
         let context = context(&runs, &prices, &runtime, memory_bytes_max)?;
-        let history_folder = options.keeps_history.then(|| store.root().join("history"));
+        let history_folder = options.keeps_history.then(|| store.history_dir());
         let budget_folder = options.budget_folder.clone();
         let of_context = move |context| Self {
             context,

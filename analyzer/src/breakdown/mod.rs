@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 pub use group::{GroupKey, UnknownGroupKey};
 
 pub(crate) use aggregate::saturated;
-pub(crate) use stages::{StageTimes, stage_times};
+pub(crate) use stages::{RunStages, StageTimes, stage_times};
 
 use aggregate::Aggregate;
 use group::Words;

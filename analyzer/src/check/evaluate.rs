@@ -9,15 +9,14 @@ use datafusion::prelude::{DataFrame, Expr, cast, col, lit};
 use futures::StreamExt;
 use retake_schemas::RunId;
 use rustc_hash::FxHashMap;
-use serde::{Deserialize, Serialize};
 
 use super::measured::Measured;
 use super::metric::{Measure, Metric, Statistic, predicate};
 use super::quantity::Unit;
-use crate::breakdown::breakdown;
+use crate::breakdown::{RunStages, stage_times};
 use crate::error::AnalyzeError;
 use crate::history::Answers;
-use crate::model::{BreakdownRow, Evidence};
+use crate::model::Evidence;
 use crate::session::Analyzer;
 use crate::stats::{Interval, SplitMix64};
 
@@ -56,8 +55,7 @@ pub(crate) async fn values_of(
     measured: &Measured,
 ) -> Result<Vec<Groups>, AnalyzeError> {
     if let Metric::Share { is_critical, stage } = &measured.metric {
-        let of_runs = stage_shares(analyzer, runs).await?;
-        return Ok(of_runs.iter().map(|shares| shares.of(stage, *is_critical)).collect());
+        return shares(analyzer, runs, stage, *is_critical).await;
     }
     let mut answers = Answers::<KeptGroups>::of(analyzer, runs, &format!("{measured:?}"))?;
     loop {
@@ -86,36 +84,22 @@ pub(crate) async fn values_of(
 /// Of each group its value and the rows it was made of.
 type KeptGroups = BTreeMap<String, (f64, u64)>;
 
-/// The shares of a run's stages.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct StageShares {
-    traces: u64,
-    /// Of attributed wall time, and of critical paths.
-    stages: BTreeMap<String, (f64, f64)>,
-}
-
-impl StageShares {
-    fn of(&self, stage: &str, is_critical: bool) -> Groups {
-        let (wall, critical) = self.stages.get(stage).copied().unwrap_or_default();
-        let value = if is_critical { critical } else { wall };
-        let found = Found { value, samples: self.traces, ..Found::default() };
-        Groups::from([(String::new(), found)])
-    }
-}
-
-/// Of all stages at once: whoever asks for one soon asks for the next.
-async fn stage_shares(
+/// A stage's share of the time of each of several runs.
+async fn shares(
     analyzer: &Analyzer,
     runs: &[RunId],
-) -> Result<Vec<StageShares>, AnalyzeError> {
-    let mut answers = Answers::<StageShares>::of(analyzer, runs, "shares of stages")?;
-    while let Some(run_id) = answers.missing().first() {
-        let found = breakdown(analyzer, run_id, &[]).await?;
-        let shares = |row: &BreakdownRow| (row.stage.clone(), (row.wall_share, row.critical_share));
-        let stages = found.rows.iter().map(shares).collect();
-        answers.add([StageShares { traces: found.traces, stages }]);
-    }
-    Ok(answers.finish())
+    stage: &str,
+    is_critical: bool,
+) -> Result<Vec<Groups>, AnalyzeError> {
+    let of = |run: &RunStages| {
+        let value = match is_critical {
+            true => run.share(stage, |times| times.critical_ns),
+            false => run.share(stage, |times| times.wall_ns),
+        };
+        let found = Found { value, samples: run.traces, ..Found::default() };
+        Groups::from([(String::new(), found)])
+    };
+    Ok(stage_times(analyzer, runs).await?.iter().map(of).collect())
 }
 
 /// How a metric that is a statistic of rows is sampled.
@@ -211,9 +195,9 @@ async fn collect(
     }
     match &measured.metric {
         Metric::Share { is_critical, stage } => {
-            let shares = stage_shares(analyzer, std::slice::from_ref(run_id)).await?;
-            let of = |shares: &StageShares| shares.of(stage, *is_critical);
-            Ok(Collected::Whole(shares.first().map(of).unwrap_or_default()))
+            let runs = std::slice::from_ref(run_id);
+            let found = shares(analyzer, runs, stage, *is_critical).await?;
+            Ok(Collected::Whole(found.into_iter().next().unwrap_or_default()))
         }
         Metric::LostSpans => {
             let quality = crate::data_quality(analyzer, run_id).await?;

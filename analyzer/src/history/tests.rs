@@ -105,6 +105,52 @@ async fn what_is_kept_is_what_would_be_computed() {
     assert!(error.is_damage(), "{error}");
 }
 
+/// Scenario: shares of stages as a metric, and as the breakdown of each run shows them.
+#[tokio::test]
+async fn shares_are_those_of_the_breakdown() {
+    let fixture = Fixture::new();
+    let runs = recorded(&fixture);
+    let analyzer = opened(&fixture, true);
+    for (of, is_critical) in [("critical_path", true), ("wall", false)] {
+        for stage in ["llm", "retrieve", "nothing"] {
+            let found = values(&analyzer, &format!("share({of}, '{stage}')"), &[]).await.unwrap();
+            for run_id in &runs {
+                let breakdown = crate::breakdown(&analyzer, run_id, &[]).await.unwrap();
+                let row = breakdown.rows.iter().find(|row| row.stage == stage);
+                let share = |row: &crate::model::BreakdownRow| match is_critical {
+                    true => row.critical_share,
+                    false => row.wall_share,
+                };
+                let expected = format!("value: Some({:?}), samples: 4", row.map_or(0.0, share));
+                assert!(found.contains(&expected), "{of} {stage}: {expected} in {found}");
+            }
+        }
+    }
+}
+
+/// Scenario: the durations of all runs by SQL, and from the sketches that are kept of each.
+#[tokio::test]
+async fn sketches_of_the_history_are_those_of_its_spans() {
+    let fixture = Fixture::new();
+    let runs = recorded(&fixture);
+    let rows = |result: crate::QueryResult| -> Vec<String> {
+        result.batches.iter().map(|batch| format!("{:?}", batch.columns())).collect()
+    };
+    let direct = "SELECT stage, count(*) AS n, count(*) FILTER (WHERE status = 'error') AS errors, \
+                  sum(duration_ns) AS total, sketch_quantile(latency_sketch(duration_ns), 0.9) AS p \
+                  FROM spans GROUP BY stage ORDER BY stage";
+    let kept = "SELECT stage, sum(spans) AS n, sum(errors) AS errors, sum(total_ns) AS total, \
+                sketch_quantile(merge_sketch(sketch), 0.9) AS p \
+                FROM run_stage_sketch('last*6') GROUP BY stage ORDER BY stage";
+    let expected = rows(opened(&fixture, false).query(direct).await.unwrap());
+    for hides in [false, false, true] {
+        if hides {
+            hide_spans(&fixture, &runs);
+        }
+        assert_eq!(rows(opened(&fixture, true).query(kept).await.unwrap()), expected);
+    }
+}
+
 /// Scenario: each byte of the file of answers is changed in turn, and the file is cut at each.
 /// Guarantees: the answer is computed anew and right.
 #[tokio::test]
@@ -161,7 +207,7 @@ async fn nothing_is_kept_of_a_run_that_is_being_recorded() {
         assert_eq!(values(&opened(&fixture, true), "count()", &[]).await.unwrap(), expected);
         assert_eq!(answer_files(&fixture), Vec::<PathBuf>::new());
     }
-    recorder.finish(RunStatus::Finished);
+    assert_eq!(recorder.finish(RunStatus::Finished).dropped, 0);
     values(&opened(&fixture, true), "count()", &[]).await.unwrap();
     assert_eq!(answer_files(&fixture).len(), 1);
 }
@@ -197,6 +243,24 @@ async fn prices_are_a_part_of_the_question_and_a_history_is_never_needed() {
         values(&priced(&fixture, true, at(1.0)), "sum(cost_usd)", &[]).await.unwrap(),
         found[0]
     );
+}
+
+/// Scenario: the folder is a link to another one; and a run is removed.
+/// Guarantees: nothing is written outside the store, and nothing of a removed run stays.
+#[tokio::test]
+async fn the_history_stays_in_the_store_and_goes_with_a_run() {
+    let fixture = Fixture::new();
+    let runs = recorded(&fixture);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = fixture.store.history_dir();
+    std::os::unix::fs::symlink(elsewhere.path(), &link).unwrap();
+    let expected = values(&opened(&fixture, true), "count()", &[]).await.unwrap();
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 0);
+    std::fs::remove_file(&link).unwrap();
+    assert_eq!(values(&opened(&fixture, true), "count()", &[]).await.unwrap(), expected);
+    assert_eq!(answer_files(&fixture).len(), 1);
+    retake_recorder::upkeep::remove_run(&fixture.store, &runs[0]).unwrap();
+    assert_eq!(answer_files(&fixture), Vec::<PathBuf>::new());
 }
 
 /// Scenario: more questions than are kept.

@@ -153,6 +153,13 @@ impl Store {
         self.root.join("runs")
     }
 
+    /// The folder of what analyses keep of finished runs. Nothing in it is needed, and it may not
+    /// be there.
+    #[must_use]
+    pub fn history_dir(&self) -> PathBuf {
+        self.root.join("history")
+    }
+
     /// The folder of one run. Run ids cannot name anything outside it.
     #[must_use]
     pub fn run_dir(&self, run_id: &RunId) -> PathBuf {

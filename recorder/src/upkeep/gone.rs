@@ -19,7 +19,14 @@ pub fn remove_run(store: &Store, run_id: &RunId) -> Result<(), StoreError> {
     }
     let _lock = RunLock::take(&folder, run_id)?;
     let gone = format!("{GONE_PREFIX}{run_id}");
-    remove_folder(store, &folder, &gone).map_err(StoreError::io("remove run", &folder))
+    remove_folder(store, &folder, &gone).map_err(StoreError::io("remove run", &folder))?;
+    // Groups there may be named after users of the run that goes. What was kept of other runs is
+    // computed again.
+    let history = store.history_dir();
+    if is_real_folder(&history) {
+        remove_tree(&history).map_err(StoreError::io("remove", &history))?;
+    }
+    Ok(())
 }
 
 /// Moves `folder` aside as `gone` among the runs, and removes it there.

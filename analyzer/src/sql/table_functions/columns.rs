@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray};
+use arrow::array::{ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, StringArray};
 
 pub(super) fn texts<T: Into<Option<String>>>(values: impl Iterator<Item = T>) -> ArrayRef {
     Arc::new(values.map(Into::into).collect::<StringArray>())
@@ -20,4 +20,8 @@ pub(super) fn floats<T: Into<Option<f64>>>(values: impl Iterator<Item = T>) -> A
 
 pub(super) fn flags(values: impl Iterator<Item = bool>) -> ArrayRef {
     Arc::new(values.map(Some).collect::<BooleanArray>())
+}
+
+pub(super) fn bytes<'a>(values: impl Iterator<Item = &'a [u8]>) -> ArrayRef {
+    Arc::new(values.map(Some).collect::<BinaryArray>())
 }

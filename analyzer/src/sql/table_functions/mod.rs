@@ -12,6 +12,7 @@ mod concurrency;
 mod history;
 mod lift;
 mod paths;
+mod sketches;
 mod speedup;
 mod times;
 mod traces;
@@ -52,6 +53,7 @@ const DEFINITIONS: &[Definition] = &[
     lift::BUBBLE_UP,
     speedup::WHAT_IF,
     speedup::SPEEDUP_CURVE,
+    sketches::RUN_STAGE_SKETCH,
     history::CHANGE_POINTS,
     history::BUDGET_VIOLATIONS,
 ];
