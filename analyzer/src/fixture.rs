@@ -18,7 +18,15 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::of(tempfile::tempdir().unwrap())
+    }
+
+    /// The same where nothing waits for a disk, if there is such a place.
+    pub(crate) fn in_memory() -> Self {
+        Self::of(tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap()))
+    }
+
+    fn of(folder: tempfile::TempDir) -> Self {
         let store = Store::create(folder.path()).unwrap();
         Self { folder, store }
     }

@@ -39,6 +39,8 @@ pub mod what_if;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
+mod random_runs;
+#[cfg(test)]
 mod tests;
 
 pub use breakdown::{GroupKey, breakdown};

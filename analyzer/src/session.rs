@@ -1,6 +1,7 @@
 //! SQL over the runs of a store.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,6 +50,9 @@ pub struct AnalyzerOptions {
     pub memory_bytes_max: usize,
     /// The folder whose budget files `budget_violations` may name; `None` refuses it.
     pub budget_folder: Option<PathBuf>,
+    /// Parts into which scans are divided, to be read side by side; one for each processor without
+    /// it. Answers do not depend on it.
+    pub threads: Option<NonZeroUsize>,
     /// Keeps what questions about the history make of finished runs in `<store>/history/`, so that
     /// the next time only new runs are read. Off by default: reading a store then changes nothing.
     pub keeps_history: bool,
@@ -60,6 +64,7 @@ impl Default for AnalyzerOptions {
             prices: Prices::default(),
             memory_bytes_max: MEMORY_BYTES_DEFAULT,
             budget_folder: None,
+            threads: None,
             keeps_history: false,
         }
     }
@@ -132,8 +137,9 @@ impl Analyzer {
         // not know them.
         let prices = Arc::new(options.prices.clone());
         let runtime = runtime(options.memory_bytes_max)?;
-        let memory_bytes_max = options.memory_bytes_max;
-        let context = context(&runs, &prices, &runtime, memory_bytes_max)?;
+        let limits =
+            Limits { memory_bytes_max: options.memory_bytes_max, threads: options.threads };
+        let context = context(&runs, &prices, &runtime, limits)?;
         let history_folder = options.keeps_history.then(|| store.history_dir());
         let budget_folder = options.budget_folder.clone();
         let of_context = move |context| Self {
@@ -148,7 +154,7 @@ impl Analyzer {
         let analyzer = Self { warnings, ..of_context(context) };
         table_functions::register(&analyzer.context, move || {
             let inner = of_context(SessionContext::new());
-            let context = self::context(&inner.runs, &inner.prices, &runtime, memory_bytes_max)?;
+            let context = self::context(&inner.runs, &inner.prices, &runtime, limits)?;
             Ok(Self { context, ..inner })
         });
         Ok(analyzer)
@@ -301,17 +307,27 @@ fn is_unreadable_manifest(error: &AnalyzeError) -> bool {
     )
 }
 
+/// What queries may take.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    memory_bytes_max: usize,
+    threads: Option<NonZeroUsize>,
+}
+
 fn context(
     runs: &Arc<[Arc<RunSource>]>,
     prices: &Arc<Prices>,
     runtime: &Arc<RuntimeEnv>,
-    memory_bytes_max: usize,
+    Limits { memory_bytes_max, threads }: Limits,
 ) -> Result<SessionContext, AnalyzeError> {
-    let config = SessionConfig::new()
+    let mut config = SessionConfig::new()
         .with_information_schema(true)
         .with_default_catalog_and_schema("retake", "public")
         .with_sort_spill_reservation_bytes(sort_reserve_bytes(memory_bytes_max))
         .set_bool("datafusion.execution.parquet.pushdown_filters", true);
+    if let Some(threads) = threads {
+        config = config.with_target_partitions(threads.get());
+    }
     let state = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::clone(runtime))
