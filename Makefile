@@ -34,6 +34,7 @@ test: ## everything CI checks, with a real PostgreSQL + pgvector, and a real Min
 	$(MAKE) --no-print-directory lint
 	source "$$(scripts/setup env)" && cargo test --locked --workspace
 	cargo test --locked --manifest-path recorder/checkers/Cargo.toml
+	cargo test --locked --manifest-path examples/axum/Cargo.toml
 	@if [ "$$(printf '1.95\n%s\n' "$$(rustc --version | cut -d' ' -f2)" | sort -V | head -n1)" = 1.95 ]; then \
 		echo cargo test --locked --manifest-path tests/rig/Cargo.toml; \
 		cargo test --locked --manifest-path tests/rig/Cargo.toml; \

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use retake_schemas::event::Capture;
 
+use crate::complete;
 use crate::failure::EXIT_CODES;
 use crate::quantity::parse_memory;
+use crate::terminal::ColorArg;
 
 mod fake;
 mod gate;
@@ -46,6 +48,17 @@ pub(crate) struct Global {
     /// Output format [default: table on a terminal]
     #[arg(long, global = true, value_name = "FORMAT")]
     pub(crate) format: Option<Format>,
+    /// When to use colours [default: auto, which heeds NO_COLOR and CLICOLOR_FORCE]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub(crate) color: ColorArg,
     /// Configuration file [default: `retake.toml` found upward]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -283,11 +296,13 @@ pub(crate) enum RunsAction {
     /// Everything known of one run
     Show {
         /// The run: id, unique prefix, name, `last`, `last~1`, `label:key=value`
+        #[arg(add = complete::one_run())]
         run: String,
     },
     /// Add or change labels of a run
     Label {
         /// The run
+        #[arg(add = complete::one_run())]
         run: String,
         /// Labels
         #[arg(required = true, value_name = "KEY=VALUE")]
@@ -296,6 +311,7 @@ pub(crate) enum RunsAction {
     /// Remove a run
     Rm {
         /// The run
+        #[arg(add = complete::one_run())]
         run: String,
         /// Do not ask
         #[arg(long)]
@@ -307,10 +323,10 @@ pub(crate) enum RunsAction {
 #[derive(Debug, Args)]
 pub(crate) struct Breakdown {
     /// The run
-    #[arg(default_value = "last")]
+    #[arg(default_value = "last", add = complete::one_run())]
     pub(crate) run: String,
     /// Group by: stage, model, kind, name, service, provider, status; comma-separated
-    #[arg(long, value_name = "KEYS", default_value = "stage")]
+    #[arg(long, value_name = "KEYS", default_value = "stage", add = complete::group_keys())]
     pub(crate) by: String,
 }
 
@@ -318,10 +334,10 @@ pub(crate) struct Breakdown {
 #[derive(Debug, Args)]
 pub(crate) struct Trace {
     /// A trace id or a unique prefix of one, `slowest`, `failed`, or `list`
-    #[arg(default_value = "list")]
+    #[arg(default_value = "list", add = complete::traces())]
     pub(crate) trace: String,
     /// The run
-    #[arg(long, default_value = "last")]
+    #[arg(long, default_value = "last", add = complete::one_run())]
     pub(crate) run: String,
     /// Show at most so many spans, or traces of a list
     #[arg(long, default_value_t = 60)]
@@ -333,9 +349,10 @@ pub(crate) struct Trace {
 pub(crate) struct Diff {
     /// The runs to compare against: a run, `NAME*5` for the five youngest of a name (`label:k=v*5`,
     /// `last*5` too), `baseline:NAME`, or several of these separated by commas
+    #[arg(add = complete::some_runs())]
     pub(crate) base: String,
     /// The runs under question
-    #[arg(default_value = "last")]
+    #[arg(default_value = "last", add = complete::some_runs())]
     pub(crate) candidate: String,
     /// Exit with 10 when the candidate is worse, 20 when the data cannot tell
     #[arg(long)]
@@ -351,7 +368,7 @@ pub(crate) struct Sql {
     #[arg(long, short, value_name = "FILE", conflicts_with = "query")]
     pub(crate) file: Option<PathBuf>,
     /// Only these runs; may be repeated [default: all]
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", add = complete::one_run())]
     pub(crate) run: Vec<String>,
     /// Memory that queries may take; sorts and aggregations beyond it use temporary files
     #[arg(long, value_name = "SIZE", default_value = "2GiB", value_parser = parse_memory)]
@@ -368,9 +385,10 @@ pub(crate) struct Sql {
 #[derive(Debug, Args)]
 pub(crate) struct Report {
     /// The run
-    #[arg(default_value = "last")]
+    #[arg(default_value = "last", add = complete::one_run())]
     pub(crate) run: String,
     /// A run to compare it against
+    #[arg(add = complete::one_run())]
     pub(crate) base: Option<String>,
     /// Budgets to show [default: `budgets.toml` found upward]
     #[arg(long, value_name = "FILE")]
@@ -387,6 +405,7 @@ pub(crate) struct Report {
 #[derive(Debug, Args)]
 pub(crate) struct Top {
     /// The run [default: the youngest that is being recorded]
+    #[arg(add = complete::one_run())]
     pub(crate) run: Option<String>,
     /// How far back to look, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]

@@ -18,6 +18,12 @@ pub(crate) struct Config {
     pub(crate) settings: Settings,
 }
 
+/// The settings of somebody who has set nothing.
+pub(crate) fn defaults() -> Config {
+    let settings = Settings::default();
+    Config { figment: Figment::from(Serialized::defaults(&settings)), file: None, settings }
+}
+
 /// Reads the settings.
 pub(crate) fn load(explicit: Option<&Path>) -> Result<Config, Failure> {
     let file = match explicit {

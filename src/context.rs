@@ -1,7 +1,7 @@
 //! What every verb shares: the store, the settings, the output format.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use retake_analyzer::AnalyzerOptions;
@@ -15,6 +15,7 @@ use crate::cli::{Format, Global};
 use crate::config::{self, Config};
 use crate::failure::{Code, Failure};
 use crate::output::inert;
+use crate::terminal::{Look, Tone};
 use crate::units::duration;
 
 /// Shared by all verbs.
@@ -25,24 +26,44 @@ pub(crate) struct Context {
     pub(crate) verbose: u8,
     format: Option<Format>,
     store_root: PathBuf,
+    is_store_named: bool,
 }
 
 impl Context {
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
-        let config = config::load(global.config.as_deref())?;
+        Ok(Self::with(global, config::load(global.config.as_deref())?))
+    }
+
+    /// With the defaults, for settings that cannot be read.
+    pub(crate) fn without_settings(global: &Global) -> Self {
+        Self::with(global, config::defaults())
+    }
+
+    fn with(global: &Global, config: Config) -> Self {
         let store_root = global
             .store
             .clone()
             .or_else(|| config.settings.store.clone().map(PathBuf::from))
             .or_else(|| config::found_upward(".retake"))
             .unwrap_or_else(|| PathBuf::from(".retake"));
-        Ok(Self {
+        Self {
+            is_store_named: global.store.is_some() || config.settings.store.is_some(),
             config,
             quiet: global.quiet,
             verbose: global.verbose,
             format: global.format,
             store_root,
-        })
+        }
+    }
+
+    /// The store's folder, whether it is there or not.
+    pub(crate) fn store_root(&self) -> &Path {
+        &self.store_root
+    }
+
+    /// Whether somebody said where the store is.
+    pub(crate) fn is_store_named(&self) -> bool {
+        self.is_store_named
     }
 
     /// The same, with another store.
@@ -128,9 +149,23 @@ impl Context {
         }
     }
 
+    /// Shows a result on stderr, where stdout is somebody else's; it is inert already.
+    pub(crate) fn show(&self, rendered: &str) {
+        if !self.quiet {
+            let _ = writeln!(std::io::stderr(), "{}", rendered.trim_end());
+        }
+    }
+
+    /// How a result of this format is shown on stdout: Markdown has no colours.
+    pub(crate) fn look(&self, format: Format) -> Look {
+        let look = Look::of_stdout();
+        Look { is_colored: look.is_colored && format != Format::Markdown, ..look }
+    }
+
     /// Tells the user something that may matter to what they read on stdout.
     pub(crate) fn warn(&self, message: &str) {
-        let _ = writeln!(std::io::stderr(), "warning: {}", inert(message));
+        let sign = Look::of_stderr().paint("warning:", Tone::Warn);
+        let _ = writeln!(std::io::stderr(), "{sign} {}", inert(message));
     }
 
     /// Says how long something took, also with `--quiet`: whoever asks for it wants it.

@@ -20,6 +20,9 @@ use retake_replay::workload::import::ImportError;
 use retake_schemas::settings::{OutOfRange, SetError};
 use retake_server::ServeError;
 
+use crate::output::inert;
+use crate::terminal::{Look, Tone};
+
 /// The documented exit codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -142,14 +145,21 @@ impl Failure {
         &self.message
     }
 
+    /// What to do next, where that is known.
+    pub(crate) fn advice(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+
     /// Prints the failure to stderr. Text from a trace or a file may hold terminal escapes.
     pub(crate) fn report(&self) -> ExitCode {
         if self.code == Code::Ok {
             return self.code.into();
         }
-        eprintln!("error: failed to {}", crate::output::inert(&self.message));
+        let look = Look::of_stderr();
+        let error = look.paint("error:", Tone::Bad);
+        eprintln!("{error} failed to {}", inert(&self.message));
         if let Some(help) = &self.help {
-            eprintln!("  help: {}", crate::output::inert(help));
+            eprintln!("  {} {}", look.paint("help:", Tone::Strong), inert(help));
         }
         self.code.into()
     }

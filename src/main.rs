@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod complete;
 mod config;
 mod context;
 mod failure;
@@ -11,6 +12,7 @@ mod quantity;
 mod recording;
 mod render;
 mod shell;
+mod terminal;
 mod units;
 
 use std::process::ExitCode;
@@ -21,6 +23,14 @@ use cli::Cli;
 use failure::{Code, Failure};
 
 fn main() -> ExitCode {
+    match complete::answered() {
+        Ok(true) => return Code::Ok.into(),
+        Ok(false) => {}
+        Err(error) => {
+            let _ = error.print();
+            return Code::Usage.into();
+        }
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -30,6 +40,7 @@ fn main() -> ExitCode {
             return code.into();
         }
     };
+    cli.global.color.apply();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

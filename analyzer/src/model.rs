@@ -22,6 +22,7 @@ pub use check::{BudgetVerdict, CheckReport, CheckVerdict, Evidence};
 pub use compare::{Contribution, Diff, DiffRow, ExampleTrace, Finding, Verdict};
 pub use report::{
     BaselineData, DataQuality, RankScores, ReportData, ReportQuery, Reranking, Retrieval,
+    SweepData, SweepMeasurement, SweepObjective, SweepSetting,
 };
 pub use traces::{KeptText, TraceDetail, TraceNode, TraceSummary, TraceTree};
 pub use trend::{Trend, TrendChange, TrendPoint, TrendSeries, TrendShift};

@@ -87,6 +87,8 @@ pub async fn report_data(
             None => Vec::new(),
         },
         trend: trend_of_stages(analyzer, history).await?,
+        // Who knows how settings are judged puts it in.
+        sweep: None,
         quality: data_quality(analyzer, run_id).await?,
         baseline,
         queries: Vec::new(),

@@ -43,11 +43,19 @@ pub struct Page {
 pub trait Pages: Send + Sync + 'static {
     /// Answers; a page that does not exist is an answer too.
     fn page(&self, request: PageRequest) -> BoxFuture<'_, Page>;
+
+    /// Asks for the token: a form that posts `token` to `/in`. `problem` says why somebody who tried
+    /// is asked again.
+    fn entry(&self, problem: Option<&str>) -> Page;
 }
 
 /// Answers a request for a page.
 pub(crate) async fn answer(pages: &Arc<dyn Pages>, parts: &Parts) -> Reply {
-    let page = pages.page(request(parts)).await;
+    whole_page(pages.page(request(parts)).await)
+}
+
+/// A page as a response.
+pub(crate) fn whole_page(page: Page) -> Reply {
     let mut response = Response::new(whole(page.body));
     *response.status_mut() =
         StatusCode::from_u16(page.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

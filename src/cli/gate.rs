@@ -4,15 +4,17 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::complete;
+
 /// Options of `check`.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// The runs under question: one, or several such as `nightly*5` (see `retake diff --help`)
-    #[arg(default_value = "last")]
+    #[arg(default_value = "last", add = complete::some_runs())]
     pub(crate) runs: String,
     /// The runs to compare with, such as `baseline:main` or `nightly*10`
     /// [default: baseline:main, if there is one]
-    #[arg(long, value_name = "RUNS")]
+    #[arg(long, value_name = "RUNS", add = complete::some_runs())]
     pub(crate) baseline: Option<String>,
     /// The budgets [default: `budgets.toml` found upward, if there is one]
     #[arg(long, value_name = "FILE")]
@@ -64,7 +66,7 @@ pub(crate) struct Trend {
     pub(crate) select: Option<String>,
     /// The runs, such as `nightly*50` or `baseline:main` (see `retake diff --help`)
     /// [default: the finished runs that have name and service of the youngest one]
-    #[arg(long, value_name = "RUNS")]
+    #[arg(long, value_name = "RUNS", add = complete::some_runs())]
     pub(crate) runs: Option<String>,
     /// Without --runs: at most so many of the youngest
     #[arg(long, value_name = "N", default_value_t = 100, conflicts_with = "runs", value_parser = clap::value_parser!(u32).range(1..))]
@@ -101,18 +103,20 @@ pub(crate) enum BaselineAction {
     )]
     Set {
         /// Name of the baseline, such as main
+        #[arg(add = complete::baselines())]
         name: String,
         /// The runs
-        #[arg(default_value = "last")]
+        #[arg(default_value = "last", add = complete::some_runs())]
         runs: String,
     },
     /// Add runs to a baseline, keeping the youngest
     #[command(after_help = "Example: retake baseline add main last --keep 20")]
     Add {
         /// Name of the baseline
+        #[arg(add = complete::baselines())]
         name: String,
         /// The runs
-        #[arg(default_value = "last")]
+        #[arg(default_value = "last", add = complete::some_runs())]
         runs: String,
         /// Keep at most so many of the youngest runs in it
         #[arg(long, value_name = "N")]
@@ -121,8 +125,10 @@ pub(crate) enum BaselineAction {
     /// Remove a baseline, or some runs from it; the runs stay in the store
     Rm {
         /// Name of the baseline
+        #[arg(add = complete::baselines())]
         name: String,
         /// The runs [default: all of it]
+        #[arg(add = complete::some_runs())]
         runs: Option<String>,
     },
 }
@@ -132,7 +138,7 @@ pub(crate) enum BaselineAction {
 pub(crate) struct Doctor {
     /// Measure how often the gate would raise a false alarm on runs of an unchanged program, by
     /// dividing them at random [without RUNS: the youngest 40 of the youngest run's name]
-    #[arg(long, value_name = "RUNS", num_args = 0..=1, default_missing_value = "")]
+    #[arg(long, value_name = "RUNS", num_args = 0..=1, default_missing_value = "", add = complete::some_runs())]
     pub(crate) aa: Option<String>,
 }
 

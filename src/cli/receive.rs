@@ -11,6 +11,7 @@ use retake_schemas::settings::SyncPolicy;
 use retake_server::proxy::Url;
 
 use super::parse_capture;
+use crate::complete;
 
 /// What every verb that receives takes.
 #[derive(Debug, Clone, Args)]
@@ -149,7 +150,7 @@ pub(crate) enum SignalArg {
 #[derive(Debug, Args)]
 pub(crate) struct Export {
     /// The run
-    #[arg(default_value = "last")]
+    #[arg(default_value = "last", add = complete::one_run())]
     pub(crate) run: String,
     /// What to write: perfetto, chrome, otlp (JSON lines), otlp-json-body, otlp-proto (length-prefixed),
     /// otlp-proto-body

@@ -7,6 +7,7 @@ use retake_replay::plan::StageSource;
 use retake_replay::plan::closure::STAGES;
 
 use super::{RagArgs, StampsArg};
+use crate::complete;
 
 /// Replaying.
 #[derive(Debug, Subcommand)]
@@ -27,6 +28,7 @@ pub(crate) enum Replay {
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
     /// The run whose workload to repeat, or a workload file (FILE.parquet)
+    #[arg(add = complete::one_run())]
     pub(crate) source: String,
     #[command(flatten)]
     pub(crate) rag: RagArgs,

@@ -7,11 +7,13 @@ use retake_replay::sweep::Objective;
 
 use super::replay::{parse_arrival, parse_speed};
 use super::{ArrivalArg, LlmSource, MissArg};
+use crate::complete;
 
 /// Options of `sweep`.
 #[derive(Debug, Args)]
 pub(crate) struct Sweep {
     /// The recorded run whose workload is replayed
+    #[arg(add = complete::one_run())]
     pub(crate) run: String,
     /// A setting and its values, such as `embed.batch_size=1,4,16` or `1..256:x2`; several make a
     /// grid, and one with a single value holds for all

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::complete;
 use crate::quantity::{parse_age, parse_bytes};
 
 /// Options of `verify`.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     /// The run [default: all]
+    #[arg(add = complete::one_run())]
     pub(crate) run: Option<String>,
 }
 
@@ -17,7 +19,7 @@ pub(crate) struct Verify {
 #[derive(Debug, Args)]
 pub(crate) struct Recover {
     /// The run [default: all]
-    #[arg(conflicts_with = "all")]
+    #[arg(conflicts_with = "all", add = complete::one_run())]
     pub(crate) run: Option<String>,
     /// All runs, which is also the default
     #[arg(long)]
@@ -28,6 +30,7 @@ pub(crate) struct Recover {
 #[derive(Debug, Args)]
 pub(crate) struct Compact {
     /// The run [default: all that have ended]
+    #[arg(add = complete::one_run())]
     pub(crate) run: Option<String>,
 }
 
@@ -84,5 +87,6 @@ pub(crate) struct Pull {
     /// Where from: file:///folder, s3://bucket/prefix, gs://…, az://…
     pub(crate) url: String,
     /// The runs there, by a selector or a set such as `baseline:main` [default: all of them]
+    #[arg(add = complete::one_run())]
     pub(crate) run: Option<String>,
 }

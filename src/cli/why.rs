@@ -2,13 +2,16 @@
 
 use clap::Args;
 
+use crate::complete;
+
 /// Options of `explain`.
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
     /// The runs to compare with, such as `last~1`, `baseline:main` or `nightly*10`
+    #[arg(add = complete::some_runs())]
     pub(crate) base: String,
     /// The runs under question
-    #[arg(default_value = "last")]
+    #[arg(default_value = "last", add = complete::some_runs())]
     pub(crate) candidate: String,
 }
 
@@ -16,7 +19,7 @@ pub(crate) struct Explain {
 #[derive(Debug, Args)]
 pub(crate) struct BubbleUp {
     /// The runs: one, or several such as `nightly*5`
-    #[arg(default_value = "last")]
+    #[arg(default_value = "last", add = complete::some_runs())]
     pub(crate) runs: String,
     /// Which traces to look at: an SQL condition over the view `trace_summary` (`duration_ns`,
     /// `ttft_ns`, `errors`, `input_tokens`, `cost_usd`, ...) [default: the slowest tenth]
@@ -31,7 +34,7 @@ pub(crate) struct BubbleUp {
 #[derive(Debug, Args)]
 pub(crate) struct WhatIf {
     /// The run
-    #[arg(default_value = "last")]
+    #[arg(default_value = "last", add = complete::one_run())]
     pub(crate) run: String,
     /// `STAGE*FACTOR`, several with commas between them: `llm*0.5` is twice as fast, `rerank*0` is
     /// gone [default: every stage in turn, a tenth faster to gone]

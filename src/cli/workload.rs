@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use retake_replay::workload::import::Format;
 
 use super::replay::parse_speed;
+use crate::complete;
 
 /// Workloads as files.
 #[derive(Debug, Subcommand)]
@@ -19,6 +20,7 @@ pub(crate) enum Workload {
     #[command(after_help = "Example: retake workload cut last -o today.parquet")]
     Cut {
         /// The run: id, unique prefix, name, `last`, `last~1`, `label:key=value`
+        #[arg(add = complete::one_run())]
         run: String,
         /// Where to write
         #[arg(long, short, value_name = "FILE")]

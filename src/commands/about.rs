@@ -7,6 +7,7 @@ use retake_recorder::remote::redact;
 use serde_json::{Value, json};
 
 use crate::cli::{Cli, Completions, Config, Format, Man};
+use crate::complete;
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::{print, print_json, row, table, unsupported};
@@ -57,8 +58,8 @@ pub(crate) fn config(context: &Context, args: &Config) -> Result<Code, Failure> 
 }
 
 pub(crate) fn completions(args: &Completions) -> Result<Code, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "retake", &mut script);
+    let script = complete::script(&args.shell.to_string())
+        .map_err(|error| Failure::new(Code::Internal, format!("write completions: {error}")))?;
     print(&String::from_utf8_lossy(&script))?;
     Ok(Code::Ok)
 }

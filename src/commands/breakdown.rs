@@ -24,7 +24,8 @@ pub(crate) async fn run(context: &Context, args: &Breakdown) -> Result<Code, Fai
         Format::Json => print_json(&breakdown)?,
         format @ (Format::Table | Format::Markdown) => {
             let run = analyzer.run(&run_id)?;
-            print(&render::breakdown(&breakdown, &run.name, &args.by, format))?;
+            let look = context.look(format);
+            print(&render::breakdown(&breakdown, &run.name, &args.by, format, look))?;
             context.say("next: retake trace slowest · retake report · retake sql");
         }
         other => return Err(unsupported(other, "a breakdown")),

@@ -61,7 +61,7 @@ pub(crate) async fn run(context: &Context, args: &Check) -> Result<Code, Failure
         match context.format_or(Format::Table) {
             Format::Json => print_json(&report)?,
             Format::Markdown => print(&check::markdown(&report, COMMENT_BYTES_MAX))?,
-            Format::Table => print(&render::check(&report))?,
+            Format::Table => print(&render::check(&report, context.look(Format::Table)))?,
             other => return Err(unsupported(other, "a check")),
         }
     }
@@ -142,7 +142,7 @@ fn shown_path(budgets: Option<&Path>) -> Option<String> {
 /// Annotations on stdout, where the runner reads them, and the step's summary in its file.
 fn github(context: &Context, budgets: Option<&Path>, report: &CheckReport) -> Result<(), Failure> {
     print(&check::annotations(report, shown_path(budgets).as_deref()))?;
-    print(&render::check(report))?;
+    print(&render::check(report, context.look(Format::Table)))?;
     let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY") else {
         context.warn("GITHUB_STEP_SUMMARY is not set, so there is no summary of the step");
         return Ok(());

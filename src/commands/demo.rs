@@ -56,7 +56,7 @@ pub(crate) async fn run(context: Context, args: Demo) -> Result<Code, Failure> {
     let analyzer = analyzer(&context, &store, &[&base, &candidate])?;
     let options = DiffOptions::default();
     let diff = retake_analyzer::diff_repeated(&analyzer, &base, &candidate, &options).await?;
-    print(&render::diff(&diff, Format::Table))?;
+    print(&render::diff(&diff, Format::Table, context.look(Format::Table)))?;
     heading(&context, "5. Report");
     let path = out.join("report.html");
     let asked = report::Asked { runs: &candidate, bases: &base, budgets: None, with_text: false };
@@ -157,7 +157,8 @@ async fn breakdown(context: &Context, store: &Store, run_id: &RunId) -> Result<(
     let analyzer = analyzer(context, store, &[std::slice::from_ref(run_id)])?;
     let breakdown =
         retake_analyzer::breakdown(&analyzer, run_id, &[retake_analyzer::GroupKey::Stage]).await?;
-    print(&render::breakdown(&breakdown, "demo", "stage", Format::Table))
+    let look = context.look(Format::Table);
+    print(&render::breakdown(&breakdown, "demo", "stage", Format::Table, look))
 }
 
 /// The lanes of the demo: replays of one run.

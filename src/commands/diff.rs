@@ -20,7 +20,9 @@ pub(crate) async fn run(context: &Context, args: &Diff) -> Result<Code, Failure>
     let diff = retake_analyzer::diff_repeated(&analyzer, &bases, &candidates, &options).await?;
     match context.format_or(Format::Table) {
         Format::Json => print_json(&diff)?,
-        format @ (Format::Table | Format::Markdown) => print(&render::diff(&diff, format))?,
+        format @ (Format::Table | Format::Markdown) => {
+            print(&render::diff(&diff, format, context.look(format)))?;
+        }
         other => return Err(unsupported(other, "a comparison")),
     }
     Ok(match diff.verdict {

@@ -46,6 +46,10 @@ use crate::failure::{Exit, Failure};
 
 /// Runs a verb; the code is the process's exit code.
 pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
+    if let Verb::Doctor(args) = &cli.verb {
+        // It works with settings that nothing else works with, and says what is wrong with them.
+        return doctor::run(&cli.global, args).await.map(Exit::from);
+    }
     let context = Context::new(&cli.global)?;
     let code = match cli.verb {
         Verb::Record(args) => return record::run(&context, args).await,
@@ -79,7 +83,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Push(args) => push::run(&context, args).await,
         Verb::Pull(args) => pull::run(&context, &args).await,
         Verb::Init(args) => init::run(&context, &args),
-        Verb::Doctor(args) => doctor::run(&context, &args).await,
+        Verb::Doctor(args) => doctor::run(&cli.global, &args).await,
         Verb::Config(args) => about::config(&context, &args),
         Verb::Completions(args) => about::completions(&args),
         Verb::Man(args) => about::man(&args),

@@ -13,7 +13,7 @@ use retake_schemas::tables::RunRow;
 use retake_server::{Page, PageRequest, Pages};
 use tokio::sync::{Mutex, Semaphore};
 
-use super::{budgets, report, with_repeats};
+use super::{budgets, report, sweep, with_repeats};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 
@@ -81,7 +81,9 @@ impl History {
         }
         let bases = base.as_ref().map_or(Ok(Vec::new()), |base| with_repeats(&self.store, base))?;
         let runs = with_repeats(&self.store, &run_id)?;
-        let shown = [runs.as_slice(), bases.as_slice()].concat();
+        let mut shown = [runs.as_slice(), bases.as_slice()].concat();
+        // What the sweep measures changes the page of each of its replays.
+        shown.extend(sweep::recorded::sweep_of(&self.store, &run_id)?);
         let version = version(&self.analyzer(Scope::Runs(shown))?.runs());
         if request.known.as_ref() == Some(&version) {
             return Ok(unchanged(version));
@@ -147,6 +149,10 @@ impl History {
 }
 
 impl Pages for History {
+    fn entry(&self, problem: Option<&str>) -> Page {
+        html(live::entry(problem), None)
+    }
+
     fn page(&self, request: PageRequest) -> BoxFuture<'_, Page> {
         async move {
             self.answer(&request).await.unwrap_or_else(|failure| {

@@ -23,6 +23,7 @@ use crate::cli::{Format, Record};
 use crate::context::Context;
 use crate::failure::{Code, Exit, Failure};
 use crate::output::inert;
+use crate::terminal::Look;
 use crate::{recording, render};
 
 pub(crate) async fn run(context: &Context, args: Record) -> Result<Exit, Failure> {
@@ -211,7 +212,8 @@ async fn show(
         Analyzer::open_with(store, Scope::Runs(vec![run_id.clone()]), &context.analyzer_options())?;
     let breakdown = retake_analyzer::breakdown(&analyzer, run_id, &[GroupKey::Stage]).await?;
     let name = analyzer.run(run_id)?.name;
-    context.say(&render::breakdown(&breakdown, &name, "stage", Format::Table));
+    let look = Look::of_stderr();
+    context.show(&render::breakdown(&breakdown, &name, "stage", Format::Table, look));
     let lost = receiving::lost_spans(&analyzer).await?;
     if lost > 0 {
         context.warn(&format!(

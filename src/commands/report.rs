@@ -1,12 +1,13 @@
 //! `retake report`.
 
 use retake_analyzer::check::Budgets;
-use retake_analyzer::model::ReportData;
+use retake_analyzer::model::{ReportData, ReportQuery, SweepData};
 use retake_analyzer::{Analyzer, ReportRequest, Scope};
 use retake_recorder::Store;
 use retake_schemas::RunId;
 use retake_schemas::event::RunStatus;
 
+use super::sweep::recorded;
 use super::{budgets, with_repeats};
 use crate::cli::Report;
 use crate::context::Context;
@@ -76,7 +77,21 @@ pub(super) async fn data(
         named: &named,
         with_text,
     };
-    Ok(retake_analyzer::report_data(&analyzer, request).await?)
+    let mut data = retake_analyzer::report_data(&analyzer, request).await?;
+    if let Some(run_id) = runs.first() {
+        data.sweep = recorded::shown_with(context, store, run_id).await?;
+        data.queries.extend(data.sweep.as_ref().map(query_of));
+    }
+    Ok(data)
+}
+
+fn query_of(sweep: &SweepData) -> ReportQuery {
+    let sql = format!(
+        "SELECT setting, metric, predicted, low, high, measured, replay_run_id FROM prediction_log\n\
+         WHERE run_id = '{}' ORDER BY metric, setting",
+        sweep.run_id
+    );
+    ReportQuery { section: "sweep", title: "Settings tried".to_owned(), sql }
 }
 
 /// The finished runs of the same name and service up to the first of `runs`, and that one itself.

@@ -43,7 +43,7 @@ fn list(context: &Context, store: &Store) -> Result<Code, Failure> {
             print_json(&json!({"schema_version": 1, "runs": runs}))?;
         }
         format @ (Format::Table | Format::Markdown) => {
-            print(&render::runs(&rows, format))?;
+            print(&render::runs(&rows, format, context.look(format)))?;
             if rows.is_empty() {
                 context.say("next: retake demo · retake rag ingest docs");
             } else {
@@ -72,7 +72,7 @@ async fn list_copies(context: &Context, url: &str) -> Result<Code, Failure> {
             print_json(&json!({"schema_version": 1, "runs": runs, "incomplete": incomplete}))?;
         }
         format @ (Format::Table | Format::Markdown) => {
-            print(&render::runs(&rows, format))?;
+            print(&render::runs(&rows, format, context.look(format)))?;
             for run_id in &listing.incomplete {
                 context.say(&format!("run {run_id} was not pushed to its end; push it again"));
             }

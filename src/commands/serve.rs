@@ -1,5 +1,6 @@
 //! `retake serve`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,7 +43,15 @@ pub(crate) async fn run(context: &Context, args: Serve) -> Result<Code, Failure>
     let (http, grpc) = (server.http_addr(), server.grpc_addr());
     let cancel = cancel_on_signal()?;
     context.say(&format!("receiving OTLP at http://{http} and grpc://{grpc}; Ctrl-C ends"));
-    context.say(&format!("the history in a browser: http://{http}/"));
+    let seen = seen_as(http, &args.host);
+    match server.invitation() {
+        // Not for a log that is kept: it opens once, and within ten minutes.
+        Some(path) => context.say(&format!(
+            "the history in a browser, once and within ten minutes: http://{seen}{path}; later, and \
+             in others, http://{seen}/ asks for the token"
+        )),
+        None => context.say(&format!("the history in a browser: http://{seen}/")),
+    }
     let serving = tokio::spawn(server.run(cancel.clone().cancelled_owned()));
     let progress = Progress::spinner(context.quiet, "receiving");
     while !cancel.is_cancelled() {
@@ -80,6 +89,15 @@ pub(crate) async fn run(context: &Context, args: Serve) -> Result<Code, Failure>
         ));
     }
     Ok(Code::Ok)
+}
+
+/// What a browser is to be given for an address: nobody can go to all addresses of a machine.
+fn seen_as(address: SocketAddr, hosts: &[String]) -> String {
+    match (address.ip().is_unspecified(), hosts.first()) {
+        (false, _) => address.to_string(),
+        (true, Some(host)) => format!("{host}:{}", address.port()),
+        (true, None) => format!("localhost:{}", address.port()),
+    }
 }
 
 fn tell(context: &Context, ended: &[RunSummary]) {

@@ -33,7 +33,9 @@ pub(crate) async fn run(context: &Context, args: &Trace) -> Result<Code, Failure
     let tree = trace_tree(&analyzer, &run_id, &prefix).await?;
     match format {
         Format::Json => print_json(&render::tree_json(&tree))?,
-        Format::Table | Format::Markdown => print(&render::waterfall(&tree, args.most))?,
+        Format::Table | Format::Markdown => {
+            print(&render::waterfall(&tree, args.most, context.look(format)))?;
+        }
         other => return Err(unsupported(other, "a trace")),
     }
     Ok(Code::Ok)
@@ -53,7 +55,7 @@ fn list(
         Format::Json => print_json(&serde_json::json!({"schema_version": 1, "traces": traces}))?,
         Format::Table | Format::Markdown => {
             let shown = traces.get(..most.min(traces.len())).unwrap_or(traces);
-            print(&render::traces(shown, format))?;
+            print(&render::traces(shown, format, context.look(format)))?;
             if shown.len() < traces.len() {
                 let left = traces.len() - shown.len();
                 context.say(&format!("{left} more; --most {} shows them", traces.len()));

@@ -29,7 +29,9 @@ pub(crate) async fn run(context: &Context, args: &Trend) -> Result<Code, Failure
     let format = context.format_or(Format::Table);
     match format {
         Format::Json => print_json(&trend)?,
-        Format::Table | Format::Markdown => print(&render::trend(&trend, &of, format))?,
+        Format::Table | Format::Markdown => {
+            print(&render::trend(&trend, &of, format, context.look(format)))?;
+        }
         Format::Ndjson | Format::Csv | Format::Arrow | Format::Parquet => {
             sql::write(context, &points(&trend)?)?;
         }

@@ -17,7 +17,9 @@ pub(crate) async fn explain(context: &Context, args: &Explain) -> Result<Code, F
     let found = retake_analyzer::explain(&analyzer, &base, &candidate, &options).await?;
     match context.format_or(Format::Table) {
         Format::Json => print_json(&found)?,
-        format @ (Format::Table | Format::Markdown) => print(&render::explanation(&found, format))?,
+        format @ (Format::Table | Format::Markdown) => {
+            print(&render::explanation(&found, format, context.look(format)))?
+        }
         other => return Err(unsupported(other, "an explanation")),
     }
     Ok(Code::Ok)

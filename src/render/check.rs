@@ -3,12 +3,14 @@
 use retake_analyzer::check::shown;
 use retake_analyzer::model::{BudgetVerdict, CheckReport, CheckVerdict, Finding};
 
+use super::sheet::{Entry, Keep, Sheet};
 use crate::cli::Format;
-use crate::output::{inert, row, table};
+use crate::output::inert;
+use crate::terminal::{Look, Tone};
 use crate::units::change;
 
 /// A check: what got worse, then the budgets, then the verdict.
-pub(crate) fn check(report: &CheckReport) -> String {
+pub(crate) fn check(report: &CheckReport, look: Look) -> String {
     let mut text = format!("check of run {}", report.run_id);
     if report.runs.len() > 1 {
         text.push_str(&format!(" and {} more", report.runs.len() - 1));
@@ -20,38 +22,44 @@ pub(crate) fn check(report: &CheckReport) -> String {
     }
     text.push('\n');
     for finding in &report.regressions {
-        text.push_str(&regression(finding));
+        text.push_str(&regression(finding, look));
     }
     if let Some(diff) = &report.comparison {
-        text.push_str(&super::diff(diff, Format::Table));
+        text.push_str(&super::diff(diff, Format::Table, look));
     }
     if !report.budgets.is_empty() {
-        let header = ["budget", "found", "allowed", "room", "samples", "verdict"];
-        let mut shown = table(Format::Table, &header, 1);
+        let mut shown = Sheet::default()
+            .text("budget", Keep::Always)
+            .number("found", Keep::Always)
+            .number("allowed", Keep::Always)
+            .number("room", Keep::Rank(2))
+            .number("samples", Keep::Rank(1))
+            .text("verdict", Keep::Always);
         for budget in &report.budgets {
-            row(&mut shown, cells(budget));
+            shown.row(cells(budget));
         }
-        text.push_str(&format!("{shown}\n"));
+        text.push_str(&shown.render(Format::Table, look));
         for budget in &report.budgets {
             text.push_str(&remark(budget));
         }
     }
     let verdict = match report.verdict {
-        CheckVerdict::Pass => "pass",
-        CheckVerdict::Warn => "pass, with warnings",
-        CheckVerdict::Fail => "FAIL",
-        CheckVerdict::Inconclusive => "inconclusive: the data cannot tell",
+        CheckVerdict::Pass => look.paint("pass", Tone::Good),
+        CheckVerdict::Warn => look.paint("pass, with warnings", Tone::Warn),
+        CheckVerdict::Fail => look.paint("FAIL", Tone::Bad),
+        CheckVerdict::Inconclusive => look.paint("inconclusive: the data cannot tell", Tone::Warn),
     };
     text.push_str(&format!("verdict: {verdict} (exit code {})\n", report.exit_code));
     text
 }
 
 /// A regression in words, with its cause and traces that show it.
-pub(super) fn regression(finding: &Finding) -> String {
+pub(super) fn regression(finding: &Finding, look: Look) -> String {
     let [low, high] = finding.effect_ci;
     let of = if finding.operation.is_empty() { "" } else { " of " };
     let mut text = format!(
-        "REGRESSION: {}{of}{} {} (95 % interval {} to {}), {} -> {}\n",
+        "{} {}{of}{} {} (95 % interval {} to {}), {} -> {}\n",
+        look.paint("REGRESSION:", Tone::Bad),
         finding.metric,
         inert(&finding.operation),
         change(finding.effect),
@@ -89,7 +97,7 @@ pub(super) fn regression(finding: &Finding) -> String {
     text
 }
 
-fn cells(budget: &BudgetVerdict) -> Vec<String> {
+fn cells(budget: &BudgetVerdict) -> Vec<Entry> {
     let number = |value: f64| match budget.is_relative {
         true => change(value),
         false => shown(value, &budget.unit),
@@ -98,11 +106,11 @@ fn cells(budget: &BudgetVerdict) -> Vec<String> {
         Some(group) => format!("{} [{group}]", budget.budget),
         None => budget.budget.clone(),
     };
-    let verdict = match budget.verdict {
-        CheckVerdict::Pass => "pass",
-        CheckVerdict::Warn => "warn",
-        CheckVerdict::Fail => "FAIL",
-        CheckVerdict::Inconclusive => "inconclusive",
+    let (verdict, tone) = match budget.verdict {
+        CheckVerdict::Pass => ("pass", Tone::Good),
+        CheckVerdict::Warn => ("warn", Tone::Warn),
+        CheckVerdict::Fail => ("FAIL", Tone::Bad),
+        CheckVerdict::Inconclusive => ("inconclusive", Tone::Warn),
     };
     let limit = budget.limit.map_or("-".to_owned(), |limit| {
         let sign = if budget.is_min { ">=" } else { "<=" };
@@ -112,12 +120,12 @@ fn cells(budget: &BudgetVerdict) -> Vec<String> {
         }
     });
     vec![
-        name,
-        budget.actual.map_or("-".to_owned(), number),
-        limit,
-        budget.margin.map_or("-".to_owned(), change),
-        budget.samples.to_string(),
-        verdict.to_owned(),
+        name.into(),
+        budget.actual.map_or("-".to_owned(), number).into(),
+        limit.into(),
+        budget.margin.map_or("-".to_owned(), change).into(),
+        budget.samples.to_string().into(),
+        Entry::toned(verdict, Some(tone)),
     ]
 }
 

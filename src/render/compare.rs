@@ -3,36 +3,46 @@
 use retake_analyzer::check::shown;
 use retake_analyzer::model::{Breakdown, BreakdownRow, Diff, DiffRow, Verdict};
 
+use super::sheet::{Entry, Keep, Sheet};
 use crate::cli::Format;
-use crate::output::{inert, row, table};
+use crate::output::inert;
+use crate::terminal::{Look, Tone};
 use crate::units::{change, count_or_dash, duration, duration_or_dash, percent};
 
 /// A breakdown as a table that adds up, and what is odd about it.
-pub(crate) fn breakdown(breakdown: &Breakdown, name: &str, by: &str, format: Format) -> String {
-    let header = [
-        by,
-        "calls",
-        "errors",
-        "wall",
-        "share",
-        "critical",
-        "self",
-        "p50",
-        "p95",
-        "p99",
-        "queue",
-        "batch",
-        "tokens in",
-        "tokens out",
-        "counted by",
-    ];
-    let mut shown = table(format, &header, 1);
-    for group in &breakdown.rows {
-        row(&mut shown, cells(group));
+pub(crate) fn breakdown(
+    breakdown: &Breakdown,
+    name: &str,
+    by: &str,
+    format: Format,
+    look: Look,
+) -> String {
+    let mut shown = Sheet::default()
+        .text(by, Keep::Always)
+        .number("calls", Keep::Rank(8))
+        .number("errors", Keep::Rank(9))
+        .number("wall", Keep::Rank(10))
+        .number("share", Keep::Always)
+        .number("critical", Keep::Rank(7))
+        .number("self", Keep::Rank(3))
+        .number("p50", Keep::Rank(4))
+        .number("p95", Keep::Rank(8))
+        .number("p99", Keep::Rank(2))
+        .number("queue", Keep::Rank(1))
+        .number("batch", Keep::Rank(1))
+        .number("tokens in", Keep::Rank(6))
+        .number("tokens out", Keep::Rank(6))
+        .text("counted by", Keep::Rank(0));
+    for (place, group) in breakdown.rows.iter().enumerate() {
+        // The rows are sorted: the first one is the bottleneck.
+        let tone = (place == 0).then_some(Tone::Strong);
+        shown.row(cells(group, tone));
     }
-    row(&mut shown, sums(breakdown));
+    let faint = |text: String| Entry::toned(text, Some(Tone::Faint));
+    shown.row(sums(breakdown).into_iter().map(faint));
+    let shown = shown.render(format, look);
     let mut text = format!(
-        "run {} ({}): {} traces, {} spans\n{shown}\n",
+        "run {} ({}): {} traces, {} spans\n{shown}",
         breakdown.run_id,
         inert(name),
         breakdown.traces,
@@ -47,7 +57,7 @@ pub(crate) fn breakdown(breakdown: &Breakdown, name: &str, by: &str, format: For
     if let Some(bottleneck) = breakdown.rows.first() {
         text.push_str(&format!(
             "bottleneck: {} with {} of the wall time\n",
-            inert(&bottleneck.stage),
+            look.paint(&inert(&bottleneck.stage), Tone::Strong),
             percent(bottleneck.wall_share)
         ));
     }
@@ -56,18 +66,24 @@ pub(crate) fn breakdown(breakdown: &Breakdown, name: &str, by: &str, format: For
         (breakdown.dropped_events, "events were dropped by the recorder"),
     ] {
         if count > 0 {
-            text.push_str(&format!("note: {count} {what}\n"));
+            let note = look.paint("note:", Tone::Warn);
+            text.push_str(&format!("{note} {count} {what}\n"));
         }
     }
     if let Some([metrics, spans]) = breakdown.disputed_tokens() {
         text.push_str(&format!(
-            "note: the program's metrics count {} + {} tokens (in + out), its spans {} + {}\n",
-            metrics.input, metrics.output, spans.input, spans.output
+            "{} the program's metrics count {} + {} tokens (in + out), its spans {} + {}\n",
+            look.paint("note:", Tone::Warn),
+            metrics.input,
+            metrics.output,
+            spans.input,
+            spans.output
         ));
     }
     for error in breakdown.errors.iter().take(ERRORS_SHOWN) {
         let (stage, class) = (inert(&error.stage), inert(&error.error_type));
-        text.push_str(&format!("error in {stage}: {class}: {}\n", inert(&error.message)));
+        let error_in = look.paint("error in", Tone::Bad);
+        text.push_str(&format!("{error_in} {stage}: {class}: {}\n", inert(&error.message)));
     }
     let hidden = breakdown.errors.len().saturating_sub(ERRORS_SHOWN);
     if hidden > 0 {
@@ -76,11 +92,14 @@ pub(crate) fn breakdown(breakdown: &Breakdown, name: &str, by: &str, format: For
     text
 }
 
-fn cells(group: &BreakdownRow) -> Vec<String> {
-    vec![
-        group.stage.clone(),
-        group.calls.to_string(),
-        group.errors.to_string(),
+fn cells(group: &BreakdownRow, tone: Option<Tone>) -> Vec<Entry> {
+    let failed = (group.errors > 0).then_some(Tone::Bad);
+    let mut cells = vec![
+        Entry::toned(group.stage.clone(), tone),
+        group.calls.to_string().into(),
+        Entry::toned(group.errors.to_string(), failed),
+    ];
+    let numbers = [
         duration(group.wall_ns),
         percent(group.wall_share),
         percent(group.critical_share),
@@ -93,7 +112,9 @@ fn cells(group: &BreakdownRow) -> Vec<String> {
         count_or_dash(group.input_tokens),
         count_or_dash(group.output_tokens),
         group.tokens_source.clone(),
-    ]
+    ];
+    cells.extend(numbers.map(Entry::from));
+    cells
 }
 
 fn sums(breakdown: &Breakdown) -> Vec<String> {
@@ -121,14 +142,20 @@ fn sums(breakdown: &Breakdown) -> Vec<String> {
 }
 
 /// A comparison as a table, with what it rests on.
-pub(crate) fn diff(diff: &Diff, format: Format) -> String {
-    let header =
-        ["stage", "base", "candidate", "change", "95 % interval", "p", "explains", "verdict"];
-    let mut shown = table(format, &header, 1);
+pub(crate) fn diff(diff: &Diff, format: Format, look: Look) -> String {
+    let mut shown = Sheet::default()
+        .text("stage", Keep::Always)
+        .number("base", Keep::Rank(3))
+        .number("candidate", Keep::Rank(4))
+        .number("change", Keep::Always)
+        .number("95 % interval", Keep::Rank(5))
+        .number("p", Keep::Rank(1))
+        .number("explains", Keep::Rank(2))
+        .text("verdict", Keep::Always);
     // Where only latencies are compared, saying so in every row helps nobody.
     let has_metrics = diff.rows.iter().any(|row| row.metric != "latency");
     for stage in &diff.rows {
-        row(&mut shown, diff_cells(stage, has_metrics));
+        shown.row(diff_cells(stage, has_metrics));
     }
     let paired = if diff.paired {
         let [base, candidate] = diff.repeats;
@@ -144,15 +171,29 @@ pub(crate) fn diff(diff: &Diff, format: Format) -> String {
     for (name, base, candidate) in &diff.settings_diff {
         text.push_str(&format!("  {}: {} -> {}\n", inert(name), inert(base), inert(candidate)));
     }
-    text.push_str(&format!("{shown}\n"));
+    text.push_str(&shown.render(format, look));
     for warning in &diff.warnings {
-        text.push_str(&format!("warning: {}\n", inert(warning)));
+        let sign = look.paint("warning:", Tone::Warn);
+        text.push_str(&format!("{sign} {}\n", inert(warning)));
     }
     for (note, stages) in notes(diff, has_metrics) {
         text.push_str(&format!("{}: {}\n", inert(note), inert(&stages.join(", "))));
     }
-    text.push_str(&format!("verdict: {}. {}\n", diff.verdict.as_str(), inert(&diff.note)));
+    let verdict = diff.verdict.as_str();
+    let verdict =
+        tone_of(diff.verdict).map_or_else(|| verdict.to_owned(), |tone| look.paint(verdict, tone));
+    text.push_str(&format!("verdict: {verdict}. {}\n", inert(&diff.note)));
     text
+}
+
+/// How a verdict is told from others at a glance.
+fn tone_of(verdict: Verdict) -> Option<Tone> {
+    match verdict {
+        Verdict::Worse => Some(Tone::Bad),
+        Verdict::Better => Some(Tone::Good),
+        Verdict::Inconclusive => Some(Tone::Warn),
+        _ => None,
+    }
 }
 
 /// Why rows have no verdict, each reason once.
@@ -180,18 +221,21 @@ fn row_name(row: &DiffRow, has_metrics: bool) -> String {
     }
 }
 
-fn diff_cells(stage: &DiffRow, has_metrics: bool) -> Vec<String> {
+fn diff_cells(stage: &DiffRow, has_metrics: bool) -> Vec<Entry> {
     let value = |value: f64| shown(value, &stage.unit);
     let [low, high] = stage.effect_ci;
+    let tone = tone_of(stage.verdict);
+    // What may be chance is not painted as a change.
+    let of_change = tone.filter(|tone| matches!(tone, Tone::Bad | Tone::Good));
     vec![
-        row_name(stage, has_metrics),
-        value(stage.base),
-        value(stage.candidate),
-        change(stage.effect),
-        format!("{} .. {}", change(low), change(high)),
-        stage.p_adjusted.map_or_else(|| "-".to_owned(), |p| format!("{p:.4}")),
-        stage.explains_share.map_or_else(|| "-".to_owned(), percent),
-        stage.verdict.as_str().to_owned(),
+        row_name(stage, has_metrics).into(),
+        value(stage.base).into(),
+        value(stage.candidate).into(),
+        Entry::toned(change(stage.effect), of_change),
+        format!("{} .. {}", change(low), change(high)).into(),
+        stage.p_adjusted.map_or_else(|| "-".to_owned(), |p| format!("{p:.4}")).into(),
+        stage.explains_share.map_or_else(|| "-".to_owned(), percent).into(),
+        Entry::toned(stage.verdict.as_str(), tone),
     ]
 }
 

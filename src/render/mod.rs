@@ -5,6 +5,7 @@ mod compare;
 mod pipeline;
 mod plan;
 mod runs;
+mod sheet;
 pub(crate) mod simulated;
 mod sql;
 pub(crate) mod sweep;

@@ -5,31 +5,41 @@ use retake_schemas::id::utc_text;
 use retake_schemas::manifest::Manifest;
 use retake_schemas::tables::{RunRow, TableName};
 
+use super::sheet::{Entry, Keep, Sheet};
 use crate::cli::Format;
 use crate::output::{row, table};
+use crate::terminal::{Look, Tone};
 use crate::units::{count, count_or_dash, duration, duration_or_dash};
 
 /// The history, oldest first.
-pub(crate) fn runs(rows: &[RunRow], format: Format) -> String {
-    let header =
-        ["run", "name", "started (UTC)", "status", "replay of", "duration", "traces", "spans"];
-    let mut shown = table(format, &header, 5);
+pub(crate) fn runs(rows: &[RunRow], format: Format, look: Look) -> String {
+    let mut shown = Sheet::default()
+        .whole("run", Keep::Always)
+        .text("name", Keep::Always)
+        .whole("started (UTC)", Keep::Rank(2))
+        .whole("status", Keep::Rank(5))
+        .whole("replay of", Keep::Rank(1))
+        .number("duration", Keep::Rank(6))
+        .number("traces", Keep::Rank(3))
+        .number("spans", Keep::Rank(4));
     for run in rows {
-        row(
-            &mut shown,
-            [
-                run.run_id.clone(),
-                run.name.clone(),
-                utc_text(run.started_unix_ns),
-                run.status.clone(),
-                run.replay_of.clone().unwrap_or_default(),
-                duration(run.duration_ns),
-                count_or_dash(run.traces),
-                count(run.spans),
-            ],
-        );
+        let tone = match run.status.as_str() {
+            "finished" => None,
+            "recording" => Some(Tone::Good),
+            _ => Some(Tone::Warn),
+        };
+        shown.row([
+            run.run_id.clone().into(),
+            run.name.clone().into(),
+            utc_text(run.started_unix_ns).into(),
+            Entry::toned(run.status.clone(), tone),
+            run.replay_of.clone().unwrap_or_default().into(),
+            duration(run.duration_ns).into(),
+            count_or_dash(run.traces).into(),
+            count(run.spans).into(),
+        ]);
     }
-    shown.to_string()
+    shown.render(format, look)
 }
 
 /// One run with everything known of it.
@@ -69,25 +79,29 @@ pub(crate) fn run(run: &RunRow, manifest: &Manifest, format: Format) -> String {
 }
 
 /// Traces at a glance.
-pub(crate) fn traces(traces: &[TraceSummary], format: Format) -> String {
-    let header =
-        ["trace", "name", "request", "error", "duration", "first token", "spans", "in", "out"];
-    let mut shown = table(format, &header, 4);
+pub(crate) fn traces(traces: &[TraceSummary], format: Format, look: Look) -> String {
+    let mut shown = Sheet::default()
+        .whole("trace", Keep::Always)
+        .text("name", Keep::Always)
+        .text("request", Keep::Rank(2))
+        .text("error", Keep::Rank(6))
+        .number("duration", Keep::Always)
+        .number("first token", Keep::Rank(4))
+        .number("spans", Keep::Rank(1))
+        .number("in", Keep::Rank(3))
+        .number("out", Keep::Rank(3));
     for trace in traces {
-        row(
-            &mut shown,
-            [
-                trace.trace_id.clone(),
-                trace.name.clone(),
-                trace.request_id.clone().unwrap_or_default(),
-                trace.error.clone().unwrap_or_default(),
-                duration(trace.duration_ns),
-                duration_or_dash(trace.ttft_ns),
-                trace.spans.to_string(),
-                count(trace.input_tokens),
-                count(trace.output_tokens),
-            ],
-        );
+        shown.row([
+            trace.trace_id.clone().into(),
+            trace.name.clone().into(),
+            trace.request_id.clone().unwrap_or_default().into(),
+            Entry::toned(trace.error.clone().unwrap_or_default(), Some(Tone::Bad)),
+            duration(trace.duration_ns).into(),
+            duration_or_dash(trace.ttft_ns).into(),
+            trace.spans.to_string().into(),
+            count(trace.input_tokens).into(),
+            count(trace.output_tokens).into(),
+        ]);
     }
-    shown.to_string()
+    shown.render(format, look)
 }

@@ -4,43 +4,87 @@ use retake_analyzer::model::{TraceNode, TraceTree};
 use serde_json::{Value, json};
 
 use crate::output::inert;
+use crate::terminal::{Look, Tone, columns, cut, filled, shortened};
 use crate::units::duration;
 
-/// A trace as a waterfall as wide as the terminal: where each span lies, how long it took, and
-/// what is on the critical path.
-pub(crate) fn waterfall(tree: &TraceTree, most: usize) -> String {
-    let width = comfy_table::Table::new().width().map_or(WIDTH_DEFAULT, usize::from);
+/// A trace as a waterfall as wide as `look`: where each span lies, how long it took, and what is
+/// on the critical path.
+pub(crate) fn waterfall(tree: &TraceTree, most: usize, look: Look) -> String {
     let shown = tree.nodes.get(..most.min(tree.nodes.len())).unwrap_or(&tree.nodes);
     let labels: Vec<String> = shown.iter().map(label).collect();
-    let label_width =
-        labels.iter().map(|l| l.chars().count()).max().unwrap_or(0).clamp(8, LABEL_MAX);
-    let bar_width = width.saturating_sub(label_width + FIXED_COLUMNS).clamp(10, 100);
+    let remarks: Vec<String> = shown.iter().map(remarks).collect();
+    let widths = Widths::of(look.width, &labels, &remarks);
     let mut text = format!(
         "trace {}  {}  {} spans\n",
         tree.trace_id,
         duration(tree.duration_ns),
         tree.nodes.len()
     );
-    for (node, label) in shown.iter().zip(&labels) {
-        let bar = bar(tree, node, bar_width);
-        let label: String = label.chars().take(label_width).collect();
-        text.push_str(&format!(
-            "{label:<label_width$} {bar} {:>9} {:>9}{}\n",
+    for ((node, label), remarks) in shown.iter().zip(&labels).zip(&remarks) {
+        let tone = tone_of(node);
+        let paint =
+            |text: &str| tone.map_or_else(|| text.to_owned(), |tone| look.paint(text, tone));
+        let line = format!(
+            "{} {} {:>9} {:>9}{}",
+            paint(&filled(&shortened_after_indent(label, widths.label), widths.label)),
+            paint(&bar(tree, node, widths.bar)),
             duration(node.span.duration_ns),
             duration(node.self_ns),
-            remarks(node)
-        ));
+            paint(&cut(remarks, widths.remarks)),
+        );
+        text.push_str(&format!("{}\n", line.trim_end()));
     }
     if shown.len() < tree.nodes.len() {
         text.push_str(&format!("{} more spans\n", tree.nodes.len() - shown.len()));
     }
-    text.push_str("# on the critical path · columns: duration, self time\n");
+    let legend = "# on the critical path \u{b7} columns: duration, self time";
+    text.push_str(&format!("{}\n", look.paint(legend, Tone::Faint)));
     text
 }
 
+/// How the columns of a line are shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Widths {
+    label: usize,
+    bar: usize,
+    remarks: usize,
+}
+
+impl Widths {
+    /// What is left beside the numbers: names first, then remarks up to a third, or all of them
+    /// where the bar is long enough without, then the bar.
+    fn of(width: usize, labels: &[String], remarks: &[String]) -> Self {
+        let widest = |texts: &[String]| texts.iter().map(|text| columns(text)).max().unwrap_or(0);
+        let room = width.saturating_sub(FIXED_COLUMNS);
+        let label = widest(labels).clamp(LABEL_MIN, LABEL_MAX).min((room * 2 / 5).max(LABEL_MIN));
+        let beside = room.saturating_sub(label + BAR_FAIR).max(room / 3);
+        let remarks = widest(remarks).min(beside);
+        let bar = room.saturating_sub(label + remarks).clamp(BAR_MIN, BAR_MAX);
+        // A bar of full length leaves what remains to the remarks.
+        Self { label, bar, remarks: room.saturating_sub(label + bar) }
+    }
+}
+
+/// What failed, then what matters: the rest of the trace can be looked at later.
+fn tone_of(node: &TraceNode) -> Option<Tone> {
+    match node.span.status.as_str() {
+        "error" => Some(Tone::Bad),
+        "ok" | "unset" if node.is_critical => None,
+        "ok" | "unset" => Some(Tone::Faint),
+        _ => Some(Tone::Warn),
+    }
+}
+
 fn label(node: &TraceNode) -> String {
-    let name = inert(&node.span.name).replace('\n', " ");
+    let name = inert(&node.span.name).replace(['\n', '\t'], " ");
     format!("{}{name}", "  ".repeat(node.depth.min(DEPTH_SHOWN)))
+}
+
+/// A label whose name is shortened and whose depth stays, unless nothing of the name would be left.
+fn shortened_after_indent(label: &str, most: usize) -> String {
+    let name = label.trim_start_matches(' ');
+    let indent = (label.len() - name.len()).min(most.saturating_sub(LABEL_MIN / 2));
+    format!("{}{}", " ".repeat(indent), shortened(name, most - indent))
 }
 
 /// The span's place in the trace; at least one mark, so that short spans can be seen.
@@ -54,9 +98,14 @@ fn bar(tree: &TraceTree, node: &TraceNode, width: usize) -> String {
     format!("|{}{}{}|", " ".repeat(start), mark.repeat(end - start), " ".repeat(width - end))
 }
 
+/// What is worth saying of a span, failures first: the end may be cut off.
 fn remarks(node: &TraceNode) -> String {
     let span = &node.span;
     let mut text = String::new();
+    if span.status != "ok" {
+        let class = span.error_type.as_deref().unwrap_or_default();
+        text.push_str(&format!("  {} {}", span.status.to_uppercase(), inert(class)));
+    }
     if let Some(model) = span.model_response.as_ref().or(span.model_request.as_ref()) {
         text.push_str(&format!("  {}", inert(model)));
     }
@@ -70,11 +119,7 @@ fn remarks(node: &TraceNode) -> String {
     if let Some(batch) = span.batch_size {
         text.push_str(&format!("  batch {batch}"));
     }
-    if span.status != "ok" {
-        let class = span.error_type.as_deref().unwrap_or_default();
-        text.push_str(&format!("  {} {}", span.status.to_uppercase(), inert(class)));
-    }
-    text
+    text.replace(['\n', '\t'], " ")
 }
 
 /// A trace as JSON.
@@ -113,10 +158,16 @@ pub(crate) fn tree_json(tree: &TraceTree) -> Value {
     })
 }
 
-/// Width when stdout is no terminal: fits a CI log.
-const WIDTH_DEFAULT: usize = 110;
-/// Longer names are cut; the JSON has them whole.
+/// Longer names are shortened; the JSON has them whole.
 const LABEL_MAX: usize = 36;
+/// Less says nothing.
+const LABEL_MIN: usize = 8;
+/// Shorter bars show no order.
+const BAR_MIN: usize = 10;
+/// Long enough to see where a span lies.
+const BAR_FAIR: usize = 40;
+/// Longer ones cannot be compared at a glance.
+const BAR_MAX: usize = 100;
 /// Bar frame, duration, self time and the spaces between.
 const FIXED_COLUMNS: usize = 24;
 /// Deeper spans stand no further to the right.
@@ -150,10 +201,35 @@ mod tests {
             duration_ns: 100,
             nodes: vec![node(0, "root", 0, 100), node(1, "tail \u{1b}[31m", 90, 10)],
         };
-        let text = waterfall(&tree, 10);
+        let text = waterfall(&tree, 10, Look::plain(100));
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].contains("|####"), "{text}");
         assert!(lines[2].contains("=|"), "{text}");
         assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+    }
+
+    /// Guarantees: a line keeps to the width from 44 columns up, with long names in wide scripts,
+    /// deep nesting and long remarks; a failure is still told.
+    #[test]
+    fn lines_fit_the_terminal() {
+        let mut failed = node(9, &"\u{691c}\u{7d22}.retrieve".repeat(5), 20, 30);
+        failed.span.status = "error".to_owned();
+        failed.span.error_type = Some("openai.RateLimitError".to_owned());
+        failed.span.model_request = Some("a-model-of-a-very-long-name-2026-01-01".to_owned());
+        let tree = TraceTree {
+            trace_id: "t".to_owned(),
+            start_unix_ns: 0,
+            duration_ns: 100,
+            nodes: vec![node(0, "root", 0, 100), failed],
+        };
+        for width in 44..240 {
+            let text = waterfall(&tree, 10, Look::plain(width));
+            for line in text.lines().skip(1).take(2) {
+                assert!(columns(line) <= width, "{} > {width}: {line}", columns(line));
+            }
+            assert!(width < 72 || text.contains("ERROR open"), "{width}: {text}");
+        }
+        let colored = waterfall(&tree, 10, Look { width: 100, is_colored: true });
+        assert!(colored.contains("\u{1b}[1m\u{1b}[31m"), "{colored:?}");
     }
 }

@@ -1,15 +1,16 @@
 //! A history as a line of blocks, and its changes in words.
 
-use comfy_table::ColumnConstraint;
 use retake_analyzer::check::{markdown_cell, shown};
 use retake_analyzer::model::{Trend, TrendChange, TrendPoint, TrendSeries, TrendShift};
 
+use super::sheet::{Keep, Sheet};
 use crate::cli::Format;
-use crate::output::{inert, row, table};
+use crate::output::inert;
+use crate::terminal::{Look, Tone};
 use crate::units::change as relative;
 
 /// A trend: a line per group, then what changed, then what to mind. `of` says which runs.
-pub(crate) fn trend(trend: &Trend, of: &str, format: Format) -> String {
+pub(crate) fn trend(trend: &Trend, of: &str, format: Format, look: Look) -> String {
     let is_markdown = format == Format::Markdown;
     let safe = |text: &str| if is_markdown { markdown_cell(text) } else { one_line(text) };
     let mut title = format!("{} over {} {of}, oldest first", trend.metric, trend.runs);
@@ -17,35 +18,61 @@ pub(crate) fn trend(trend: &Trend, of: &str, format: Format) -> String {
         title.push_str(&format!(", where {select}"));
     }
     let by = if trend.by.is_empty() { "group".to_owned() } else { safe(&trend.by.join(" / ")) };
-    let header = [by.as_str(), "history", "runs", "first", "last", "lowest", "highest"];
-    let mut lines = table(format, &header, 2);
-    if let Some(column) = lines.column_mut(1) {
-        // A broken line is no line.
-        column.set_constraint(ColumnConstraint::ContentWidth);
-    }
+    let mut lines = Sheet::default()
+        .text(&by, Keep::Always)
+        .whole("history", Keep::Always)
+        .number("runs", Keep::Rank(1))
+        .number("first", Keep::Rank(3))
+        .number("last", Keep::Always)
+        .number("lowest", Keep::Rank(2))
+        .number("highest", Keep::Rank(2));
+    let most = match is_markdown {
+        true => COLUMNS_MARKDOWN,
+        false => look.width.saturating_sub(BESIDE_HISTORY).clamp(COLUMNS_MIN, COLUMNS_MAX),
+    };
     for series in &trend.series {
-        row(&mut lines, cells(trend, series, &safe));
+        lines.row(cells(trend, series, most, &safe));
     }
     let (gap, bullet) = if is_markdown { ("\n\n", "- ") } else { ("\n", "") };
-    let mut text = format!("{}{gap}{lines}{gap}", safe(&title));
-    for sentence in sentences(trend) {
-        text.push_str(&format!("{bullet}{}\n", safe(&sentence)));
+    let lines = lines.render(format, look);
+    let mut text = format!("{}{gap}{}{gap}", safe(&title), lines.trim_end());
+    for Sentence { text: sentence, tone } in sentences(trend) {
+        let sentence = safe(&sentence);
+        let shown = tone.map_or_else(|| sentence.clone(), |tone| look.paint(&sentence, tone));
+        text.push_str(&format!("{bullet}{shown}\n"));
     }
     text
+}
+
+/// What is said below the lines.
+struct Sentence {
+    text: String,
+    tone: Option<Tone>,
+}
+
+impl Sentence {
+    fn new(text: String, tone: Option<Tone>) -> Self {
+        Self { text, tone }
+    }
 }
 
 fn one_line(text: &str) -> String {
     inert(text).replace('\n', " ")
 }
 
-fn cells(trend: &Trend, series: &TrendSeries, safe: &dyn Fn(&str) -> String) -> Vec<String> {
+fn cells(
+    trend: &Trend,
+    series: &TrendSeries,
+    most: usize,
+    safe: &dyn Fn(&str) -> String,
+) -> Vec<String> {
     let values: Vec<f64> = series.points.iter().filter_map(|point| point.value).collect();
     let number = |value: Option<f64>| {
         value.map_or_else(|| "-".to_owned(), |value| shown(value, &trend.unit))
     };
     vec![
         if series.group.is_empty() { "(all)".to_owned() } else { safe(&series.group) },
-        line(series),
+        line(series, most),
         values.len().to_string(),
         number(values.first().copied()),
         number(values.last().copied()),
@@ -54,13 +81,13 @@ fn cells(trend: &Trend, series: &TrendSeries, safe: &dyn Fn(&str) -> String) -> 
     ]
 }
 
-/// A column per run, lowest to highest value of the series; longer ones have the median of a few
-/// runs in a column. Changes stand between columns.
-fn line(series: &TrendSeries) -> String {
+/// A column per run, lowest to highest value of the series; those of more runs than `most` have the
+/// median of a few runs in a column. Changes stand between columns.
+fn line(series: &TrendSeries, most: usize) -> String {
     let values = || series.points.iter().filter_map(|point| point.value);
     let lowest = values().fold(f64::INFINITY, f64::min);
     let highest = values().fold(f64::NEG_INFINITY, f64::max);
-    let a_column = series.points.len().div_ceil(COLUMNS_MAX).max(1);
+    let a_column = series.points.len().div_ceil(most.max(1)).max(1);
     let mut text = String::new();
     let mut start = 0;
     let changes = series.changes.iter().map(|change| change.index as usize);
@@ -85,37 +112,42 @@ fn block(points: &[TrendPoint], lowest: f64, highest: f64) -> char {
     BLOCKS.get(step).copied().unwrap_or(GAP)
 }
 
-fn sentences(trend: &Trend) -> Vec<String> {
+fn sentences(trend: &Trend) -> Vec<Sentence> {
     let mut found = Vec::new();
     for series in &trend.series {
         let of = if series.group.is_empty() { String::new() } else { series.group.clone() + ": " };
         for change in &series.changes {
-            found.push(format!("{of}{}", sentence(change, &trend.unit)));
+            let text = format!("{of}{}", sentence(change, &trend.unit));
+            found.push(Sentence::new(text, Some(Tone::Strong)));
         }
         if let Some(shift) = series.recent.as_ref().filter(|shift| shift.is_shifted) {
-            found.push(format!("{of}{}", warning(shift, &trend.unit)));
+            let text = format!("{of}{}", warning(shift, &trend.unit));
+            found.push(Sentence::new(text, Some(Tone::Warn)));
         }
         if !series.gaps.is_empty() {
             let youngest = series.gaps.last().map_or("", String::as_str);
-            found.push(match series.gaps.len() {
+            let text = match series.gaps.len() {
                 1 => format!("{of}run {youngest} does not have it"),
                 gaps => format!("{of}{gaps} runs do not have it, the youngest of them {youngest}"),
-            });
+            };
+            found.push(Sentence::new(text, None));
         }
     }
     if trend.series.iter().any(|series| !series.is_same_machine) {
-        found.push(format!(
+        let text = format!(
             "runs of other machines than the youngest run's ({}) are lines of their own: times of \
              different machines are not compared",
             trend.machine_key
-        ));
+        );
+        found.push(Sentence::new(text, None));
     }
     if trend.groups_left_out > 0 {
-        found.push(format!("{} smaller groups are left out", trend.groups_left_out));
+        let text = format!("{} smaller groups are left out", trend.groups_left_out);
+        found.push(Sentence::new(text, None));
     }
-    found.extend(too_short(trend));
+    found.extend(too_short(trend).map(|text| Sentence::new(text, None)));
     if found.is_empty() {
-        found.push("no change point".to_owned());
+        found.push(Sentence::new("no change point".to_owned(), Some(Tone::Good)));
     }
     found
 }
@@ -206,8 +238,14 @@ const BLOCKS: [char; 8] = [
 const CHANGE: char = '\u{2502}';
 /// A run without a value.
 const GAP: char = '\u{b7}';
-/// With the numbers beside it, a line fits 100 characters.
-const COLUMNS_MAX: usize = 40;
+/// What a line of this many columns is wide where nobody knows the reader's screen.
+const COLUMNS_MARKDOWN: usize = 40;
+/// Shorter lines show no levels.
+const COLUMNS_MIN: usize = 12;
+/// Longer ones make no more of a history than its picture in the report does.
+const COLUMNS_MAX: usize = 120;
+/// Columns that a short name and the numbers beside a line take.
+const BESIDE_HISTORY: usize = 60;
 /// Enough to tell the commits of most repositories apart.
 const SHA_CHARS: usize = 7;
 
@@ -253,9 +291,9 @@ mod tests {
     #[test]
     fn a_line_has_a_block_a_run_with_gaps_and_changes() {
         let values = [Some(1.0), None, Some(2.0), Some(8.0)];
-        assert_eq!(line(&series(&values, Some(3))), "\u{2581}\u{b7}\u{2582}\u{2502}\u{2588}");
-        assert_eq!(line(&series(&[Some(5.0); 3], None)), "\u{2585}".repeat(3));
-        assert_eq!(line(&series(&[], None)), "");
+        assert_eq!(line(&series(&values, Some(3)), 40), "\u{2581}\u{b7}\u{2582}\u{2502}\u{2588}");
+        assert_eq!(line(&series(&[Some(5.0); 3], None), 40), "\u{2585}".repeat(3));
+        assert_eq!(line(&series(&[], None), 40), "");
     }
 
     /// Guarantees: a long history fits a terminal, and no column mixes two levels.
@@ -264,7 +302,7 @@ mod tests {
         let values: Vec<Option<f64>> =
             (0..100).map(|run| Some(if run < 50 { 1.0 } else { 2.0 })).collect();
         let expected = format!("{}\u{2502}{}", "\u{2581}".repeat(17), "\u{2588}".repeat(17));
-        assert_eq!(line(&series(&values, Some(50))), expected);
+        assert_eq!(line(&series(&values, Some(50)), 40), expected);
     }
 
     #[test]

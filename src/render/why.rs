@@ -10,17 +10,18 @@ use serde_json::{Value, json};
 use super::check::regression;
 use crate::cli::Format;
 use crate::output::{inert, row, table};
+use crate::terminal::Look;
 use crate::units::{change, percent};
 
 /// What got worse and where it comes from, then what else differs.
-pub(crate) fn explanation(found: &Explanation, format: Format) -> String {
+pub(crate) fn explanation(found: &Explanation, format: Format, look: Look) -> String {
     let diff = &found.comparison;
     let mut text = format!("base {} · candidate {}\n", diff.base, diff.candidate);
     if diff.findings.is_empty() {
         let note = inert(&diff.note);
         text.push_str(&format!("nothing is shown to have got worse: {note}\n"));
     }
-    diff.findings.iter().for_each(|finding| text.push_str(&regression(finding)));
+    diff.findings.iter().for_each(|finding| text.push_str(&regression(finding, look)));
     for (name, base, candidate) in &diff.settings_diff {
         let (name, base, candidate) = (inert(name), inert(base), inert(candidate));
         text.push_str(&format!("setting {name}: {base} -> {candidate}\n"));

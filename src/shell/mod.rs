@@ -155,7 +155,8 @@ impl Shell<'_> {
             }
             Command::Runs => {
                 self.refresh().await;
-                print(&render::runs(&self.opened.analyzer.runs(), Format::Table))?;
+                let look = self.context.look(Format::Table);
+                print(&render::runs(&self.opened.analyzer.runs(), Format::Table, look))?;
             }
             Command::Timing(wanted) => {
                 self.is_timed = wanted.unwrap_or(!self.is_timed);

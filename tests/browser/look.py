@@ -3,6 +3,7 @@
 
     look.py report FILE.html ...          pages as files, at three widths, light and dark
     look.py live ADDRESS RUN TRACE        the pages of `retake serve`, while spans arrive
+    look.py entry ADDRESS LINK TOKEN      the way in where a token is needed
 
 RETAKE_TEST_CHROMIUM names the browser; with SCREENSHOTS=FOLDER pictures are kept there for a person.
 """
@@ -179,6 +180,42 @@ def live(browser, address, run, trace):
     assert page.seen == [], page.seen
 
 
+def entry(browser, address, link, token):
+    def sees_runs(page):
+        expect(page.locator("h1")).to_have_text("Runs")
+        expect(page.locator("#live")).to_contain_text("live", timeout=10_000)
+        assert page.url == f"http://{address}/", page.url
+        assert page.evaluate("document.cookie") == "", "a script can read the cookie"
+        [cookie] = page.context.cookies()
+        assert cookie["httpOnly"] and cookie["sameSite"] == "Strict", cookie
+        page.locator("table.history tbody tr a").first.click()
+        expect(page.locator("#stages")).to_be_visible()
+        page.reload()
+        expect(page.locator("#stages")).to_be_visible()
+
+    page = watched(browser, viewport={"width": 1200, "height": 900})
+    page.goto(f"http://{address}{link}")
+    sees_runs(page)
+    assert page.seen == [], page.seen
+
+    for scheme in ["light", "dark"]:
+        page = watched(browser, viewport={"width": 400, "height": 900}, color_scheme=scheme)
+        page.goto(f"http://{address}{link}")
+        expect(page.get_by_role("alert")).to_contain_text("used before")
+        page.goto(f"http://{address}/runs/last")
+        assert page.get_by_role("alert").count() == 0
+        has_names(page, "entry")
+        page.keyboard.type("not the token at all")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_contain_text("not the token")
+        fits(page, "entry")
+        shot(page, f"entry-{scheme}")
+        assert token not in page.content()
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Show the runs").click()
+        sees_runs(page)
+
+
 def main():
     what, *rest = sys.argv[1:]
     with sync_playwright() as playwright:
@@ -190,7 +227,7 @@ def main():
             for path in rest:
                 report(browser, pathlib.Path(path).resolve())
         else:
-            live(browser, *rest)
+            {"live": live, "entry": entry}[what](browser, *rest)
         browser.close()
 
 

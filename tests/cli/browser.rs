@@ -62,6 +62,19 @@ fn reports_are_looked_at_in_a_browser() {
     look("reports_are_looked_at_in_a_browser", &["report", paths[0], paths[1]]);
 }
 
+/// Scenario: a listener with a token is opened by its link, then by typing the token in another
+/// browser.
+/// Guarantees: O4 - both see the runs and follow them, the key is in no address any more, and no
+/// script can read the cookie.
+#[test]
+fn a_token_is_asked_for_in_a_browser() {
+    let bench = Bench::with_documents();
+    let (receiver, link) = crate::pages::with_token(&bench);
+    let arguments = ["entry", receiver.address(), &link, crate::pages::TOKEN];
+    look("a_token_is_asked_for_in_a_browser", &arguments);
+    assert_eq!(receiver.end("-INT").0, Some(0));
+}
+
 /// Scenario: the history of a demo is looked at in a browser while a run with hostile names arrives.
 /// Guarantees: the new run is seen without a reload; runs, traces and SQL are shown; no message of
 /// the browser.

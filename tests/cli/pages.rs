@@ -93,3 +93,89 @@ fn pages_answer_what_they_are_asked() {
     assert!(!receiver.address().is_empty());
     assert_eq!(receiver.end("-INT").0, Some(0));
 }
+
+/// The token, and a bench whose receiver has it.
+pub(crate) fn with_token(bench: &Bench) -> (Receiver, String) {
+    bench.write("token", format!("{TOKEN}\n"));
+    let mut receiver = Receiver::start(bench, &["--token-file", "token"]);
+    let line = receiver.line();
+    let (_, link) = line.split_once("/in?key=").unwrap_or_else(|| panic!("no link in {line}"));
+    let key = link.split(';').next().expect("a key").to_owned();
+    (receiver, format!("/in?key={key}"))
+}
+
+pub(crate) const TOKEN: &str = "correct-horse-battery";
+
+/// Scenario: a listener with a token, asked by a program, by a browser with nothing, with the link,
+/// with the link once more, with the form, and from a page of another site.
+/// Guarantees: O4, P1 - a link lets in once, the token does always, and what then lets in is a cookie
+/// that scripts cannot read, other sites cannot send, and programs' paths do not take. The token
+/// stands in no answer and in no message.
+#[test]
+fn a_browser_is_let_in_by_a_link_or_by_the_token() {
+    let bench = Bench::with_documents();
+    let (receiver, link) = with_token(&bench);
+    let html = "Accept: text/html,application/xhtml+xml\r\n";
+    let mut answers = Vec::new();
+    let mut expect = |answer: String, status: &str, part: &str| {
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {answer}");
+        assert!(answer.contains(part), "{part}: {answer}");
+        answers.push(answer.clone());
+        answer
+    };
+    expect(receiver.get("/", html), "401", "type=\"password\"");
+    let bare = expect(receiver.get("/", ""), "401", "a token is needed");
+    assert!(!bare.contains("<html"), "{bare}");
+    expect(receiver.get(&link, "Sec-Purpose: prefetch\r\n"), "401", "<html");
+    let wrong = format!("{}0", &link[..link.len() - 1]);
+    expect(
+        receiver.get(if wrong == link { "/in?key=0" } else { &wrong }, html),
+        "401",
+        "used before",
+    );
+
+    let cross = "Sec-Fetch-Site: cross-site\r\n";
+    expect(receiver.get(&link, cross), "403", "other sites");
+    let let_in = expect(receiver.get(&link, "Sec-Fetch-Site: none\r\n"), "303", "location: /\r\n");
+    assert!(let_in.contains("; HttpOnly; SameSite=Strict; Max-Age="), "{let_in}");
+    expect(receiver.get(&link, html), "401", "used before");
+
+    let (_, rest) = let_in.split_once("set-cookie: ").expect("a cookie");
+    let pair = rest.split(';').next().expect("a pair");
+    let cookie = format!("Cookie: theme=dark; {pair}\r\n");
+    expect(receiver.get("/", &cookie), "200", "<h1>Runs</h1>");
+    expect(receiver.get("/runs/last", &cookie), "200", "id=\"stages\"");
+    expect(receiver.get("/metrics", &cookie), "401", "a token is needed");
+    expect(receiver.post("/v1/traces", &format!("{JSON}{cookie}"), "{}"), "401", "a token");
+    expect(receiver.get("/", &format!("{cookie}{cross}")), "403", "other sites");
+    expect(receiver.get("/", &format!("Cookie: {pair}0\r\n")), "401", "a token is needed");
+
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let own = format!("{form}Origin: http://{}\r\n", receiver.address());
+    let token = format!("token={TOKEN}%0A");
+    let by_form = expect(receiver.post("/in", &own, &token), "303", "set-cookie: ");
+    assert!(!by_form.contains(pair), "each browser has a cookie of its own");
+    expect(receiver.post("/in", &own, "token=correct-horse-batterz"), "401", "not the token");
+    expect(receiver.post("/in", &own, &"token=".repeat(2000)), "401", "not the token");
+    expect(receiver.post("/in", JSON, "{\"token\": \"correct-horse-battery\"}"), "401", "not the");
+    let foreign = format!("{form}Origin: http://evil.example\r\n");
+    expect(receiver.post("/in", &foreign, &token), "403", "other sites");
+
+    let (code, said) = receiver.end("-INT");
+    assert_eq!(code, Some(0));
+    answers.push(said);
+    assert!(answers.iter().all(|text| !text.contains(TOKEN)), "the token is shown: {answers:?}");
+}
+
+/// Scenario: the same paths on a listener without a token.
+/// Guarantees: nobody is asked for what is not needed, and there is no link.
+#[test]
+fn without_a_token_there_is_no_entry() {
+    let bench = Bench::with_documents();
+    let mut receiver = Receiver::start(&bench, &[]);
+    let line = receiver.line();
+    assert!(line.contains("in a browser: http://") && !line.contains("key="), "{line}");
+    assert!(receiver.get("/in?key=0", "Accept: text/html\r\n").starts_with("HTTP/1.1 404"));
+    assert!(receiver.get("/", "").starts_with("HTTP/1.1 200"));
+    assert_eq!(receiver.end("-INT").0, Some(0));
+}

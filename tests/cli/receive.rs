@@ -143,6 +143,13 @@ impl Receiver {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
+    /// What it says next on stderr.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.errors.read_line(&mut line).expect("a line");
+        line
+    }
+
     /// Where it listens.
     pub(crate) fn address(&self) -> &str {
         &self.address

@@ -48,12 +48,79 @@ pub struct ReportData {
     /// The 95th percentile of durations by stage over the history of runs like this one; `None`
     /// where there are too few.
     pub trend: Option<Trend>,
+    /// The sweep that the run belongs to, if it belongs to one.
+    pub sweep: Option<SweepData>,
     /// What is odd about the data.
     pub quality: DataQuality,
     /// The run compared against, with its breakdown and the comparison.
     pub baseline: Option<BaselineData>,
     /// The SQL behind the numbers.
     pub queries: Vec<ReportQuery>,
+}
+
+/// One workload under many settings, read back from what `retake sweep` recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SweepData {
+    /// The sweep's own run.
+    pub run_id: String,
+    /// The run it replayed.
+    pub source: String,
+    /// What settings are judged by.
+    pub objectives: Vec<SweepObjective>,
+    /// The settings, in the order of the grid.
+    pub settings: Vec<SweepSetting>,
+}
+
+/// Something to be good at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SweepObjective {
+    /// Its name, such as `latency_p95`.
+    pub name: String,
+    /// Unit of its values (UCUM).
+    pub unit: String,
+    /// Whether more is better.
+    pub is_more_better: bool,
+}
+
+/// A setting, with values in the order of [`SweepData::objectives`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SweepSetting {
+    /// As the grid writes it: `embed.batch_size=16, workers=2`.
+    pub label: String,
+    /// What was predicted before it was measured, with its 95 % interval: estimate, low, high.
+    pub predicted: Vec<Option<[f64; 3]>>,
+    /// Each replay.
+    pub measured: Vec<SweepMeasurement>,
+    /// Whether no other setting is as good in everything and better in something.
+    pub is_on_front: bool,
+    /// Whether it changes nothing of the run that was replayed.
+    pub is_as_recorded: bool,
+    /// Whether the run of the report is a replay of it.
+    pub is_shown: bool,
+}
+
+/// One replay of a setting.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SweepMeasurement {
+    /// The replay's run.
+    pub run_id: String,
+    /// What it came to.
+    pub values: Vec<Option<f64>>,
+}
+
+impl SweepSetting {
+    /// Mean of what was measured of an objective.
+    #[must_use]
+    pub fn mean(&self, objective: usize) -> Option<f64> {
+        let values = self.measured.iter().filter_map(|one| one.values.get(objective).copied()?);
+        let values = values.filter(|value| value.is_finite());
+        let (mut sum, mut count) = (0.0, 0.0);
+        for value in values {
+            sum += value;
+            count += 1.0;
+        }
+        (count > 0.0).then(|| sum / count)
+    }
 }
 
 /// A query that gives the numbers of a section.

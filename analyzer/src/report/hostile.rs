@@ -43,6 +43,16 @@ pub(super) fn hostile(base: &ReportData, payload: &str) -> ReportData {
             change.sha_latest = Some(format!("{payload}2"));
         }
     }
+    if let Some(sweep) = &mut data.sweep {
+        (sweep.run_id, sweep.source) = (text(), text());
+        for objective in &mut sweep.objectives {
+            (objective.name, objective.unit) = (text(), text());
+        }
+        for setting in &mut sweep.settings {
+            setting.label = text();
+            setting.measured.iter_mut().for_each(|one| one.run_id = text());
+        }
+    }
     if let Some(found) = &mut data.retrieval {
         for rank in &mut found.ranks {
             (rank.stage, rank.role) = (text(), text());

@@ -261,6 +261,39 @@ pub fn problem(title: &str, message: &str) -> String {
     )
 }
 
+/// Asks for the token of a listener that has one. `problem` says why somebody is asked again.
+#[must_use]
+pub fn entry(problem: Option<&str>) -> String {
+    page::document(
+        "Token",
+        &policy(),
+        html! {
+            div class="page" {
+                header class="trail" { span class="brand" { "retake" } }
+                header class="masthead" { h1 { "This listener asks for a token" } }
+                @if let Some(problem) = problem {
+                    div class="notice loud" role="alert" { p { (text::message(problem)) } }
+                }
+                form action="/in" method="post" class="entry" {
+                    label {
+                        "Token "
+                        input type="password" name="token" required autofocus
+                            autocomplete="current-password";
+                    }
+                    " "
+                    button type="submit" { "Show the runs" }
+                }
+                p class="hint" {
+                    "It is what was given to " span class="mono" { "retake serve" }
+                    " with " span class="mono" { "--token-file" } " or "
+                    span class="mono" { "RETAKE_TOKEN" }
+                    ". The link that it printed at its start lets one browser in without."
+                }
+            }
+        },
+    )
+}
+
 /// A place on the way to a page.
 #[derive(Debug)]
 struct Step {

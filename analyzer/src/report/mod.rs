@@ -34,6 +34,7 @@ mod palette;
 mod plots;
 mod retrieval;
 mod scale;
+mod sweep;
 mod tables;
 mod text;
 mod tree;

@@ -6,8 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::facts::Facts;
 use super::{
-    breakdown, budgets, compare, flames, header, latency, retrieval, tables, text, trend, verdict,
-    waterfall,
+    breakdown, budgets, compare, flames, header, latency, retrieval, sweep, tables, text, trend,
+    verdict, waterfall,
 };
 use crate::model::ReportData;
 
@@ -33,6 +33,7 @@ pub(super) fn content(facts: &Facts<'_>) -> Markup {
             (breakdown::section(facts))
             (flames::section(facts))
             (compare::section(facts))
+            (sweep::section(facts))
             (latency::section(facts))
             (retrieval::section(facts))
             (waterfalls.markup)
@@ -79,6 +80,7 @@ fn contents(data: &ReportData) -> Markup {
         ("stages", "Stages", !data.breakdown.rows.is_empty()),
         ("paths", "Paths", flames::has_paths(data)),
         ("comparison", "Comparison", data.baseline.is_some()),
+        ("sweep", "Settings", data.sweep.is_some()),
         ("latency", "Latency", !data.traces.is_empty()),
         ("retrieval", "Retrieval", data.retrieval.is_some()),
         ("waterfalls", "Waterfalls", !data.trees.is_empty()),

@@ -56,6 +56,7 @@ pub(super) fn rich() -> ReportData {
     ];
     data.budgets = panels::budgets(&data);
     data.trend = Some(panels::trend(&data));
+    data.sweep = Some(panels::sweep(&data));
     data.retrieval = Some(panels::retrieval(&mut dice));
     data.token_gaps_ns = (0..6000).map(|_| dice.around(21e6, 0.45)).collect();
     data.baseline = Some(BaselineData {
@@ -156,6 +157,7 @@ fn of_trees(name: &str, trees: Vec<TraceTree>) -> ReportData {
         retrieval: None,
         budgets: Vec::new(),
         trend: None,
+        sweep: None,
         quality: DataQuality::default(),
         baseline: None,
         queries: Vec::new(),

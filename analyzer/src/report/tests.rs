@@ -331,6 +331,7 @@ fn an_empty_run_reads_sensibly() {
         "id=\"paths\"",
         "id=\"budgets\"",
         "id=\"trend\"",
+        "id=\"sweep\"",
         "id=\"retrieval\"",
         "<nav",
         "NaN",
@@ -373,6 +374,12 @@ fn absurd_numbers_are_drawn() {
     }
     for point in data.trend.iter_mut().flat_map(|t| &mut t.series).flat_map(|s| &mut s.points) {
         point.value = Some(f64::INFINITY);
+    }
+    for setting in data.sweep.iter_mut().flat_map(|sweep| &mut sweep.settings) {
+        setting.predicted = vec![Some([f64::INFINITY, f64::NAN, f64::MIN]), Some([0.0; 3])];
+        for one in &mut setting.measured {
+            one.values = vec![Some(f64::MAX), Some(f64::MIN_POSITIVE)];
+        }
     }
     for rank in data.retrieval.iter_mut().flat_map(|found| &mut found.ranks) {
         (rank.rank, rank.scores) = (i64::MAX, Some([f64::MIN, 0.0, f64::MAX]));

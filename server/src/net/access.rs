@@ -164,6 +164,16 @@ impl Access {
         if is_known { Ok(()) } else { Err(Denied::HostForeign) }
     }
 
+    /// Whether clients must know a token.
+    pub(crate) fn needs_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Whether this is the token.
+    pub(crate) fn is_token(&self, given: &[u8]) -> bool {
+        self.token.as_ref().is_some_and(|token| token.is(given))
+    }
+
     /// Checks the token, if one is needed.
     pub(crate) fn check_token(&self, headers: &HeaderMap) -> Result<(), Denied> {
         let Some(token) = &self.token else { return Ok(()) };

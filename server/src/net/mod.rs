@@ -7,3 +7,4 @@ pub(crate) mod budget;
 pub(crate) mod connection;
 pub(crate) mod listen;
 pub(crate) mod reply;
+pub(crate) mod session;

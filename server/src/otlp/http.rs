@@ -1,5 +1,7 @@
 //! OTLP over HTTP, and the paths for operators.
 
+use std::time::Instant;
+
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT_ENCODING, WWW_AUTHENTICATE};
 use hyper::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -9,6 +11,7 @@ use hyper::{Method, Request, StatusCode, Version};
 use crate::ingest::{Encoding, Health, Signal};
 use crate::net::body::drain;
 use crate::net::reply::{Reply, TEXT, reply};
+use crate::otlp::entry;
 use crate::otlp::failure::{Failure, Kind};
 use crate::otlp::inflate::Coding;
 use crate::otlp::metrics::Protocol;
@@ -29,7 +32,23 @@ pub(crate) async fn answer(receiver: &Receiver, request: Request<Incoming>) -> R
             None => reply(StatusCode::OK, TEXT, "alive\n"),
         };
     }
+    if let (Some(pages), true, entry::PATH) = (&receiver.pages, receiver.access.needs_token(), path)
+    {
+        return entry::answer(receiver, pages, &parts, body).await;
+    }
     if let Err(denied) = receiver.access.check_token(&parts.headers) {
+        // A browser that was let in may look. What programs ask and send takes the token itself.
+        if let (Some(pages), false, None) =
+            (&receiver.pages, is_of_programs(path), only_get(&parts))
+        {
+            if receiver.sessions.is_open(&parts.headers, Instant::now()) {
+                return pages::answer(pages, &parts).await;
+            }
+            if entry::is_browser(&parts) {
+                receiver.metrics.refused(denied.cause());
+                return entry::refused(pages, None);
+            }
+        }
         let mut response = failed(&receiver.denied(denied), encoding_or_json(&parts.headers));
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;
@@ -54,6 +73,11 @@ pub(crate) async fn answer(receiver: &Receiver, request: Request<Incoming>) -> R
         return method_not_allowed("POST");
     }
     export(receiver, signal, &parts, body).await
+}
+
+/// Whether a path is none of the pages.
+fn is_of_programs(path: &str) -> bool {
+    path.starts_with("/v1/") || matches!(path, "/readyz" | "/metrics")
 }
 
 async fn export(receiver: &Receiver, signal: Signal, parts: &Parts, mut body: Incoming) -> Reply {

@@ -1,5 +1,6 @@
 //! The OTLP receiver: requests in, whole bodies out, answers back.
 
+mod entry;
 mod failure;
 mod grpc;
 mod http;

@@ -14,6 +14,7 @@ use crate::net::budget::{Budget, Buffer};
 use crate::net::connection::Face;
 use crate::net::listen::Connections;
 use crate::net::reply::Reply;
+use crate::net::session::Sessions;
 use crate::otlp::failure::{Failure, Kind};
 use crate::otlp::grpc;
 use crate::otlp::http;
@@ -32,6 +33,7 @@ pub(crate) struct Receiver {
     pub(crate) metrics: Metrics,
     pub(crate) connections: Arc<Connections>,
     pub(crate) pages: Option<Arc<dyn Pages>>,
+    pub(crate) sessions: Sessions,
     requests: Arc<Semaphore>,
     turns: Arc<Semaphore>,
 }
@@ -69,6 +71,7 @@ impl Receiver {
             metrics: Metrics::default(),
             connections,
             pages: None,
+            sessions: Sessions::new(),
             requests: Arc::new(Semaphore::new(limits.requests_max)),
             turns: Arc::new(Semaphore::new(limits.ingests_max)),
         }

@@ -4,10 +4,12 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::ingest::Ingest;
 use crate::net::access::Access;
 use crate::net::listen::{Bound, Connections};
+use crate::otlp::entry;
 use crate::otlp::receiver::Receiver;
 use crate::pages::Pages;
 use crate::settings::{ServeError, ServerSettings};
@@ -62,6 +64,16 @@ impl Server {
     pub fn with_pages(mut self, pages: Arc<dyn Pages>) -> Self {
         self.receiver.pages = Some(pages);
         self
+    }
+
+    /// Path and query of a link that lets one browser in, once and within ten minutes; an earlier
+    /// one is void. `None` where no token is needed, or there are no pages.
+    #[must_use]
+    pub fn invitation(&self) -> Option<String> {
+        let is_needed = self.receiver.access.needs_token() && self.receiver.pages.is_some();
+        is_needed.then(|| {
+            format!("{}?key={}", entry::PATH, self.receiver.sessions.invite(Instant::now()))
+        })
     }
 
     /// Where OTLP over HTTP is expected.

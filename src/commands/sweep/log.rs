@@ -108,6 +108,6 @@ fn common(point: &Point, metric: &str) -> Attributes {
 }
 
 /// Label of a sweep's run: the run it replays.
-const SOURCE_LABEL: &str = "retake.sweep.of";
+pub(super) const SOURCE_LABEL: &str = "retake.sweep.of";
 /// Label of a sweep's run: its grid as it was written.
 const GRID_LABEL: &str = "retake.sweep.grid";

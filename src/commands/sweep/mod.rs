@@ -2,6 +2,7 @@
 
 mod log;
 mod outcome;
+pub(crate) mod recorded;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

@@ -4,7 +4,8 @@ use super::{Dice, START};
 use crate::check::Severity;
 use crate::model::{
     BudgetVerdict, CheckVerdict, Evidence, RankScores, ReportData, Reranking, Retrieval,
-    SCHEMA_VERSION, Trend, TrendChange, TrendPoint, TrendSeries,
+    SCHEMA_VERSION, SweepData, SweepMeasurement, SweepObjective, SweepSetting, Trend, TrendChange,
+    TrendPoint, TrendSeries,
 };
 
 pub(super) fn budgets(data: &ReportData) -> Vec<BudgetVerdict> {
@@ -42,6 +43,47 @@ pub(super) fn budgets(data: &ReportData) -> Vec<BudgetVerdict> {
     all[2].note = Some("the interval lies on both sides; 3 more runs would decide".to_owned());
     all[2].evidence.clear();
     all
+}
+
+pub(super) fn sweep(data: &ReportData) -> SweepData {
+    let mut dice = Dice(5);
+    let objective = |name: &str, unit: &str, is_more_better| SweepObjective {
+        name: name.to_owned(),
+        unit: unit.to_owned(),
+        is_more_better,
+    };
+    let settings = [(1, 22.0, 41e6), (4, 61.0, 47e6), (16, 118.0, 66e6), (64, 112.0, 98e6)];
+    let settings = settings.map(|(batch, throughput, latency)| {
+        let run_id = match batch {
+            16 => data.run.run_id.clone(),
+            _ => format!("20260313-020000-batch-{batch}"),
+        };
+        SweepSetting {
+            label: format!("embed.batch_size={batch}"),
+            predicted: vec![Some([throughput * 1.06, throughput * 0.9, throughput * 1.2]), None],
+            measured: (0..4)
+                .map(|_| SweepMeasurement {
+                    run_id: run_id.clone(),
+                    values: vec![
+                        Some(dice.around(throughput * 1e6, 0.05) as f64 / 1e6),
+                        Some(dice.around(latency, 0.06) as f64),
+                    ],
+                })
+                .collect(),
+            is_on_front: batch != 64,
+            is_as_recorded: batch == 4,
+            is_shown: batch == 16,
+        }
+    });
+    SweepData {
+        run_id: "20260313-010000-sweep".to_owned(),
+        source: "20260312-230000-prod".to_owned(),
+        objectives: vec![
+            objective("throughput", "1/s", true),
+            objective("latency_p95", "ns", false),
+        ],
+        settings: settings.to_vec(),
+    }
 }
 
 pub(super) fn trend(data: &ReportData) -> Trend {
