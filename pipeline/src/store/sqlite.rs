@@ -16,8 +16,10 @@ use tracing::instrument::WithSubscriber as _;
 use tracing::subscriber::NoSubscriber;
 
 use self::file::SqliteFile;
-use super::{CollectionSpec, EmbeddedDocument, HeldDocument, StoreStats, VectorStore};
-use crate::document::Hit;
+use super::{
+    CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats, VectorStore,
+};
+use crate::document::{Chunk, Hit};
 use crate::error::PipelineError;
 
 /// A store in one SQLite file.
@@ -31,6 +33,13 @@ impl SqliteStore {
     /// SQLite refused the distance functions.
     pub fn new(path: &Path) -> Result<Self, PipelineError> {
         SqliteFile::new(path).map(Self)
+    }
+}
+
+impl SqliteStore {
+    /// Closes the file; all of it is in it then, and nothing in its log.
+    pub(crate) async fn close(&self) {
+        unseen(self.0.close()).await;
     }
 }
 
@@ -85,8 +94,35 @@ impl VectorStore for SqliteStore {
         unseen(self.0.vectors(chunk_ids)).await
     }
 
-    async fn revision(&self) -> Result<Digest, PipelineError> {
+    async fn chunks(&self, chunk_ids: &[String]) -> Result<HashMap<String, Chunk>, PipelineError> {
+        unseen(self.0.chunks(chunk_ids)).await
+    }
+
+    async fn modified_ms(
+        &self,
+        document_ids: &[String],
+    ) -> Result<HashMap<String, i64>, PipelineError> {
+        unseen(self.0.modified_ms(document_ids)).await
+    }
+
+    async fn revision(&self) -> Result<Revision, PipelineError> {
         unseen(self.0.revision()).await
+    }
+
+    async fn collections(&self) -> Result<Vec<CollectionSpec>, PipelineError> {
+        unseen(self.0.collections()).await
+    }
+
+    async fn read_documents(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<KeptDocument>, PipelineError> {
+        unseen(self.0.read_documents(after, limit)).await
+    }
+
+    async fn take_name(&self, name: &str, revision: &Revision) -> Result<(), PipelineError> {
+        unseen(self.0.take_name(name, revision)).await
     }
 
     async fn finish_load(&self) -> Result<(), PipelineError> {
