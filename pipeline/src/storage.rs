@@ -130,11 +130,10 @@ impl Storage {
             for saved in &manifest.collections {
                 let spec = CollectionSpec::from(saved.clone());
                 if !source.open_existing(&spec).await? {
-                    return Err(PipelineError::Configuration(format!(
-                        "restore {}: it lacks the collection {:?} that it says it holds",
-                        folder.display(),
-                        spec.name
-                    )));
+                    return Err(PipelineError::Damaged {
+                        folder: folder.to_owned(),
+                        reason: format!("it lacks the collection {:?} that it names", spec.name),
+                    });
                 }
                 copy::copy(&source, target.as_ref(), &spec).await?;
             }

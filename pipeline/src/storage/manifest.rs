@@ -124,7 +124,7 @@ impl Manifest {
 }
 
 fn damaged(folder: &Path, reason: &str) -> PipelineError {
-    PipelineError::Configuration(format!("restore {}: {reason}", folder.display()))
+    PipelineError::Damaged { folder: folder.to_owned(), reason: reason.to_owned() }
 }
 
 const SCHEMA_VERSION: u32 = 1;

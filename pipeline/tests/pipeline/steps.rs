@@ -71,8 +71,9 @@ async fn the_youngest_version_is_answered_from() {
     capture::install();
     for backend in Backend::all("recency") {
         let mut settings = settings();
+        // A document of two sentences is one chunk.
+        settings.chunk.size = 80;
         settings.rerank.candidates = 8;
-        settings.retrieve.top_k = 2;
         let _folder = filled(&backend, &settings).await;
         settings.retrieve.top_k = 8;
         let all = ask(&backend, &settings, &[], KEEPER, "recency-none").await;

@@ -185,10 +185,10 @@ async fn a_damaged_save_changes_nothing() {
         std::fs::write(folder.join("manifest.json"), manifest).unwrap();
     });
     for (folder, class, word) in [
-        (flipped, "configuration", "not as it was saved"),
+        (flipped, "damaged", "not as it was saved"),
         (lacking, "io", "rag.sqlite"),
-        (outside, "configuration", "no name of a file"),
-        (later, "configuration", "layout 9"),
+        (outside, "damaged", "no name of a file"),
+        (later, "damaged", "layout 9"),
         (folder.path().join("nothing"), "not_found", "manifest.json"),
     ] {
         let error = storage.restore(&folder).await.unwrap_err();

@@ -119,7 +119,7 @@ fn cells(
     if let Some(axis) = axes.iter().find(fixed) {
         let name = &axis.setting;
         let message = format!("vary {name}: it decides what is ingested, not how it is asked");
-        return Err(Failure::new(Code::Usage, message).help(&format!(
+        return Err(Failure::new(Code::Usage, message).help(format!(
             "ingest into a collection for each value (retake rag ingest PATH --set {name}=... \
              --set vectors.collection=NAME), then --vary vectors.collection=NAME1,NAME2"
         )));

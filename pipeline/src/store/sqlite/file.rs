@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::TryStreamExt as _;
 use parking_lot::RwLock;
 use retake_schemas::Digest;
 use sqlx::sqlite::{
@@ -13,6 +15,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions as _, Row, Sqlite, Transaction};
 
+use super::matrix::{Matrix, Near};
 use crate::document::{Chunk, Hit};
 use crate::error::PipelineError;
 use crate::store::vector::{
@@ -30,6 +33,8 @@ pub(super) struct SqliteFile {
     path: PathBuf,
     pool: SqlitePool,
     opened: RwLock<Option<Opened>>,
+    /// The vectors of the open collection, as of one revision of it.
+    matrix: RwLock<Option<Arc<Matrix>>>,
 }
 
 impl SqliteFile {
@@ -58,7 +63,12 @@ impl SqliteFile {
             .disable_statement_logging();
         let pool =
             SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).connect_lazy_with(options);
-        Ok(Self { path: path.to_owned(), pool, opened: RwLock::new(None) })
+        Ok(Self {
+            path: path.to_owned(),
+            pool,
+            opened: RwLock::new(None),
+            matrix: RwLock::new(None),
+        })
     }
 
     /// Closes all connections; the last one moves the log into the file.
@@ -102,6 +112,50 @@ impl SqliteFile {
             .await
             .map_err(failed(OPEN))?;
         row.map(|row| held_from(&row)).transpose().map_err(failed(OPEN))
+    }
+
+    /// The vectors of the collection as this transaction sees it; nothing for a collection that is
+    /// too large for the memory.
+    async fn current_matrix(
+        &self,
+        transaction: &mut Transaction<'_, Sqlite>,
+        opened: &Opened,
+    ) -> Result<Option<Arc<Matrix>>, sqlx::Error> {
+        let revision: Option<String> =
+            sqlx::query_scalar("SELECT lower(hex(revision)) FROM collections WHERE id = ?")
+                .bind(opened.id)
+                .fetch_optional(&mut **transaction)
+                .await?;
+        let revision = Revision::new(revision.unwrap_or_default());
+        let loaded = self.matrix.read().clone();
+        if let Some(matrix) = loaded.filter(|matrix| matrix.revision == revision) {
+            return Ok(Some(matrix));
+        }
+        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM chunks WHERE collection = ?")
+            .bind(opened.id)
+            .fetch_one(&mut **transaction)
+            .await?;
+        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
+        let bytes = rows.saturating_mul(opened.spec.dim).saturating_mul(size_of::<f32>());
+        if bytes > MATRIX_BYTES_MAX {
+            return Ok(None);
+        }
+        let mut matrix = Matrix::new(revision, opened.spec.dim, rows);
+        // In order of the pages of the file, see `SEARCH`.
+        let mut found = sqlx::query_as::<_, (i64, String, Vec<u8>)>(
+            "SELECT rowid, id, embedding FROM chunks NOT INDEXED WHERE collection = ?",
+        )
+        .bind(opened.id)
+        .fetch(&mut **transaction);
+        while let Some((place, id, bytes)) = found.try_next().await? {
+            if !matrix.push(place, id, &bytes) {
+                // The scan by SQLite says what is wrong with it.
+                return Ok(None);
+            }
+        }
+        let matrix = Arc::new(matrix);
+        *self.matrix.write() = Some(Arc::clone(&matrix));
+        Ok(Some(matrix))
     }
 
     async fn has_tables(&self) -> Result<bool, PipelineError> {
@@ -240,14 +294,31 @@ impl VectorStore for SqliteFile {
         const ACTION: &str = "search vectors";
         let opened = self.opened(ACTION)?;
         check_vector(ACTION, &opened.spec, "the query", vector)?;
-        let rows = sqlx::query(SEARCH)
-            .bind(little_endian(vector))
-            .bind(opened.id)
-            .bind(column(top_k as u64))
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed(ACTION))?;
-        rows.iter().map(hit_from).collect::<Result<_, _>>().map_err(failed(ACTION))
+        // One moment of the file: what is found in memory has to be there.
+        let mut transaction = self.pool.begin().await.map_err(failed(ACTION))?;
+        match self.current_matrix(&mut transaction, &opened).await.map_err(failed(ACTION))? {
+            Some(matrix) => {
+                let query = vector.to_vec();
+                // The scan of a large collection takes milliseconds; the runtime is for waiting.
+                let near = tokio::task::spawn_blocking(move || matrix.nearest(&query, top_k))
+                    .await
+                    .map_err(|error| PipelineError::Store {
+                        action: ACTION,
+                        reason: error.to_string(),
+                    })?;
+                chunks_at(&mut transaction, &near).await.map_err(failed(ACTION))
+            }
+            None => {
+                let rows = sqlx::query(SEARCH)
+                    .bind(little_endian(vector))
+                    .bind(opened.id)
+                    .bind(column(top_k as u64))
+                    .fetch_all(&mut *transaction)
+                    .await
+                    .map_err(failed(ACTION))?;
+                rows.iter().map(hit_from).collect::<Result<_, _>>().map_err(failed(ACTION))
+            }
+        }
     }
 
     async fn vectors(
@@ -499,6 +570,25 @@ fn held_from(row: &SqliteRow) -> Result<HeldCollection, sqlx::Error> {
     })
 }
 
+/// The chunks at places in the file, in the order given.
+async fn chunks_at(
+    transaction: &mut Transaction<'_, Sqlite>,
+    near: &[Near],
+) -> Result<Vec<Hit>, sqlx::Error> {
+    let mut hits = Vec::with_capacity(near.len());
+    for Near { place, similarity } in near {
+        let row = sqlx::query(
+            "SELECT id, document_id, ordinal, start_char, end_char, tokens, text
+             FROM chunks WHERE rowid = ?",
+        )
+        .bind(place)
+        .fetch_one(&mut **transaction)
+        .await?;
+        hits.push(Hit { chunk: chunk_from(&row)?, similarity: *similarity, rerank_score: None });
+    }
+    Ok(hits)
+}
+
 /// Adds what collections of earlier versions lack. Rows of before get a revision each.
 async fn add_columns(transaction: &mut Transaction<'_, Sqlite>) -> Result<(), sqlx::Error> {
     for (table, column, statement) in ADDED_COLUMNS {
@@ -610,6 +700,8 @@ const SEARCH: &str = "
 
 /// The default of 4 KiB holds one chunk of 256 tokens with 384 dimensions, and half of it is air.
 const PAGE_BYTES: u32 = 16 << 10;
+/// A million and more vectors of 384 dimensions. Beyond it a search reads the file.
+const MATRIX_BYTES_MAX: usize = 2 << 30;
 /// Longer than any commit of ours takes; after it another writer is stuck, not slow.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// One writer, and as many readers as there may be queries at the same time on a usual machine.
