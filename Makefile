@@ -83,6 +83,13 @@ bench-replay: ## fire error beside tokio's timers, a stall in either loop, virtu
 	cargo build --locked --release --manifest-path bench/replay/Cargo.toml
 	"$(CARGO_TARGET_DIR)/release/replay-bench" --rounds $(ROUNDS) $(if $(QUICK),--secs 1)
 
+.PHONY: bench-pipeline
+bench-pipeline: ## the built-in pipeline beside LlamaIndex: ROUNDS=, ONLY="split,query"; RETAKE_TEST_PG_BIN for pgvector
+	@scripts/setup build
+	cargo build --locked --release --manifest-path bench/pipeline/Cargo.toml
+	PIPELINE_BENCH_BIN="$(CARGO_TARGET_DIR)/release/pipeline-bench" \
+		python3 bench/pipeline/bench.py --rounds $(ROUNDS) $(if $(ONLY),--only $(ONLY))
+
 SECS ?= 45
 .PHONY: fuzz
 fuzz: ## arbitrary bytes into whatever reads bytes: SECS= per target, TARGET="frame body" for some

@@ -12,6 +12,7 @@ use crate::terminal::ColorArg;
 
 mod fake;
 mod gate;
+mod rag;
 mod receive;
 mod replay;
 mod sweep;
@@ -21,6 +22,7 @@ mod workload;
 
 pub(crate) use fake::FakeServer;
 pub(crate) use gate::{Baseline, BaselineAction, Check, Doctor, Inconclusive, Trend};
+pub(crate) use rag::{CacheAction, CachePart, RagFetch, RagFolder};
 pub(crate) use receive::{Export, Import, Proxy, Received, Record, Serve, SignalArg};
 pub(crate) use replay::{ArrivalArg, ClockArg, LlmSource, MissArg, Replay, ReplayArgs};
 pub(crate) use sweep::{HalvingArg, Sweep};
@@ -270,17 +272,44 @@ pub(crate) enum Rag {
         rag: RagArgs,
     },
     /// Answer many questions and measure retrieval and answers against what is known
-    #[command(after_help = "Example: retake rag eval questions.jsonl --output results.jsonl")]
+    #[command(
+        after_help = "Example: retake rag eval questions.jsonl --output results.jsonl\n         \
+                      retake rag eval questions.jsonl --vary rerank.provider=none,bm25 --vary retrieve.top_k=2,5"
+    )]
     Eval {
         /// JSON lines: `question`, and as far as known `id`, `answers`, `references`; with `response`, only
         /// judged
         questions: PathBuf,
-        /// JSON lines with one result each; an existing file is continued
-        #[arg(long, value_name = "FILE")]
+        /// JSON lines with one result each; an existing file is continued. With `--vary`, a folder with a
+        /// file for each combination
+        #[arg(long, value_name = "PATH")]
         output: Option<PathBuf>,
+        /// A setting and its values, such as `rerank.provider=none,bm25`; several make a grid, and every
+        /// combination is evaluated and compared in one table
+        #[arg(long, value_name = "NAME=V1,V2,...")]
+        vary: Vec<String>,
         #[command(flatten)]
         rag: RagArgs,
     },
+    /// Fetch pages of the web into a folder, many at a time, each with a result of its own
+    #[command(
+        after_help = "Example: retake rag fetch https://example.org/a https://example.org/b --output pages"
+    )]
+    Fetch(RagFetch),
+    /// The caches of vectors and of answers: what they hold, cleared, made smaller
+    #[command(after_help = "Example: retake rag cache evict --bytes 200MiB")]
+    Cache {
+        #[command(subcommand)]
+        action: Option<CacheAction>,
+    },
+    /// Save documents, vectors and caches into a folder that is complete or not there
+    #[command(after_help = "Example: retake rag save backup-monday")]
+    Save(RagFolder),
+    /// Put back what `rag save` saved, also into another database
+    #[command(
+        after_help = "Example: retake rag restore backup-monday --set vectors.url=postgres://user@host/db"
+    )]
+    Restore(RagFolder),
 }
 
 /// Options of `runs`.

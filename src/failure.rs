@@ -256,6 +256,7 @@ impl From<PipelineError> for Failure {
     fn from(error: PipelineError) -> Self {
         let code = match &error {
             PipelineError::NotFound(_) => Code::NotFound,
+            PipelineError::Damaged { .. } => Code::Damaged,
             PipelineError::Configuration(_)
             | PipelineError::ModelMismatch { .. }
             | PipelineError::NotText { .. } => Code::Usage,

@@ -142,7 +142,7 @@ impl<'d> Collector<'d> {
             self.place = (start_byte, start_char);
             let ordinal = u32::try_from(self.done.len()).unwrap_or(u32::MAX);
             self.done.push(Chunk {
-                id: format!("{}#{ordinal}", self.document.id),
+                id: Chunk::id_of(&self.document.id, ordinal),
                 document_id: self.document.id.clone(),
                 ordinal,
                 text: (*part).to_owned(),
@@ -203,6 +203,7 @@ mod tests {
             text: text.to_owned(),
             digest: Digest::of(text.as_bytes()),
             bytes: text.len() as u64,
+            modified_ms: None,
         }
     }
 

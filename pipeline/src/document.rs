@@ -18,6 +18,8 @@ pub struct Document {
     pub digest: Digest,
     /// Size of the file, bytes.
     pub bytes: u64,
+    /// When it was last changed, ms since 1970: as its front matter says, or else its file.
+    pub modified_ms: Option<i64>,
 }
 
 /// How a file is turned into text.
@@ -55,6 +57,14 @@ pub struct Chunk {
     pub end_char: u64,
     /// Tokens, by the tokenizer the chunker counts with.
     pub tokens: u32,
+}
+
+impl Chunk {
+    /// The id of a chunk, by its document and its position in it.
+    #[must_use]
+    pub fn id_of(document_id: &str, ordinal: u32) -> String {
+        format!("{document_id}#{ordinal}")
+    }
 }
 
 /// A chunk found by a search.

@@ -26,6 +26,14 @@ pub enum PipelineError {
         /// Why not.
         reason: String,
     },
+    /// A save that is not as it was written.
+    #[error("restore {}: {reason}", folder.display())]
+    Damaged {
+        /// The folder of the save.
+        folder: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Settings that cannot work, or need something that is not given.
     #[error("{0}")]
     Configuration(String),
@@ -99,6 +107,7 @@ impl PipelineError {
             Self::NotFound(_) => "not_found",
             Self::Io { .. } => "io",
             Self::NotText { .. } => "not_text",
+            Self::Damaged { .. } => "damaged",
             Self::Configuration(_) => "configuration",
             Self::Store { .. } => "store",
             Self::ModelMismatch { .. } => "model_mismatch",

@@ -67,6 +67,9 @@ pub struct EvalItem {
     pub latency_ms: Option<f64>,
     /// From the model call to the first piece of the answer, ms.
     pub ttft_ms: Option<f64>,
+    /// What the model calls of the answer came to; those of judges are not in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<AnswerTokens>,
     /// Whether a retrieved chunk overlaps a reference.
     pub hit: Option<bool>,
     /// Share of the references' characters that the retrieved chunks cover.
@@ -84,6 +87,44 @@ pub struct EvalItem {
     /// What each evaluator says.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub judgements: BTreeMap<String, Judgement>,
+}
+
+/// Tokens of the model calls of an answer, or of many. Parts are contained in their wholes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AnswerTokens {
+    /// Calls of the model.
+    pub calls: u64,
+    /// Input tokens.
+    pub input: i64,
+    /// Output tokens.
+    pub output: i64,
+    /// Part of the input that the provider read from its cache.
+    pub cache_read: i64,
+    /// Part of the output spent on reasoning.
+    pub reasoning: i64,
+}
+
+impl AnswerTokens {
+    fn of(answer: &Answer) -> Self {
+        Self {
+            calls: answer.model_calls,
+            input: answer.input_tokens.unwrap_or_default(),
+            output: answer.output_tokens.unwrap_or_default(),
+            cache_read: answer.cache_read_tokens.unwrap_or_default(),
+            reasoning: answer.reasoning_tokens.unwrap_or_default(),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            calls: self.calls.saturating_add(other.calls),
+            input: self.input.saturating_add(other.input),
+            output: self.output.saturating_add(other.output),
+            cache_read: self.cache_read.saturating_add(other.cache_read),
+            reasoning: self.reasoning.saturating_add(other.reasoning),
+        }
+    }
 }
 
 /// What an evaluation found, over all lines of the output.
@@ -107,8 +148,14 @@ pub struct EvalReport {
     pub answer_match_rate: Option<f64>,
     /// Mean latency of answered questions, ms.
     pub latency_ms_mean: Option<f64>,
+    /// Median latency of answered questions, ms (nearest rank, as the next).
+    pub latency_ms_p50: Option<f64>,
+    /// 95th percentile of it, ms.
+    pub latency_ms_p95: Option<f64>,
     /// Mean time to the first piece, ms.
     pub ttft_ms_mean: Option<f64>,
+    /// Tokens of all answers.
+    pub tokens: AnswerTokens,
     /// Means over questions with references.
     pub retrieval: Option<Retrieval>,
     /// Answers with an objection of their style, by objection.
@@ -283,6 +330,7 @@ fn answered(question: &Question, answer: &Answer) -> EvalItem {
         error: None,
         latency_ms: Some(millis(answer.latency_ns)),
         ttft_ms: answer.ttft_ns.map(millis),
+        tokens: Some(AnswerTokens::of(answer)),
         hit: quality.hit,
         recall: quality.recall,
         mrr: quality.mrr,
@@ -313,6 +361,9 @@ fn report(questions: &[Arc<Question>], by_id: &HashMap<String, EvalItem>) -> Eva
     };
     let average = |of: fn(&EvalItem) -> Option<f64>| mean(items.iter().filter_map(|item| of(item)));
     let retrieval: Vec<Retrieval> = items.iter().filter_map(|item| item.retrieval).collect();
+    let mut latencies: Vec<f64> = items.iter().filter_map(|item| item.latency_ms).collect();
+    latencies.sort_by(f64::total_cmp);
+    let tokens = items.iter().filter_map(|item| item.tokens);
     let mut objections = BTreeMap::new();
     for objection in items.iter().filter_map(|item| item.objection.clone()) {
         *objections.entry(objection).or_default() += 1;
@@ -326,6 +377,9 @@ fn report(questions: &[Arc<Question>], by_id: &HashMap<String, EvalItem>) -> Eva
         mrr_mean: average(|item| item.mrr),
         answer_match_rate: share(|item| item.answer_match),
         latency_ms_mean: average(|item| item.latency_ms),
+        latency_ms_p50: nearest_rank(&latencies, 50),
+        latency_ms_p95: nearest_rank(&latencies, 95),
+        tokens: tokens.fold(AnswerTokens::default(), AnswerTokens::plus),
         ttft_ms_mean: average(|item| item.ttft_ms),
         retrieval: mean_retrieval(&retrieval),
         objections,
@@ -375,6 +429,12 @@ fn benchmarks(
         (name.to_owned(), benchmark(pairs.into_iter(), name == "pairwise"))
     };
     pairs.into_iter().map(compared).collect()
+}
+
+/// A percentile by nearest rank: the smallest value that so many percent are not above.
+fn nearest_rank(sorted: &[f64], percent: usize) -> Option<f64> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.max(1) - 1).copied()
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {

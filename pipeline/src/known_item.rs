@@ -88,6 +88,7 @@ mod tests {
             text: text.to_owned(),
             digest: Digest::of(text.as_bytes()),
             bytes: text.len() as u64,
+            modified_ms: None,
         }
     }
 

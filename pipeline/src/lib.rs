@@ -4,6 +4,8 @@
 //! other application would; nothing here knows how they are recorded.
 
 pub mod answer;
+#[cfg(feature = "candle")]
+mod bert;
 pub mod cache;
 pub mod chunk;
 pub mod document;
@@ -20,6 +22,7 @@ pub mod query;
 pub mod query_cache;
 pub mod replay_target;
 mod sqlite_file;
+pub mod storage;
 pub mod store;
 pub mod synthesize;
 pub mod tokens;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use futures::StreamExt as _;
 use retake_replay::cassette::Cassette;
+use retake_replay::target::CallEnd;
 use retake_schemas::Digest;
 use retake_schemas::convention::TARGET_TOKEN;
 use retake_schemas::event::TokensSource;
@@ -119,6 +120,10 @@ pub(crate) struct Spent {
     pub(crate) input_tokens: Option<i64>,
     /// Output tokens of all calls that were counted.
     pub(crate) output_tokens: Option<i64>,
+    /// Part of the input that the provider read from its cache.
+    pub(crate) cache_read_tokens: Option<i64>,
+    /// Part of the output spent on reasoning.
+    pub(crate) reasoning_tokens: Option<i64>,
     /// Who counted: the least sure of all.
     pub(crate) tokens_source: TokensSource,
 }
@@ -132,6 +137,8 @@ impl Spent {
         };
         self.input_tokens = plus(self.input_tokens, end.input_tokens);
         self.output_tokens = plus(self.output_tokens, end.output_tokens);
+        self.cache_read_tokens = plus(self.cache_read_tokens, end.cache_read_tokens);
+        self.reasoning_tokens = plus(self.reasoning_tokens, end.reasoning_tokens);
         self.tokens_source = match self.calls {
             0 => end.tokens_source,
             _ => less_sure(self.tokens_source, end.tokens_source),
@@ -148,6 +155,8 @@ impl Spent {
         self.add(&AnswerEnd {
             input_tokens: other.input_tokens,
             output_tokens: other.output_tokens,
+            cache_read_tokens: other.cache_read_tokens,
+            reasoning_tokens: other.reasoning_tokens,
             tokens_source: other.tokens_source,
             ..AnswerEnd::default()
         });
@@ -196,25 +205,15 @@ fn span(
 
 /// Records what is known at the end of an answer.
 fn record_end(span: &Span, end: &AnswerEnd) {
-    let counts = [
-        ("gen_ai.usage.input_tokens", end.input_tokens),
-        ("gen_ai.usage.output_tokens", end.output_tokens),
-        ("gen_ai.usage.cache_read.input_tokens", end.cache_read_tokens),
-        ("gen_ai.usage.reasoning.output_tokens", end.reasoning_tokens),
-    ];
-    for (name, count) in counts {
-        if let Some(count) = count {
-            span.record(name, count);
-        }
+    CallEnd {
+        model: end.model.as_deref(),
+        finish_reason: end.finish_reason.as_deref(),
+        input_tokens: end.input_tokens,
+        output_tokens: end.output_tokens,
+        cache_read_tokens: end.cache_read_tokens,
+        reasoning_tokens: end.reasoning_tokens,
+        tokens_source: end.tokens_source,
     }
-    if let Some(model) = &end.model {
-        span.record("gen_ai.response.model", model.as_str());
-    }
-    if let Some(reason) = &end.finish_reason {
-        span.record("gen_ai.response.finish_reasons", reason.as_str());
-    }
-    if end.tokens_source != TokensSource::None {
-        span.record("retake.tokens.source", end.tokens_source.as_str());
-    }
+    .record(span);
     span.record("retake.retries", end.retries);
 }

@@ -112,6 +112,10 @@ pub struct Answer {
     pub input_tokens: Option<i64>,
     /// Output tokens of all of them.
     pub output_tokens: Option<i64>,
+    /// Part of the input tokens that the provider read from its cache.
+    pub cache_read_tokens: Option<i64>,
+    /// Part of the output tokens spent on reasoning.
+    pub reasoning_tokens: Option<i64>,
     /// Who counted them: the least sure of all.
     pub tokens_source: TokensSource,
     /// Chunks that were cut or left out because the model's window is too small.
@@ -148,7 +152,7 @@ impl Engine {
         Ok(Self {
             embedder,
             store,
-            steps: postprocess::from_settings(settings),
+            steps: postprocess::from_settings(settings)?,
             llm: answer::from_settings(settings)?,
             llm_source: LlmSource::Live,
             cutoff: None,
@@ -161,6 +165,12 @@ impl Engine {
     #[must_use]
     pub fn embedder(&self) -> Arc<dyn Embedder> {
         Arc::clone(&self.embedder)
+    }
+
+    /// Name of the model that answers.
+    #[must_use]
+    pub fn llm_model(&self) -> &str {
+        self.llm.model()
     }
 
     /// The same engine with a cache of answers.
@@ -279,6 +289,8 @@ impl Engine {
             model_calls: spent.calls,
             input_tokens: spent.input_tokens,
             output_tokens: spent.output_tokens,
+            cache_read_tokens: spent.cache_read_tokens,
+            reasoning_tokens: spent.reasoning_tokens,
             tokens_source: spent.tokens_source,
             passages_cut: written.passages_cut,
             finish_reason: written.finish_reason,
@@ -360,6 +372,7 @@ impl Engine {
                 keep,
                 span: &span,
                 caller: asking.caller,
+                embedder: self.embedder.as_ref(),
                 store: self.store.as_ref(),
             };
             let processed = step.process(&query, hits).instrument(span.clone()).await;

@@ -22,6 +22,7 @@ use crate::document::Hit;
 use crate::error::PipelineError;
 use crate::postprocess::cosine;
 use crate::sqlite_file::{self, failed, unseen};
+use crate::store::Revision;
 use crate::synthesize::check::Objection;
 
 /// The cache, open.
@@ -46,6 +47,19 @@ pub struct KeptAnswer {
     pub finish_reason: Option<String>,
 }
 
+/// What a cache of answers holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerStats {
+    /// Answers in it, those included that are too old to be given.
+    pub entries: u64,
+    /// Their size with their vectors, bytes.
+    pub bytes: u64,
+    /// Of them, those that are too old.
+    pub expired: u64,
+    /// When the oldest was made, seconds since 1970.
+    pub oldest_unix_secs: Option<i64>,
+}
+
 /// A question, as its answer is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
@@ -67,7 +81,7 @@ impl Scope {
     pub fn new(
         settings: &RagSettings,
         models: &[&str],
-        revision: &Digest,
+        revision: &Revision,
         schema: Option<&Json>,
     ) -> Self {
         let decisive: BTreeMap<String, Json> = settings
@@ -76,7 +90,7 @@ impl Scope {
             .filter(|(name, _)| !WITHOUT_EFFECT.iter().any(|prefix| name.starts_with(prefix)))
             .collect();
         // An array of them, so that no two lists of fields are written the same.
-        let fields = serde_json::json!([VERSION, decisive, models, revision.to_string(), schema]);
+        let fields = serde_json::json!([VERSION, decisive, models, revision.as_str(), schema]);
         Self(Digest::of(fields.to_string().as_bytes()))
     }
 
@@ -157,6 +171,48 @@ impl QueryCache {
         unseen(self.keep_at(asked, answer, now_secs())).await
     }
 
+    /// What it holds.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn stats(&self) -> Result<AnswerStats, PipelineError> {
+        let count = "SELECT count(*), coalesce(sum(length(answer) + length(vector)), 0),
+                            count(*) FILTER (WHERE made_secs <= ?), min(made_secs) FROM answers";
+        let row: (i64, i64, i64, Option<i64>) =
+            unseen(sqlx::query_as(count).bind(self.oldest(now_secs())).fetch_one(&self.pool))
+                .await
+                .map_err(failed(LOOK_UP))?;
+        let number = |n: i64| u64::try_from(n).unwrap_or_default();
+        Ok(AnswerStats {
+            entries: number(row.0),
+            bytes: number(row.1),
+            expired: number(row.2),
+            oldest_unix_secs: row.3,
+        })
+    }
+
+    /// Forgets all answers. Returns how many there were.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn clear(&self) -> Result<u64, PipelineError> {
+        let cleared = unseen(sqlx::query("DELETE FROM answers").execute(&self.pool)).await;
+        Ok(cleared.map_err(failed("clear answers"))?.rows_affected())
+    }
+
+    /// Lets go answers that are too old, and of the others those used longest ago until at most
+    /// `entries_max` stay. Returns how many went.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn evict(&self, entries_max: u64) -> Result<u64, PipelineError> {
+        let evicted = sqlx::query(EVICT)
+            .bind(self.oldest(now_secs()))
+            .bind(i64::try_from(entries_max).unwrap_or(i64::MAX))
+            .execute(&self.pool);
+        Ok(unseen(evicted).await.map_err(failed("evict answers"))?.rows_affected())
+    }
+
     async fn find(&self, key: Digest, now: i64) -> Result<Option<KeptAnswer>, PipelineError> {
         let text: Option<String> = sqlx::query_scalar(
             "UPDATE answers SET used = (SELECT coalesce(max(used), 0) + 1 FROM answers)
@@ -197,15 +253,12 @@ impl QueryCache {
         .execute(&mut *transaction)
         .await
         .map_err(failed(KEEP))?;
-        sqlx::query(
-            "DELETE FROM answers WHERE made_secs <= ?1
-                OR key NOT IN (SELECT key FROM answers ORDER BY used DESC, key LIMIT ?2)",
-        )
-        .bind(self.oldest(now))
-        .bind(i64::try_from(self.settings.entries_max).unwrap_or(i64::MAX))
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(KEEP))?;
+        sqlx::query(EVICT)
+            .bind(self.oldest(now))
+            .bind(i64::try_from(self.settings.entries_max).unwrap_or(i64::MAX))
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed(KEEP))?;
         transaction.commit().await.map_err(failed(KEEP))
     }
 
@@ -245,6 +298,9 @@ const WITHOUT_EFFECT: &[&str] = &[
     "vectors.pool_size",
     "vectors.statement_timeout_ms",
 ];
+/// `?1` the time before which answers are too old, `?2` how many may stay.
+const EVICT: &str = "DELETE FROM answers WHERE made_secs <= ?1
+    OR key NOT IN (SELECT key FROM answers ORDER BY used DESC, key LIMIT ?2)";
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS answers (
     key BLOB PRIMARY KEY, scope BLOB NOT NULL, made_secs INTEGER NOT NULL, used INTEGER NOT NULL,
     vector BLOB NOT NULL, answer TEXT NOT NULL) STRICT, WITHOUT ROWID";
@@ -270,7 +326,7 @@ mod tests {
         if !change.is_empty() {
             settings.set(change).unwrap();
         }
-        Scope::new(&settings, &["e", "m"], &Digest::of(b"documents"), None)
+        Scope::new(&settings, &["e", "m"], &Revision::new("documents"), None)
     }
 
     fn asked<'a>(question: &'a str, vector: &'a [f32]) -> Asked<'a> {
@@ -293,7 +349,7 @@ mod tests {
     #[test]
     fn another_setting_model_document_or_form_is_another_scope() {
         let settings = RagSettings::default();
-        let documents = Digest::of(b"documents");
+        let documents = Revision::new("documents");
         let base = scope("");
         for change in
             ["retrieve.top_k=5", "synthesize.style=verbose", "vectors.collection=x", "seed=1"]
@@ -306,7 +362,7 @@ mod tests {
         let form = serde_json::json!({});
         assert_ne!(Scope::new(&settings, &["e", "n"], &documents, None), base);
         assert_ne!(Scope::new(&settings, &["em"], &documents, None), base);
-        assert_ne!(Scope::new(&settings, &["e", "m"], &Digest::of(b"other"), None), base);
+        assert_ne!(Scope::new(&settings, &["e", "m"], &Revision::new("other"), None), base);
         assert_ne!(Scope::new(&settings, &["e", "m"], &documents, Some(&form)), base);
     }
 
@@ -349,5 +405,30 @@ mod tests {
         assert!(cache.find(scope.key("a"), 1_059).await.unwrap().is_some());
         assert!(cache.find(scope.key("a"), 1_060).await.unwrap().is_none(), "a minute has passed");
         assert!(cache.find(scope.key("c"), 1_060).await.unwrap().is_some());
+    }
+
+    /// Guarantees: expired answers are counted apart and go first; what is cleared is gone.
+    #[tokio::test]
+    async fn answers_are_counted_evicted_and_cleared() {
+        let (cache, _folder) = cache(10, 60).await;
+        let now = now_secs();
+        for (question, made) in [("old", now - 61), ("a", now), ("b", now)] {
+            cache.keep_at(asked(question, &[1.0]), &answer(question), made).await.unwrap();
+        }
+        // Keeping one lets the old go, so it is put back as it was.
+        sqlx::query("UPDATE answers SET made_secs = ? WHERE key = ?")
+            .bind(now - 61)
+            .bind(scope("").key("a").as_bytes().as_slice())
+            .execute(&cache.pool)
+            .await
+            .unwrap();
+        let stats = cache.stats().await.unwrap();
+        assert_eq!((stats.entries, stats.expired, stats.oldest_unix_secs), (2, 1, Some(now - 61)));
+        assert!(stats.bytes > 0);
+        assert_eq!(cache.evict(5).await.unwrap(), 1);
+        assert_eq!(cache.evict(0).await.unwrap(), 1);
+        cache.keep(asked("c", &[1.0]), &answer("c")).await.unwrap();
+        assert_eq!(cache.clear().await.unwrap(), 1);
+        assert_eq!(cache.stats().await.unwrap().entries, 0);
     }
 }

@@ -41,6 +41,17 @@ fn create_file(path: &Path) -> Result<(), PipelineError> {
     options.open(path).map(drop).map_err(io)
 }
 
+/// Makes a file that SQLite made readable by its owner only.
+pub(crate) fn make_private(path: &Path) -> Result<(), PipelineError> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let io = |source| PipelineError::Io { path: path.to_owned(), source };
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+    }
+    Ok(())
+}
+
 /// Hides the caller's span from sqlx, whose worker thread would keep it open (see the store).
 pub(crate) async fn unseen<T>(work: impl Future<Output = T>) -> T {
     work.with_subscriber(NoSubscriber::default()).await

@@ -1,5 +1,9 @@
 //! `retake rag`: the built-in pipeline, always recorded.
 
+mod fetch;
+mod keep;
+mod matrix;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -30,7 +34,16 @@ pub(crate) async fn run(context: &Context, verb: Rag) -> Result<Code, Failure> {
         Rag::Ask { question, schema, rag } => {
             run_ask(context, &question, schema.as_deref(), &rag).await
         }
-        Rag::Eval { questions, output, rag } => run_eval(context, questions, output, &rag).await,
+        Rag::Eval { questions, output, vary, rag } if vary.is_empty() => {
+            run_eval(context, questions, output, &rag).await
+        }
+        Rag::Eval { questions, output, vary, rag } => {
+            matrix::run(context, questions, output, &vary, &rag).await
+        }
+        Rag::Fetch(args) => fetch::run(context, &args).await,
+        Rag::Cache { action } => keep::cache(context, action).await,
+        Rag::Save(args) => keep::save(context, &args).await,
+        Rag::Restore(args) => keep::restore(context, &args).await,
     }
 }
 
@@ -149,7 +162,7 @@ async fn engine(context: &Context, settings: &RagSettings) -> Result<Engine, Fai
     if settings.query_cache.mode == QueryCacheMode::Off {
         return Ok(engine);
     }
-    let path = context.default_sqlite().with_file_name("rag-answers.sqlite");
+    let path = context.default_sqlite().with_file_name(ANSWERS_FILE);
     Ok(match QueryCache::open(&path, &settings.query_cache).await {
         Ok(cache) => engine.with_query_cache(Arc::new(cache)),
         Err(error) => {
@@ -261,5 +274,7 @@ fn store_with_documents(context: &Context, settings: &RagSettings) -> Result<Sto
     context.store_for_writing()
 }
 
+/// Name of the cache of answers, beside the store's documents.
+const ANSWERS_FILE: &str = "rag-answers.sqlite";
 /// Failures printed; all of them are in the recorded run.
 const FAILURES_SHOWN: usize = 5;

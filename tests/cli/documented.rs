@@ -80,6 +80,7 @@ impl World {
         let mut shown = line
             .replace("http://127.0.0.1:8000", &url)
             .replace("http://127.0.0.1:8319", &url)
+            .replace("https://example.org", &url)
             .replace("--listen 127.0.0.1:8319 ", "");
         let listens = ["serve", "proxy", "fake-server"]
             .iter()

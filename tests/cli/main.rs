@@ -24,6 +24,7 @@ mod ingest_ask_eval;
 mod init;
 mod labelled;
 mod listening;
+mod matrix;
 mod notebooks;
 mod outside;
 mod pages;

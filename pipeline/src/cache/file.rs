@@ -102,6 +102,45 @@ impl VectorCache {
         Ok(cleared.map_err(failed("clear cache"))?.rows_affected())
     }
 
+    /// Lets go the vectors used longest ago until those that stay take at most `bytes_max`. Returns how
+    /// many went.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub async fn evict(&self, bytes_max: u64) -> Result<u64, PipelineError> {
+        const ACTION: &str = "evict from cache";
+        unseen(async {
+            let mut transaction = self.begin().await.map_err(failed(ACTION))?;
+            let bytes: i64 = sqlx::query_scalar("SELECT bytes FROM state")
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(failed(ACTION))?;
+            let excess = bytes - i64::try_from(bytes_max).unwrap_or(i64::MAX);
+            let evicted = if excess > 0 {
+                remove_oldest(&mut transaction, excess).await.map_err(failed(ACTION))?
+            } else {
+                0
+            };
+            transaction.commit().await.map_err(failed(ACTION))?;
+            Ok(evicted)
+        })
+        .await
+    }
+
+    /// Vectors and bytes of each collection, in order of name.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub async fn collections(&self) -> Result<Vec<(String, u64, u64)>, PipelineError> {
+        let count = "SELECT collection, count(*), coalesce(sum(length(vector)), 0)
+                     FROM vectors GROUP BY collection ORDER BY collection";
+        let rows: Result<Vec<(String, i64, i64)>, _> =
+            unseen(sqlx::query_as(count).fetch_all(&self.pool)).await;
+        let number = |n: i64| u64::try_from(n).unwrap_or_default();
+        let rows = rows.map_err(failed("count cache"))?.into_iter();
+        Ok(rows.map(|(name, entries, bytes)| (name, number(entries), number(bytes))).collect())
+    }
+
     /// What it holds.
     ///
     /// # Errors
@@ -229,6 +268,14 @@ async fn evict(
         return Ok(0);
     }
     let excess = bytes - (bytes_max - bytes_max / 10);
+    remove_oldest(transaction, excess).await
+}
+
+/// Removes the entries used longest ago, of at least `excess` bytes.
+async fn remove_oldest(
+    transaction: &mut Transaction<'_, Sqlite>,
+    excess: i64,
+) -> Result<u64, sqlx::Error> {
     sqlx::query(
         "DELETE FROM vectors WHERE key IN (
             SELECT key FROM (
@@ -313,6 +360,24 @@ mod tests {
         let again = VectorCache::open(&path, 80).await.unwrap();
         assert_eq!(held(&again, &["k", "b"]).await, [true, false]);
         assert_eq!(again.stats().await.unwrap().bytes, 72);
+    }
+
+    /// Guarantees: what was used longest ago goes, no more than has to, and the size stays true.
+    #[tokio::test]
+    async fn an_eviction_makes_just_the_room_that_is_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = VectorCache::open(&folder.path().join("e.sqlite"), 1 << 20).await.unwrap();
+        for name in ["a", "b", "c", "d"] {
+            put(&cache, if name == "d" { "two" } else { "one" }, &[name]).await;
+        }
+        assert_eq!(held(&cache, &["a"]).await, [true]);
+        assert_eq!(cache.evict(32).await.unwrap(), 0);
+        assert_eq!(cache.evict(17).await.unwrap(), 2);
+        assert_eq!(held(&cache, &["a", "b", "c", "d"]).await, [true, false, false, true]);
+        let one = ("one".to_owned(), 1, 8);
+        assert_eq!(cache.collections().await.unwrap(), [one, ("two".to_owned(), 1, 8)]);
+        assert_eq!(cache.evict(0).await.unwrap(), 2);
+        assert_eq!(cache.stats().await.unwrap().bytes, 0);
     }
 
     /// Scenario: collections, one of them cleared; vectors of another width; a damaged one.

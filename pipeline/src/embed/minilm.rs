@@ -4,18 +4,19 @@
 //! model was trained for and makes short texts slow. Both are replaced here: texts are cut at
 //! [`TOKENS_MAX`], and padded only to the longest text they are computed with.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use retake_schemas::Digest;
 use retake_schemas::event::TokensSource;
-use tokenizers::{Encoding, Tokenizer, TruncationParams};
+use tokenizers::{Encoding, Tokenizer};
 
 use super::{Embedder, Embeddings, normalized};
+use crate::bert::{self, Batch, ModelFiles};
 use crate::error::PipelineError;
 
 /// The MiniLM embedder.
@@ -49,17 +50,15 @@ impl MinilmEmbedder {
     pub fn load(folder: &Path, name: &str) -> Result<Self, PipelineError> {
         let name = if name.is_empty() { NAME } else { name }.to_owned();
         let failed = |reason: String| PipelineError::Model { model: name.clone(), reason };
-        let [weights, tokenizer, config] = FILES.map(|file| folder.join(file));
-        for file in [&weights, &tokenizer, &config] {
-            check_present(folder, file)?;
-        }
-        let config: Config = serde_json::from_slice(&read(&config)?)
+        let files =
+            ModelFiles::read(folder, "minilm", &format!("embed.model_dir or {MODEL_DIR_ENV}"))?;
+        let ModelFiles { weights, tokenizer, config } = files;
+        let config: Config = serde_json::from_slice(&config)
             .map_err(|error| failed(format!("understand config.json: {error}")))?;
         let tokens_max = TOKENS_MAX.min(config.max_position_embeddings);
-        let (weights, tokenizer) = (read(&weights)?, read(&tokenizer)?);
         // Another model under the same name must not be taken for this one.
         let fingerprint = format!("{name} {} {}", Digest::of(&weights), Digest::of(&tokenizer));
-        let tokenizer = load_tokenizer(&tokenizer, tokens_max)
+        let tokenizer = bert::tokenizer(&tokenizer, tokens_max)
             .map_err(|error| failed(format!("understand tokenizer.json: {error}")))?;
         let bert = VarBuilder::from_buffered_safetensors(weights, DType::F32, &Device::Cpu)
             .and_then(|weights| BertModel::load(weights, &config))
@@ -128,20 +127,9 @@ impl Model {
 
     /// Computes one group, padded to its longest text.
     fn forward(&self, group: &[(usize, Encoding)]) -> Result<Vec<Vec<f32>>, tokenizers::Error> {
-        let longest = group.iter().map(|(_, encoding)| encoding.len()).max().unwrap_or_default();
-        let shape = (group.len(), longest);
-        let mut ids = Vec::with_capacity(group.len() * longest);
-        let mut mask = Vec::with_capacity(group.len() * longest);
-        for (_, encoding) in group {
-            let padding = longest - encoding.len();
-            ids.extend_from_slice(encoding.get_ids());
-            ids.extend(std::iter::repeat_n(self.pad_id, padding));
-            mask.extend(std::iter::repeat_n(1_u32, encoding.len()));
-            mask.extend(std::iter::repeat_n(0_u32, padding));
-        }
-        let ids = Tensor::from_vec(ids, shape, &Device::Cpu)?;
-        let mask = Tensor::from_vec(mask, shape, &Device::Cpu)?;
-        let hidden = self.bert.forward(&ids, &ids.zeros_like()?, Some(&mask))?;
+        let encodings: Vec<&Encoding> = group.iter().map(|(_, encoding)| encoding).collect();
+        let Batch { ids, types, mask } = Batch::padded(&encodings, self.pad_id)?;
+        let hidden = self.bert.forward(&ids, &types, Some(&mask))?;
         let weight = mask.to_dtype(DType::F32)?.unsqueeze(2)?;
         let sum = hidden.broadcast_mul(&weight)?.sum(1)?;
         let mean = sum.broadcast_div(&weight.sum(1)?)?;
@@ -152,32 +140,6 @@ impl Model {
     }
 }
 
-fn load_tokenizer(json: &[u8], tokens_max: usize) -> Result<Tokenizer, tokenizers::Error> {
-    let mut tokenizer = Tokenizer::from_bytes(json)?;
-    let truncation = TruncationParams { max_length: tokens_max, ..TruncationParams::default() };
-    tokenizer.with_truncation(Some(truncation))?;
-    // Padding is made here, per group: texts are grouped by length only after they are encoded.
-    tokenizer.with_padding(None);
-    Ok(tokenizer)
-}
-
-fn check_present(folder: &Path, file: &Path) -> Result<(), PipelineError> {
-    if file.is_file() {
-        return Ok(());
-    }
-    let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    Err(PipelineError::Configuration(format!(
-        "load the minilm model: {name} is missing in {}; set embed.model_dir or {MODEL_DIR_ENV} to \
-         a folder with {}",
-        folder.display(),
-        FILES.join(", "),
-    )))
-}
-
-fn read(path: &PathBuf) -> Result<Vec<u8>, PipelineError> {
-    std::fs::read(path).map_err(|source| PipelineError::Io { path: path.clone(), source })
-}
-
 /// Name of the model whose folder is expected.
 pub const NAME: &str = "all-MiniLM-L6-v2";
 /// Environment variable with the model's folder, when no setting names it.
@@ -185,8 +147,6 @@ pub const MODEL_DIR_ENV: &str = "RETAKE_MODEL_DIR";
 /// Longest text the model was trained on, tokens; what lies behind is not seen.
 pub const TOKENS_MAX: usize = 256;
 
-/// The files of a model: weights, tokenizer, shape.
-const FILES: [&str; 3] = ["model.safetensors", "tokenizer.json", "config.json"];
 /// Texts computed together. On a CPU larger groups are slower: their matrices leave the cache.
 const GROUP_TEXTS: usize = 4;
 

@@ -243,23 +243,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::document::Chunk;
+    use crate::eval::score::tests::{hit, reference as place};
 
     fn reference(document: &str, start_char: u64, end_char: u64) -> Reference {
-        Reference { document: Some(document.to_owned()), start_char, end_char }
-    }
-
-    fn hit(document_id: &str, start_char: u64, end_char: u64) -> Hit {
-        let chunk = Chunk {
-            id: format!("{document_id}#{start_char}"),
-            document_id: document_id.to_owned(),
-            ordinal: 0,
-            text: String::new(),
-            start_char,
-            end_char,
-            tokens: 0,
-        };
-        Hit { chunk, similarity: 0.0, rerank_score: None }
+        place(Some(document), start_char, end_char)
     }
 
     fn close(one: f64, other: f64) -> bool {

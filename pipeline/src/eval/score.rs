@@ -102,14 +102,18 @@ fn normalized(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn reference(document: Option<&str>, start_char: u64, end_char: u64) -> Reference {
+    pub(in crate::eval) fn reference(
+        document: Option<&str>,
+        start_char: u64,
+        end_char: u64,
+    ) -> Reference {
         Reference { document: document.map(ToOwned::to_owned), start_char, end_char }
     }
 
-    fn hit(document_id: &str, start_char: u64, end_char: u64) -> Hit {
+    pub(in crate::eval) fn hit(document_id: &str, start_char: u64, end_char: u64) -> Hit {
         let chunk = Chunk {
             id: format!("{document_id}#{start_char}"),
             document_id: document_id.to_owned(),

@@ -59,6 +59,7 @@ pub(super) struct NewDocument {
     /// Digest of its file.
     pub(super) digest: Digest,
     path: String,
+    modified_ms: Option<i64>,
     chunks: Vec<Chunk>,
     /// Vectors that the cache had, one place per chunk.
     vectors: Vec<Option<Vec<f32>>>,
@@ -125,6 +126,7 @@ impl Loader {
         ));
         let span = stage.span().clone();
         let (digest, path) = (document.digest, document.path.clone());
+        let modified_ms = document.modified_ms;
         let loader = Arc::clone(&self);
         let cut = move || span.in_scope(|| loader.chunker.chunk(&document));
         let chunks = tokio::task::spawn_blocking(cut)
@@ -138,7 +140,8 @@ impl Loader {
             Some(cache) => cache.find(self.embedder.as_ref(), &chunks, &self.root).await,
             None => vec![None; chunks.len()],
         };
-        Ok(NewDocument { digest, path: path.to_string_lossy().into_owned(), chunks, vectors })
+        let path = path.to_string_lossy().into_owned();
+        Ok(NewDocument { digest, path, modified_ms, chunks, vectors })
     }
 }
 
@@ -164,6 +167,7 @@ pub(super) struct Assembly {
     /// Digest of its file.
     pub(super) digest: Digest,
     path: String,
+    modified_ms: Option<i64>,
     chunks: Arc<[Chunk]>,
     vectors: Vec<Option<Vec<f32>>>,
     missing: usize,
@@ -177,6 +181,7 @@ impl Assembly {
             id,
             digest: new.digest,
             path: new.path,
+            modified_ms: new.modified_ms,
             chunks: new.chunks.into(),
             vectors: new.vectors,
             missing,
@@ -219,6 +224,12 @@ impl Assembly {
     pub(super) fn finish(self) -> EmbeddedDocument {
         debug_assert!(self.is_complete(), "{} lacks {} vectors", self.id, self.missing);
         let chunks = self.chunks.iter().cloned().zip(self.vectors.into_iter().flatten()).collect();
-        EmbeddedDocument { id: self.id, digest: self.digest, path: self.path, chunks }
+        EmbeddedDocument {
+            id: self.id,
+            digest: self.digest,
+            path: self.path,
+            modified_ms: self.modified_ms,
+            chunks,
+        }
     }
 }

@@ -9,6 +9,7 @@
 //! Ignore files inside the ingested folders are honoured, those above and the user's own are not:
 //! the same folder gives the same documents on every machine.
 
+mod date;
 mod html;
 mod jsonl;
 #[cfg(feature = "pdf")]
@@ -105,11 +106,12 @@ pub fn discover(roots: &[PathBuf], settings: &LoadSettings) -> Result<Discovery,
 /// [`PipelineError::NotText`] for one that is too large, binary, not UTF-8, or not readable as
 /// its format; [`PipelineError::NotFound`] and [`PipelineError::Io`] for the disk.
 pub fn read(found: &Found, settings: &LoadSettings) -> Result<Document, PipelineError> {
-    let bytes = read_bytes(&found.path, settings.file_bytes_max)?;
+    let (bytes, file_modified_ms) = read_bytes(&found.path, settings.file_bytes_max)?;
     let digest = Digest::of(&bytes);
     let size_bytes = bytes.len() as u64;
     let text =
         to_text(bytes, found.format, settings).map_err(|reason| not_text(&found.path, reason))?;
+    let stated = (found.format == Format::Markdown).then(|| date::of_front_matter(&text)).flatten();
     Ok(Document {
         id: found.id.clone(),
         path: found.path.clone(),
@@ -117,6 +119,7 @@ pub fn read(found: &Found, settings: &LoadSettings) -> Result<Document, Pipeline
         text,
         digest,
         bytes: size_bytes,
+        modified_ms: stated.or(file_modified_ms),
     })
 }
 
@@ -260,9 +263,11 @@ fn format_of(path: &Path) -> Option<Format> {
     }
 }
 
-/// Reads at most `bytes_max` bytes, whatever the folder entry says: a file may still grow.
-fn read_bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PipelineError> {
+/// Reads at most `bytes_max` bytes, whatever the folder entry says: a file may still grow. With
+/// them comes when the file was changed, ms since 1970, where the file system knows.
+fn read_bytes(path: &Path, bytes_max: u64) -> Result<(Vec<u8>, Option<i64>), PipelineError> {
     let file = File::open(path).map_err(|source| io_error(path, source))?;
+    let modified_ms = file.metadata().ok().and_then(|metadata| date::of_file(&metadata));
     let mut bytes = Vec::new();
     file.take(bytes_max.saturating_add(1))
         .read_to_end(&mut bytes)
@@ -271,7 +276,7 @@ fn read_bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>, PipelineError> {
         let reason = format!("it is larger than load.file_bytes_max ({bytes_max} bytes)");
         return Err(not_text(path, reason));
     }
-    Ok(bytes)
+    Ok((bytes, modified_ms))
 }
 
 fn decode(bytes: Vec<u8>) -> Result<String, String> {

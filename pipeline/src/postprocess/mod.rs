@@ -5,11 +5,18 @@
 //! chunk whatever a step thinks of it.
 
 mod bm25;
+#[cfg(feature = "candle")]
+mod cross_encoder;
 mod cutoff;
+mod keywords;
 mod llm_rerank;
+mod mask;
 mod mmr;
+mod neighbours;
 mod ratings;
+mod recency;
 mod reorder;
+mod sentences;
 
 use std::sync::Arc;
 
@@ -18,14 +25,22 @@ use retake_schemas::settings::{PostprocessStep, RagSettings, RerankProvider};
 use tracing::Span;
 
 pub use self::bm25::Bm25Reranker;
+#[cfg(feature = "candle")]
+pub use self::cross_encoder::CrossEncoder;
 pub use self::cutoff::SimilarityCutoff;
-pub use self::llm_rerank::LlmReranker;
+pub use self::keywords::KeywordFilter;
+pub use self::llm_rerank::{LlmReranker, RatingForm};
+pub use self::mask::PiiMask;
 pub(crate) use self::mmr::cosine;
 pub use self::mmr::{Mmr, maximal_marginal_relevance};
-pub use self::ratings::{Ratings, Unreadable, read_ratings};
+pub use self::neighbours::{Neighbours, Reach, Window};
+pub use self::ratings::{Ratings, Unreadable, read_json_ratings, read_ratings};
+pub use self::recency::{EmbeddingRecency, FixedRecency, TimeWeighted};
 pub use self::reorder::{LongContextReorder, long_context_order};
+pub use self::sentences::SentenceFilter;
 
 use crate::document::Hit;
+use crate::embed::Embedder;
 use crate::error::PipelineError;
 use crate::llm_call::{Caller, Spent};
 use crate::store::VectorStore;
@@ -43,6 +58,8 @@ pub struct Query<'a> {
     pub span: &'a Span,
     /// The language model.
     pub(crate) caller: Caller<'a>,
+    /// What made the vectors of chunks.
+    pub(crate) embedder: &'a dyn Embedder,
     /// Where vectors of chunks are.
     pub(crate) store: &'a dyn VectorStore,
 }
@@ -88,12 +105,16 @@ pub trait Postprocessor: Send + Sync {
 }
 
 /// The steps the settings ask for, in order.
-#[must_use]
-pub fn from_settings(settings: &RagSettings) -> Vec<Arc<dyn Postprocessor>> {
+///
+/// # Errors
+/// [`PipelineError::Configuration`] for settings that cannot work or a missing model file.
+pub fn from_settings(settings: &RagSettings) -> Result<Vec<Arc<dyn Postprocessor>>, PipelineError> {
     let of_provider = match settings.rerank.provider {
         RerankProvider::None => None,
         RerankProvider::Bm25 => Some(PostprocessStep::Bm25),
         RerankProvider::Llm => Some(PostprocessStep::LlmRerank),
+        RerankProvider::StructuredLlm => Some(PostprocessStep::StructuredLlmRerank),
+        RerankProvider::CrossEncoder => Some(PostprocessStep::CrossEncoder),
     };
     let steps = settings.postprocess.steps.iter().filter_map(|step| match step {
         PostprocessStep::Rerank => of_provider,
@@ -102,17 +123,60 @@ pub fn from_settings(settings: &RagSettings) -> Vec<Arc<dyn Postprocessor>> {
     steps.map(|step| of_step(step, settings)).collect()
 }
 
-fn of_step(step: PostprocessStep, settings: &RagSettings) -> Arc<dyn Postprocessor> {
-    let postprocess = &settings.postprocess;
-    match step {
-        PostprocessStep::SimilarityCutoff => {
-            Arc::new(SimilarityCutoff { similarity_min: postprocess.similarity_min })
+fn of_step(
+    step: PostprocessStep,
+    settings: &RagSettings,
+) -> Result<Arc<dyn Postprocessor>, PipelineError> {
+    use PostprocessStep as Step;
+    let of = &settings.postprocess;
+    let reach = Reach { before: of.neighbours_before, after: of.neighbours_after };
+    Ok(match step {
+        Step::SimilarityCutoff => Arc::new(SimilarityCutoff { similarity_min: of.similarity_min }),
+        Step::Keywords => {
+            Arc::new(KeywordFilter::new(&of.keywords_required, &of.keywords_excluded))
         }
-        PostprocessStep::Rerank | PostprocessStep::Bm25 => Arc::new(Bm25Reranker),
-        PostprocessStep::LlmRerank => Arc::new(LlmReranker::new(settings)),
-        PostprocessStep::Mmr => Arc::new(Mmr { lambda: postprocess.mmr_lambda }),
-        PostprocessStep::LongContextReorder => Arc::new(LongContextReorder),
-    }
+        Step::Rerank | Step::Bm25 => Arc::new(Bm25Reranker),
+        Step::LlmRerank => Arc::new(LlmReranker::new(settings, RatingForm::Lines)),
+        Step::StructuredLlmRerank => Arc::new(LlmReranker::new(settings, RatingForm::Json)),
+        Step::CrossEncoder => cross_encoder(settings)?,
+        Step::Mmr => Arc::new(Mmr { lambda: of.mmr_lambda }),
+        Step::FixedRecency => Arc::new(FixedRecency),
+        Step::EmbeddingRecency => {
+            Arc::new(EmbeddingRecency { similarity_min: of.recency_similarity_min })
+        }
+        Step::TimeWeighted => Arc::new(TimeWeighted {
+            weight: of.recency_weight,
+            half_life_days: of.recency_half_life_days,
+        }),
+        Step::Neighbours => Arc::new(Neighbours(reach)),
+        Step::Window => Arc::new(Window(reach)),
+        Step::Sentences => Arc::new(SentenceFilter {
+            share: of.sentences_share,
+            similarity_min: of.sentences_similarity_min,
+            batch_size: settings.embed.batch_size,
+        }),
+        Step::MaskPii => Arc::new(PiiMask::new(&of.mask)?),
+        Step::LongContextReorder => Arc::new(LongContextReorder),
+    })
+}
+
+#[cfg(feature = "candle")]
+fn cross_encoder(settings: &RagSettings) -> Result<Arc<dyn Postprocessor>, PipelineError> {
+    let from_settings = settings.rerank.model_dir.as_ref().filter(|folder| !folder.is_empty());
+    let folder = from_settings.ok_or_else(|| {
+        PipelineError::Configuration(
+            "use a cross-encoder: it needs its model folder; set rerank.model_dir".to_owned(),
+        )
+    })?;
+    Ok(Arc::new(CrossEncoder::load(std::path::Path::new(folder))?))
+}
+
+#[cfg(not(feature = "candle"))]
+fn cross_encoder(_: &RagSettings) -> Result<Arc<dyn Postprocessor>, PipelineError> {
+    Err(PipelineError::Configuration(
+        "use a cross-encoder: this retake was built without it; build it with --features candle"
+            .to_owned(),
+    ))
 }
 
 /// Chunks the search has to fetch.
@@ -137,7 +201,8 @@ mod tests {
         settings.rerank.provider = provider;
         settings.postprocess =
             PostprocessSettings { steps: steps.to_vec(), ..PostprocessSettings::default() };
-        from_settings(&settings).iter().map(|step| step.name().to_owned()).collect()
+        let steps = from_settings(&settings).unwrap();
+        steps.iter().map(|step| step.name().to_owned()).collect()
     }
 
     /// Scenario: settings from before there were steps, and lists of steps.
@@ -160,10 +225,12 @@ mod tests {
     fn more_is_fetched_only_for_a_step_that_chooses() {
         let mut settings = RagSettings::default();
         settings.set("postprocess.steps=[\"similarity_cutoff\"]").unwrap();
-        assert_eq!(candidates(&from_settings(&settings), &settings), 4);
+        let fetched =
+            |settings: &RagSettings| candidates(&from_settings(settings).unwrap(), settings);
+        assert_eq!(fetched(&settings), 4);
         settings.set("postprocess.steps=[\"similarity_cutoff\", \"mmr\"]").unwrap();
-        assert_eq!(candidates(&from_settings(&settings), &settings), 20);
+        assert_eq!(fetched(&settings), 20);
         settings.rerank.candidates = 2;
-        assert_eq!(candidates(&from_settings(&settings), &settings), 4);
+        assert_eq!(fetched(&settings), 4);
     }
 }

@@ -1,12 +1,16 @@
-//! Reads what a language model said about passages: `Doc: 3, Relevance: 7`, a line each.
+//! Reads what a language model said about passages: `Doc: 3, Relevance: 7`, a line each, or JSON.
 //!
 //! A rating is a number together with its passage, or it is nothing: a line that is not understood
-//! says nothing about any other line, and a passage that is not there is nobody's. What could not
+//! says nothing about any other, and a passage that is not there is nobody's. What could not
 //! be used is counted by reason.
 
 use std::collections::BTreeMap;
 
-/// Why a line gave no rating.
+use serde_json::{Value as Json, json};
+
+use crate::synthesize::structured::unfenced;
+
+/// Why a line, or an object, gave no rating.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unreadable {
     /// It does not have the form.
@@ -55,17 +59,76 @@ pub fn read_ratings(reply: &str, passages: usize) -> Ratings {
     ratings
 }
 
+/// The form of ratings as JSON.
+#[must_use]
+pub(super) fn ratings_schema() -> Json {
+    json!({
+        "type": "object",
+        "properties": {
+            "ratings": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "passage": { "type": "integer" },
+                        "relevance": { "type": "number" },
+                    },
+                    "required": ["passage", "relevance"],
+                    "additionalProperties": false,
+                },
+            },
+        },
+        "required": ["ratings"],
+        "additionalProperties": false,
+    })
+}
+
+/// Reads the ratings of `passages` passages as JSON, each for itself: one that is wrong costs no
+/// other. What is no list of ratings at all is counted once.
+#[must_use]
+pub fn read_json_ratings(reply: &str, passages: usize) -> Ratings {
+    let mut ratings = Ratings { by_passage: vec![None; passages], unreadable: BTreeMap::new() };
+    let json: Option<Json> = serde_json::from_str(unfenced(reply.trim())).ok();
+    let Some(rated) = json.as_ref().and_then(|json| json.get("ratings")?.as_array()) else {
+        ratings.unreadable.insert(Unreadable::Malformed, 1);
+        return ratings;
+    };
+    for one in rated {
+        if let Err(reason) = read_object(one, &mut ratings.by_passage) {
+            *ratings.unreadable.entry(reason).or_default() += 1;
+        }
+    }
+    ratings
+}
+
+fn read_object(one: &Json, by_passage: &mut [Option<f64>]) -> Result<(), Unreadable> {
+    let passage = one.get("passage").filter(|passage| passage.is_number());
+    let passage = passage.ok_or(Unreadable::Malformed)?;
+    let relevance = one.get("relevance").ok_or(Unreadable::Malformed)?;
+    let number = passage.as_u64().and_then(|number| usize::try_from(number).ok());
+    put(number, relevance.as_f64(), by_passage)
+}
+
 fn read_line(line: &str, by_passage: &mut [Option<f64>]) -> Result<(), Unreadable> {
     let (number, rating) = split(line).ok_or(Unreadable::Malformed)?;
     // Digits only: `-1` and `+1` are no numbers of passages, and neither is 1e3.
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Unreadable::Malformed);
     }
-    let index = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
-    let place = index.and_then(|index| by_passage.get_mut(index)).ok_or(Unreadable::OutOfRange)?;
     let rating = rating.strip_suffix("/10").unwrap_or(rating).trim_end();
     let is_plain = rating.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let rating: f64 = rating.parse().ok().filter(|_| is_plain).ok_or(Unreadable::BadRating)?;
+    put(number.parse().ok(), rating.parse().ok().filter(|_| is_plain), by_passage)
+}
+
+/// Puts a rating in its place, if there is one and it is free. Passages count from 1.
+fn put(
+    number: Option<usize>,
+    rating: Option<f64>,
+    by_passage: &mut [Option<f64>],
+) -> Result<(), Unreadable> {
+    let index = number.and_then(|number| number.checked_sub(1));
+    let place = index.and_then(|index| by_passage.get_mut(index)).ok_or(Unreadable::OutOfRange)?;
+    let rating = rating.ok_or(Unreadable::BadRating)?;
     if !(0.0..=RATING_MAX).contains(&rating) {
         return Err(Unreadable::BadRating);
     }
@@ -164,5 +227,33 @@ mod tests {
             assert_eq!(read(line), (vec![None, None, None], vec![(expected, 1)]), "{line:?}");
         }
         assert_eq!(read_ratings("Doc: 1, Relevance: 5", 0).by_passage, []);
+    }
+
+    fn read_json(reply: &str) -> (Vec<Option<f64>>, Vec<(&'static str, u64)>) {
+        let ratings = read_json_ratings(reply, 3);
+        let unreadable = ratings.unreadable.iter().map(|(why, n)| (why.as_str(), *n)).collect();
+        (ratings.by_passage, unreadable)
+    }
+
+    /// Scenario: JSON with a passage 0, one beyond the end, a word for a rating, one rated twice.
+    /// Guarantees: each rating stands or falls for itself, as with lines.
+    #[test]
+    fn a_wrong_object_costs_no_other_its_rating() {
+        let reply = r#"```json
+            {"ratings": [{"passage": 0, "relevance": 9}, {"passage": 3, "relevance": 0.85},
+             {"passage": 1, "relevance": "high"}, {"passage": 3, "relevance": 9},
+             {"passage": 4, "relevance": 9}, {"passage": 2, "relevance": 11}, 7, {"passage": 1}]}
+            ```"#;
+        let (ratings, unreadable) = read_json(reply);
+        assert_eq!(ratings, [None, None, Some(0.85)]);
+        assert_eq!(
+            unreadable,
+            [("malformed", 2), ("out_of_range", 2), ("duplicate", 1), ("bad_rating", 2)]
+        );
+        for reply in ["", "Doc: 1, Relevance: 7", "[]", r#"{"ratings": 3}"#, r#"{"ratings": [{"#] {
+            assert_eq!(read_json(reply), (vec![None; 3], vec![("malformed", 1)]), "{reply}");
+        }
+        assert_eq!(read_json(r#"{"ratings": []}"#), (vec![None; 3], vec![]));
+        assert!(crate::synthesize::structured::supported(&ratings_schema()).is_ok());
     }
 }

@@ -115,6 +115,8 @@ fn answer(kept: KeptAnswer, similarity: f64, started: Instant) -> Answer {
         model_calls: 0,
         input_tokens: None,
         output_tokens: None,
+        cache_read_tokens: None,
+        reasoning_tokens: None,
         tokens_source: TokensSource::None,
         passages_cut: 0,
         finish_reason: kept.finish_reason,

@@ -29,6 +29,8 @@ pub struct EmbeddedDocument {
     pub digest: Digest,
     /// Path it was read from.
     pub path: String,
+    /// When it was last changed, ms since 1970, where that is known.
+    pub modified_ms: Option<i64>,
     /// Its chunks with their vectors, in order.
     pub chunks: Vec<(Chunk, Vec<f32>)>,
 }
@@ -47,6 +49,22 @@ pub struct CollectionSpec {
     pub chunking: String,
 }
 
+/// A row of a database: name, model, width, and chunking.
+impl From<(String, String, i64, String)> for CollectionSpec {
+    fn from((name, model, dim, chunking): (String, String, i64, String)) -> Self {
+        Self { name, model, dim: usize::try_from(dim).unwrap_or_default(), chunking }
+    }
+}
+
+/// A document as it is kept, to be put into another store.
+#[derive(Debug, Clone)]
+pub struct KeptDocument {
+    /// The document, with its chunks and vectors.
+    pub document: EmbeddedDocument,
+    /// Fingerprint of the chunking it was cut by.
+    pub chunking: String,
+}
+
 /// A document of a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldDocument {
@@ -54,6 +72,25 @@ pub struct HeldDocument {
     pub id: String,
     /// Path it was read from.
     pub path: String,
+}
+
+/// A state of a collection, drawn at random by the database when it changes. A counter would come
+/// back to the same number after a collection is dropped and made again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Revision(String);
+
+impl Revision {
+    /// The revision that a database names so.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    /// Its name: 32 hexadecimal digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Counts of a collection.
@@ -130,12 +167,53 @@ pub trait VectorStore: Send + Sync {
         chunk_ids: &[String],
     ) -> Result<HashMap<String, Vec<f32>>, PipelineError>;
 
-    /// What the collection holds, as a digest: it changes whenever a document is added, changed or
-    /// deleted.
+    /// Chunks by their ids; those that are not there are left out.
     ///
     /// # Errors
     /// The database failed.
-    async fn revision(&self) -> Result<Digest, PipelineError>;
+    async fn chunks(&self, chunk_ids: &[String]) -> Result<HashMap<String, Chunk>, PipelineError>;
+
+    /// When documents were last changed, ms since 1970, by their ids; those of which that is not
+    /// known are left out.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn modified_ms(
+        &self,
+        document_ids: &[String],
+    ) -> Result<HashMap<String, i64>, PipelineError>;
+
+    /// Names what the collection holds: it changes in the transaction in which a document is added,
+    /// changed or deleted, and is never what it was before. To read it takes the same time however
+    /// many documents there are.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn revision(&self) -> Result<Revision, PipelineError>;
+
+    /// All collections, in order of name. None needs to be open.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn collections(&self) -> Result<Vec<CollectionSpec>, PipelineError>;
+
+    /// At most `limit` documents with their vectors, in order of id, after the id `after`.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn read_documents(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<KeptDocument>, PipelineError>;
+
+    /// Gives the open collection the name and the revision; one that had the name is deleted. One
+    /// transaction: nobody ever sees half of either. Others that have the deleted one open must open
+    /// it again.
+    ///
+    /// # Errors
+    /// The database failed; then nothing has changed.
+    async fn take_name(&self, name: &str, revision: &Revision) -> Result<(), PipelineError>;
 
     /// Makes searches fast after a load (builds or refreshes an index where there is one).
     ///

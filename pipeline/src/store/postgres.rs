@@ -23,10 +23,12 @@ use sqlx::{Postgres, Row, Transaction};
 use self::copy::CopyBuffer;
 use self::statements::ChunksTable;
 use super::vector::{
-    CheckedDocument, FORMAT, HeldCollection, Opened, check_model, check_vector, checked, column,
-    count, not_open, revision, similarity, small_count,
+    CheckedDocument, DocumentColumns, DocumentRow, FORMAT, HeldCollection, Opened, check_model,
+    check_vector, checked, column, count, not_open, similarity, small_count,
 };
-use super::{CollectionSpec, EmbeddedDocument, HeldDocument, StoreStats, VectorStore};
+use super::{
+    CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats, VectorStore,
+};
 use crate::document::{Chunk, Hit};
 use crate::error::PipelineError;
 
@@ -172,6 +174,7 @@ impl VectorStore for PostgresStore {
         if !connect::has_tables(&self.pool).await? {
             return Ok(false);
         }
+        connect::ensure_tables(&self.pool).await?;
         let mut transaction = self.begin(OPEN).await?;
         let held = held(&mut transaction, &spec.name).await.map_err(failed(OPEN))?;
         transaction.commit().await.map_err(failed(OPEN))?;
@@ -237,6 +240,7 @@ impl VectorStore for PostgresStore {
             .execute(&mut *transaction)
             .await
             .map_err(failed(ACTION))?;
+        renew_revision(&mut transaction, opened.id).await.map_err(failed(ACTION))?;
         transaction.commit().await.map_err(failed(ACTION))
     }
 
@@ -247,6 +251,7 @@ impl VectorStore for PostgresStore {
         // One committer at a time: two that replace the same document would refuse each other.
         lock(&mut transaction, opened.id).await.map_err(failed(COMMIT))?;
         replace(&mut transaction, &opened, &documents).await?;
+        renew_revision(&mut transaction, opened.id).await.map_err(failed(COMMIT))?;
         transaction.commit().await.map_err(failed(COMMIT))
     }
 
@@ -268,18 +273,131 @@ impl VectorStore for PostgresStore {
         Ok(rows.into_iter().map(|(id, vector)| (id, vector.to_vec())).collect())
     }
 
-    async fn revision(&self) -> Result<Digest, PipelineError> {
-        const ACTION: &str = "read digests of documents";
+    async fn chunks(&self, chunk_ids: &[String]) -> Result<HashMap<String, Chunk>, PipelineError> {
+        const ACTION: &str = "read chunks";
         let opened = self.opened(ACTION)?;
-        let rows: Vec<(String, Vec<u8>, String)> = sqlx::query_as(
-            "SELECT id, digest, chunking FROM retake.documents WHERE collection = $1
-             ORDER BY id COLLATE \"C\"",
+        let rows = sqlx::query(table(ACTION, &opened)?.chunks())
+            .bind(chunk_ids)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed(ACTION))?;
+        let chunks = rows.iter().map(|row| chunk_from(row).map(|chunk| (chunk.id.clone(), chunk)));
+        chunks.collect::<Result<_, _>>().map_err(failed(ACTION))
+    }
+
+    async fn modified_ms(
+        &self,
+        document_ids: &[String],
+    ) -> Result<HashMap<String, i64>, PipelineError> {
+        const ACTION: &str = "read dates of documents";
+        let opened = self.opened(ACTION)?;
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT id, modified_ms FROM retake.documents
+             WHERE collection = $1 AND modified_ms IS NOT NULL AND id = ANY($2)",
         )
         .bind(opened.id)
+        .bind(document_ids)
         .fetch_all(&self.pool)
         .await
         .map_err(failed(ACTION))?;
-        Ok(revision(&rows))
+        Ok(rows.into_iter().collect())
+    }
+
+    async fn revision(&self) -> Result<Revision, PipelineError> {
+        const ACTION: &str = "read revision";
+        let opened = self.opened(ACTION)?;
+        let name: Option<String> = sqlx::query_scalar(
+            "SELECT encode(uuid_send(revision), 'hex') FROM retake.collections WHERE id = $1",
+        )
+        .bind(opened.id)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed(ACTION))?;
+        name.map(Revision::new).ok_or_else(|| not_open(ACTION))
+    }
+
+    async fn collections(&self) -> Result<Vec<CollectionSpec>, PipelineError> {
+        const ACTION: &str = "list collections";
+        if !connect::has_tables(&self.pool).await? {
+            return Ok(Vec::new());
+        }
+        let rows: Vec<(String, String, i64, String)> = sqlx::query_as(
+            "SELECT name, model, dim, chunking FROM retake.collections ORDER BY name COLLATE \"C\"",
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed(ACTION))?;
+        Ok(rows.into_iter().map(CollectionSpec::from).collect())
+    }
+
+    async fn read_documents(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<KeptDocument>, PipelineError> {
+        const ACTION: &str = "read documents";
+        let opened = self.opened(ACTION)?;
+        let mut transaction = self.begin(ACTION).await?;
+        // Documents and chunks as of one moment.
+        execute(&mut transaction, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await?;
+        let rows: Vec<DocumentColumns> = sqlx::query_as(
+            "SELECT id, digest, path, chunking, modified_ms FROM retake.documents
+             WHERE collection = $1 AND ($2::text IS NULL OR id > $2) ORDER BY id LIMIT $3",
+        )
+        .bind(opened.id)
+        .bind(after)
+        .bind(column(limit as u64))
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(failed(ACTION))?;
+        let rows: Vec<DocumentRow> = rows.into_iter().map(DocumentRow::from).collect();
+        let ids: Vec<&str> = rows.iter().map(DocumentRow::id).collect();
+        let chunk_rows = sqlx::query(table(ACTION, &opened)?.chunks_of_documents())
+            .bind(&ids)
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(failed(ACTION))?;
+        let mut chunks: HashMap<String, Vec<(Chunk, Vec<f32>)>> = HashMap::new();
+        for row in &chunk_rows {
+            let chunk = chunk_from(row).map_err(failed(ACTION))?;
+            let vector: Vector = row.try_get("embedding").map_err(failed(ACTION))?;
+            let of_document = chunks.entry(chunk.document_id.clone()).or_default();
+            of_document.push((chunk, vector.to_vec()));
+        }
+        rows.into_iter().map(|row| row.with_chunks(ACTION, &mut chunks)).collect()
+    }
+
+    async fn take_name(&self, name: &str, revision: &Revision) -> Result<(), PipelineError> {
+        const ACTION: &str = "put collection in place";
+        let opened = self.opened(ACTION)?;
+        let mut transaction = self.begin(ACTION).await?;
+        lock(&mut transaction, NO_COLLECTION).await.map_err(failed(ACTION))?;
+        let former = held(&mut transaction, name).await.map_err(failed(ACTION))?;
+        if let Some(former) = former.filter(|former| former.id != opened.id) {
+            // Whoever commits into it just now is waited for.
+            lock(&mut transaction, former.id).await.map_err(failed(ACTION))?;
+            let table = ChunksTable { id: former.id, dim: 0 };
+            execute(&mut transaction, table.drop()).await?;
+            sqlx::query("DELETE FROM retake.collections WHERE id = $1")
+                .bind(former.id)
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed(ACTION))?;
+        }
+        sqlx::query(
+            "UPDATE retake.collections SET name = $2, revision = $3::text::uuid WHERE id = $1",
+        )
+        .bind(opened.id)
+        .bind(name)
+        .bind(revision.as_str())
+        .execute(&mut *transaction)
+        .await
+        .map_err(failed(ACTION))?;
+        transaction.commit().await.map_err(failed(ACTION))?;
+        let spec = CollectionSpec { name: name.to_owned(), ..opened.spec };
+        *self.opened.write() = Some(Opened { id: opened.id, spec });
+        Ok(())
     }
 
     async fn finish_load(&self) -> Result<(), PipelineError> {
@@ -414,23 +532,28 @@ async fn replace(
     let digests: Vec<&[u8]> =
         documents.iter().map(|checked| checked.document.digest.as_bytes().as_slice()).collect();
     let paths: Vec<&str> = documents.iter().map(|checked| checked.document.path.as_str()).collect();
+    let modified_ms: Vec<Option<i64>> =
+        documents.iter().map(|checked| checked.document.modified_ms).collect();
     sqlx::query(table.delete_documents())
         .bind(&ids)
         .execute(&mut **transaction)
         .await
         .map_err(failed(COMMIT))?;
     sqlx::query(
-        "INSERT INTO retake.documents (collection, id, digest, path, chunking)
-         SELECT $1, id, digest, path, $2
-         FROM unnest($3::text[], $4::bytea[], $5::text[]) AS given (id, digest, path)
+        "INSERT INTO retake.documents (collection, id, digest, path, chunking, modified_ms)
+         SELECT $1, id, digest, path, $2, modified_ms
+         FROM unnest($3::text[], $4::bytea[], $5::text[], $6::bigint[])
+             AS given (id, digest, path, modified_ms)
          ON CONFLICT (collection, id) DO UPDATE SET digest = excluded.digest,
-             path = excluded.path, chunking = excluded.chunking",
+             path = excluded.path, chunking = excluded.chunking,
+             modified_ms = excluded.modified_ms",
     )
     .bind(opened.id)
     .bind(&opened.spec.chunking)
     .bind(&ids)
     .bind(&digests)
     .bind(&paths)
+    .bind(&modified_ms)
     .execute(&mut **transaction)
     .await
     .map_err(failed(COMMIT))?;
@@ -471,8 +594,22 @@ async fn prepare_index_scan(transaction: &mut Work<'_>, top_k: usize) -> Result<
     .map(drop)
 }
 
+/// Says that the collection is another one now, in the transaction that makes it so.
+async fn renew_revision(transaction: &mut Work<'_>, collection: i64) -> Result<(), sqlx::Error> {
+    sqlx::query("UPDATE retake.collections SET revision = gen_random_uuid() WHERE id = $1")
+        .bind(collection)
+        .execute(&mut **transaction)
+        .await
+        .map(drop)
+}
+
 fn hit_from(row: &PgRow) -> Result<Hit, sqlx::Error> {
-    let chunk = Chunk {
+    let similarity = similarity(row.try_get("distance")?);
+    Ok(Hit { chunk: chunk_from(row)?, similarity, rerank_score: None })
+}
+
+fn chunk_from(row: &PgRow) -> Result<Chunk, sqlx::Error> {
+    Ok(Chunk {
         id: row.try_get("id")?,
         document_id: row.try_get("document_id")?,
         ordinal: small_count(row.try_get("ordinal")?),
@@ -480,8 +617,7 @@ fn hit_from(row: &PgRow) -> Result<Hit, sqlx::Error> {
         start_char: count(row.try_get("start_char")?),
         end_char: count(row.try_get("end_char")?),
         tokens: small_count(row.try_get("tokens")?),
-    };
-    Ok(Hit { chunk, similarity: similarity(row.try_get("distance")?), rerank_score: None })
+    })
 }
 
 fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {

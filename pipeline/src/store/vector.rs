@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use retake_schemas::Digest;
 
-use super::{CollectionSpec, EmbeddedDocument};
+use super::{CollectionSpec, EmbeddedDocument, KeptDocument};
 use crate::document::Chunk;
 use crate::error::PipelineError;
 
@@ -137,16 +137,47 @@ pub(super) fn similarity(distance: Option<f64>) -> f64 {
     distance.filter(|distance| distance.is_finite()).map_or(0.0, |distance| 1.0 - distance)
 }
 
-/// The digest of what a collection holds: id, digest and chunking of every document, in order of id.
-pub(super) fn revision(documents: &[(String, Vec<u8>, String)]) -> Digest {
-    let mut all = Vec::new();
-    for (id, digest, chunking) in documents {
-        for field in [id.as_bytes(), digest, chunking.as_bytes()] {
-            all.extend_from_slice(&(field.len() as u64).to_le_bytes());
-            all.extend_from_slice(field);
-        }
+/// A row of the documents table, before its chunks are read.
+#[derive(Debug)]
+pub(super) struct DocumentRow {
+    id: String,
+    digest: Vec<u8>,
+    path: String,
+    chunking: String,
+    modified_ms: Option<i64>,
+}
+
+/// Its columns: id, digest, path, chunking, and date.
+pub(super) type DocumentColumns = (String, Vec<u8>, String, String, Option<i64>);
+
+impl From<DocumentColumns> for DocumentRow {
+    fn from((id, digest, path, chunking, modified_ms): DocumentColumns) -> Self {
+        Self { id, digest, path, chunking, modified_ms }
     }
-    Digest::of(&all)
+}
+
+impl DocumentRow {
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The document with its chunks, of which those of others are left alone.
+    ///
+    /// # Errors
+    /// The digest in the database has another length than digests have.
+    pub(super) fn with_chunks(
+        self,
+        action: &'static str,
+        chunks: &mut HashMap<String, Vec<(Chunk, Vec<f32>)>>,
+    ) -> Result<KeptDocument, PipelineError> {
+        let Self { id, digest, path, chunking, modified_ms } = self;
+        let digest = digest.try_into().map(Digest::from_bytes).map_err(|_| {
+            PipelineError::Store { action, reason: format!("the digest of {id:?} is damaged") }
+        })?;
+        let chunks = chunks.remove(&id).unwrap_or_default();
+        let document = EmbeddedDocument { id, digest, path, modified_ms, chunks };
+        Ok(KeptDocument { document, chunking })
+    }
 }
 
 /// A count for a column. Counts beyond `i64` do not exist in practice; saturating keeps the order.

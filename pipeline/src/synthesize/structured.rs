@@ -121,7 +121,8 @@ fn known_types(value: &Json) -> Result<(), String> {
     if all { Ok(()) } else { Err(format!("type: expected one of {}", TYPES.join(", "))) }
 }
 
-fn unfenced(text: &str) -> &str {
+/// The text without a fence of Markdown around it.
+pub(crate) fn unfenced(text: &str) -> &str {
     let Some(rest) = text.strip_prefix("```") else { return text };
     let body = rest.split_once('\n').map_or("", |(_, body)| body);
     body.trim_end().strip_suffix("```").unwrap_or(text).trim()

@@ -107,6 +107,7 @@ pub(crate) fn document(id: &str, chunks: &[(&str, &[f32])]) -> EmbeddedDocument 
         id: id.to_owned(),
         digest: Digest::of(text.as_bytes()),
         path: format!("/docs/{id}"),
+        modified_ms: None,
         chunks: chunks.iter().enumerate().map(chunk).collect(),
     }
 }

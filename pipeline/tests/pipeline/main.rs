@@ -1,6 +1,7 @@
 //! Whole-pipeline tests: stores, ingest, queries, evaluation, and the replay target.
 
 mod capture;
+mod cuts;
 mod eval;
 mod fake;
 mod fixtures;
@@ -11,4 +12,6 @@ mod pgvector;
 mod postgres;
 mod query;
 mod replay;
+mod steps;
+mod storage;
 mod stores;

@@ -367,3 +367,110 @@ fn wide_document(number: usize, random: &mut Random) -> EmbeddedDocument {
         ..document(&format!("d{number}"), &chunks)
     }
 }
+
+/// Scenario: documents are added, changed, refused, deleted, and the collection made again.
+/// Guarantees: every change has a revision that was never before, in the same transaction; what
+/// changes nothing, or another collection, changes no revision.
+#[tokio::test]
+async fn every_change_has_a_revision_of_its_own() {
+    for backend in Backend::all("revision") {
+        let spec = spec("revision", 2);
+        let store = backend.open_with(&spec).await;
+        let mut seen = vec![store.revision().await.unwrap()];
+        let a = document("a", &[("a", &[1.0, 0.0])]);
+        for change in 0..5 {
+            match change {
+                0 | 1 => store.commit(std::slice::from_ref(&a)).await.unwrap(),
+                2 => store.commit(&[document("a", &[("x", &[1.0, 0.0])])]).await.unwrap(),
+                3 => store.delete_documents(&["a".to_owned()]).await.unwrap(),
+                _ => {
+                    store.drop_collection().await.unwrap();
+                    store.open_collection(&spec).await.unwrap();
+                }
+            }
+            let now = store.revision().await.unwrap();
+            assert!(!seen.contains(&now), "{}: change {change}", backend.name);
+            seen.push(now);
+        }
+        let last = seen.pop().unwrap();
+        store.commit(&[document("b", &[("b", &[f32::NAN, 0.0])])]).await.unwrap_err();
+        store.open_collection(&spec).await.unwrap();
+        store.search(&[1.0, 0.0], 1).await.unwrap();
+        let other_name = CollectionSpec { name: "revision2".to_owned(), ..spec.clone() };
+        let other = backend.open_with(&other_name).await;
+        other.commit(&[a]).await.unwrap();
+        assert_eq!(store.revision().await.unwrap(), last, "{}", backend.name);
+        assert_ne!(other.revision().await.unwrap(), last);
+        let reader = backend.open().await;
+        assert!(reader.open_existing(&spec).await.unwrap());
+        assert_eq!(reader.revision().await.unwrap(), last);
+    }
+}
+
+/// Guarantees: chunks and dates come by their ids; what is not there, or not known, is left out.
+#[tokio::test]
+async fn chunks_and_dates_come_by_their_ids() {
+    for backend in Backend::all("byid") {
+        let store = backend.open_with(&spec("byid", 2)).await;
+        let mut dated = document("a", &[("one", &[1.0, 0.0]), ("two", &[0.0, 1.0])]);
+        dated.modified_ms = Some(-5);
+        let undated = document("b", &[("b", &[1.0, 0.0])]);
+        store.commit(&[dated.clone(), undated]).await.unwrap();
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        let chunks = store.chunks(&ids(&["a#1", "b#0", "a#9", "c#0"])).await.unwrap();
+        assert_eq!(chunks.len(), 2, "{}", backend.name);
+        assert_eq!(chunks["a#1"], dated.chunks[1].0);
+        let dates = store.modified_ms(&ids(&["a", "b", "c"])).await.unwrap();
+        assert_eq!(dates.into_iter().collect::<Vec<_>>(), [("a".to_owned(), -5)]);
+        assert!(store.chunks(&[]).await.unwrap().is_empty());
+    }
+}
+
+/// Scenario: stores as earlier versions made them, without revisions and dates.
+/// Guarantees: they open for reading and for writing, and have both from then on.
+#[tokio::test]
+async fn stores_of_earlier_versions_get_what_they_lack() {
+    use sqlx::{Connection as _, Executor as _};
+    for backend in Backend::all("older") {
+        let backend = match backend.name {
+            "postgres" => backend.in_database("older").await,
+            _ => backend,
+        };
+        let spec = spec("older", 2);
+        let store = backend.open_with(&spec).await;
+        store.commit(&[document("a", &[("a", &[1.0, 0.0])])]).await.unwrap();
+        drop(store);
+        if let Some(url) = &backend.settings.url {
+            let mut admin = sqlx::PgConnection::connect(url).await.unwrap();
+            for statement in [
+                "DROP INDEX retake.documents_by_content",
+                "ALTER TABLE retake.documents DROP COLUMN modified_ms",
+                "ALTER TABLE retake.collections DROP COLUMN revision",
+            ] {
+                admin.execute(statement).await.unwrap();
+            }
+        } else {
+            let url = format!("sqlite:{}", backend.sqlite_file().display());
+            let mut admin = sqlx::SqliteConnection::connect(&url).await.unwrap();
+            for statement in [
+                "ALTER TABLE documents DROP COLUMN modified_ms",
+                "ALTER TABLE collections DROP COLUMN revision",
+            ] {
+                admin.execute(statement).await.unwrap();
+            }
+            admin.close().await.unwrap();
+        }
+        let reader = backend.open().await;
+        assert!(reader.open_existing(&spec).await.unwrap(), "{}", backend.name);
+        let before = reader.revision().await.unwrap();
+        assert!(!before.as_str().is_empty());
+        assert!(reader.modified_ms(&["a".to_owned()]).await.unwrap().is_empty());
+        let writer = backend.open_with(&spec).await;
+        assert_eq!(writer.revision().await.unwrap(), before);
+        let mut dated = document("a", &[("a", &[1.0, 0.0])]);
+        dated.modified_ms = Some(7);
+        writer.commit(&[dated]).await.unwrap();
+        assert_ne!(writer.revision().await.unwrap(), before);
+        assert_eq!(reader.modified_ms(&["a".to_owned()]).await.unwrap()["a"], 7);
+    }
+}

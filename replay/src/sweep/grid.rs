@@ -54,10 +54,10 @@ impl Axis {
             return Err(malformed());
         }
         let mut found = Vec::new();
-        for value in values.split(',').map(str::trim) {
+        for value in values_of(values) {
             let range = match value.split_once("..") {
-                Some((from, rest)) => range(from, rest, text)?,
-                None => vec![value.to_owned()],
+                Some((from, rest)) if !value.starts_with('[') => range(from, rest, text)?,
+                _ => vec![value.to_owned()],
             };
             for value in range {
                 if value.is_empty() {
@@ -70,6 +70,20 @@ impl Axis {
         }
         Ok(Self { setting, values: found })
     }
+}
+
+/// The values between commas; those inside the brackets of a list part no values.
+fn values_of(text: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_u32;
+    let parts = text.split(move |c: char| {
+        match c {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    });
+    parts.map(str::trim)
 }
 
 /// The whole numbers of a range, its end included when a step meets it.
@@ -170,6 +184,8 @@ mod tests {
         assert_eq!(doubled, ["1", "2", "4", "8", "16", "32", "64", "128", "256"]);
         assert_eq!(Axis::parse("b=3..10:+3,10,3").unwrap().values, ["3", "6", "9", "10"]);
         assert_eq!(Axis::parse("b=1..3").unwrap().values, ["1", "2", "3"]);
+        let lists = Axis::parse(r#"s=["bm25", "mmr"],[],["a..b"]"#).unwrap().values;
+        assert_eq!(lists, [r#"["bm25", "mmr"]"#, "[]", r#"["a..b"]"#]);
         let axes = [Axis::parse("a=1,2").unwrap(), Axis::parse("b=x").unwrap()];
         let point = &grid(&axes).unwrap()[1];
         assert_eq!(

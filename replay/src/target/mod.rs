@@ -1,6 +1,7 @@
 //! What a replay drives: anything that can execute the operations of a workload.
 
 mod answer;
+mod ending;
 mod service;
 mod settings;
 mod spans;
@@ -14,6 +15,7 @@ use retake_schemas::{RunId, SpanId, TraceId};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use self::ending::CallEnd;
 pub use self::service::{ServiceError, ServiceTarget};
 pub use self::settings::{ServiceSettings, SettingError, pairs};
 use crate::cassette::Cassette;

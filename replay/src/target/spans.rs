@@ -1,11 +1,12 @@
 //! The span of a replayed call: it links to what it repeats, and can itself be replayed.
 
 use retake_schemas::convention::TARGET_TOKEN;
+use retake_schemas::event::TokensSource;
 use serde_json::Value as Json;
 use tracing::{Span, field};
 
 use super::answer::Answer;
-use super::{Operation, OperationContext, TargetError};
+use super::{CallEnd, Operation, OperationContext, TargetError};
 
 /// What is sent, and where to.
 #[derive(Debug, Clone, Copy)]
@@ -94,25 +95,18 @@ impl Call {
         if !answer.text.is_empty() {
             span.record("output.value", answer.text.as_str());
         }
-        if let Some(model) = &answer.model {
-            span.record("gen_ai.response.model", model.as_str());
-        }
-        if let Some(reason) = &answer.finish_reason {
-            span.record("gen_ai.response.finish_reasons", reason.as_str());
-        }
-        let counts = [
-            ("gen_ai.usage.input_tokens", answer.input_tokens),
-            ("gen_ai.usage.output_tokens", answer.output_tokens),
-            ("gen_ai.usage.cache_read.input_tokens", answer.cached_tokens),
-        ];
-        for (name, count) in counts {
-            if let Some(count) = count {
-                span.record(name, count);
-            }
-        }
-        if answer.input_tokens.is_some() || answer.output_tokens.is_some() {
-            span.record("retake.tokens.source", "provider");
-        }
+        let has_counts = answer.input_tokens.is_some() || answer.output_tokens.is_some();
+        let count = |count: Option<u64>| count.and_then(|count| i64::try_from(count).ok());
+        let end = CallEnd {
+            model: answer.model.as_deref(),
+            finish_reason: answer.finish_reason.as_deref(),
+            input_tokens: count(answer.input_tokens),
+            output_tokens: count(answer.output_tokens),
+            cache_read_tokens: count(answer.cached_tokens),
+            reasoning_tokens: None,
+            tokens_source: if has_counts { TokensSource::Provider } else { TokensSource::None },
+        };
+        end.record(span);
     }
 
     pub(super) fn end(&self, outcome: &Result<(), TargetError>) {

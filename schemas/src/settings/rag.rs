@@ -195,15 +195,19 @@ pub enum RerankProvider {
     None,
     /// BM25 over the candidates: lexical, offline.
     Bm25,
-    /// The language model rates the candidates.
+    /// The language model rates the candidates, a line each.
     Llm,
+    /// The language model rates the candidates as JSON.
+    StructuredLlm,
+    /// A cross-encoder from a local folder, in pure Rust.
+    CrossEncoder,
 }
 
 /// Settings of reranking.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RerankSettings {
-    /// `none`, `bm25` or `llm`.
+    /// `none`, `bm25`, `llm`, `structured_llm` or `cross_encoder`.
     pub provider: RerankProvider,
     /// Chunks the search fetches for the reranker to choose from.
     pub candidates: usize,
@@ -211,11 +215,19 @@ pub struct RerankSettings {
     pub llm_batch: usize,
     /// Chunks the language model rates lower than this, of 10, are left out.
     pub llm_rating_min: f64,
+    /// Folder with `model.safetensors`, `tokenizer.json` and `config.json` of a cross-encoder.
+    pub model_dir: Option<String>,
 }
 
 impl Default for RerankSettings {
     fn default() -> Self {
-        Self { provider: RerankProvider::None, candidates: 20, llm_batch: 10, llm_rating_min: 0.0 }
+        Self {
+            provider: RerankProvider::None,
+            candidates: 20,
+            llm_batch: 10,
+            llm_rating_min: 0.0,
+            model_dir: None,
+        }
     }
 }
 
@@ -406,6 +418,16 @@ impl RagSettings {
             ("embed.dim", self.embed.dim, EMBED_DIM_MAX),
             ("embed.batch_size", self.embed.batch_size, BATCH_SIZE_MAX),
             ("retrieve.top_k", self.retrieve.top_k, TOP_K_MAX),
+            (
+                "postprocess.neighbours_before",
+                self.postprocess.neighbours_before as usize,
+                NEIGHBOURS_MAX,
+            ),
+            (
+                "postprocess.neighbours_after",
+                self.postprocess.neighbours_after as usize,
+                NEIGHBOURS_MAX,
+            ),
         ];
         if let Some((name, _)) = at_least_one.iter().find(|(_, value)| *value == 0) {
             return Err(OutOfRange { name, reason: "must be at least 1".to_owned() });
@@ -422,6 +444,26 @@ impl RagSettings {
         let ranges = [
             ("postprocess.similarity_min", self.postprocess.similarity_min, -1.0, 1.0),
             ("postprocess.mmr_lambda", self.postprocess.mmr_lambda, 0.0, 1.0),
+            (
+                "postprocess.recency_similarity_min",
+                self.postprocess.recency_similarity_min,
+                -1.0,
+                1.0,
+            ),
+            ("postprocess.recency_weight", self.postprocess.recency_weight, 0.0, 1.0),
+            (
+                "postprocess.recency_half_life_days",
+                self.postprocess.recency_half_life_days,
+                HALF_LIFE_DAYS_MIN,
+                HALF_LIFE_DAYS_MAX,
+            ),
+            ("postprocess.sentences_share", self.postprocess.sentences_share, 0.0, 1.0),
+            (
+                "postprocess.sentences_similarity_min",
+                self.postprocess.sentences_similarity_min,
+                -1.0,
+                1.0,
+            ),
             ("rerank.llm_rating_min", self.rerank.llm_rating_min, 0.0, 10.0),
             ("query_cache.similarity_min", self.query_cache.similarity_min, -1.0, 1.0),
             ("eval.correctness_min", self.eval.correctness_min, 1.0, 5.0),
@@ -455,6 +497,12 @@ const EMBED_DIM_MAX: usize = 16_000;
 const BATCH_SIZE_MAX: usize = 4096;
 /// A prompt with more chunks than this fits no model.
 const TOP_K_MAX: usize = 10_000;
+/// With more, the document itself is what is wanted.
+const NEIGHBOURS_MAX: usize = 100;
+/// About a quarter of an hour: below it all documents but the youngest would count nothing.
+const HALF_LIFE_DAYS_MIN: f64 = 0.01;
+/// A century: beyond it age means nothing.
+const HALF_LIFE_DAYS_MAX: f64 = 36_500.0;
 
 #[cfg(test)]
 mod tests {

@@ -97,7 +97,7 @@ async fn enable_extension(pool: &PgPool, url: &str) -> Result<(), PipelineError>
 /// they are there.
 pub(super) async fn ensure_tables(pool: &PgPool) -> Result<(), PipelineError> {
     const ACTION: &str = "make tables";
-    if has_tables(pool).await? {
+    if are_current(pool).await? {
         return Ok(());
     }
     let mut transaction = pool.begin().await.map_err(failed(ACTION))?;
@@ -113,6 +113,15 @@ pub(super) async fn ensure_tables(pool: &PgPool) -> Result<(), PipelineError> {
     transaction.commit().await.map_err(failed(ACTION))
 }
 
+/// Whether the fixed tables are there as this version makes them; one of an earlier version lacks
+/// what was added last.
+async fn are_current(pool: &PgPool) -> Result<bool, PipelineError> {
+    sqlx::query_scalar("SELECT to_regclass('retake.documents_by_content') IS NOT NULL")
+        .fetch_one(pool)
+        .await
+        .map_err(failed("look up tables"))
+}
+
 /// Whether the fixed tables are there.
 pub(super) async fn has_tables(pool: &PgPool) -> Result<bool, PipelineError> {
     sqlx::query_scalar("SELECT to_regclass('retake.documents') IS NOT NULL")
@@ -121,7 +130,8 @@ pub(super) async fn has_tables(pool: &PgPool) -> Result<bool, PipelineError> {
         .map_err(failed("look up tables"))
 }
 
-const TABLES: [&str; 3] = [
+/// The last of them says that all were run, see [`are_current`].
+const TABLES: [&str; 6] = [
     "CREATE SCHEMA IF NOT EXISTS retake",
     "CREATE TABLE IF NOT EXISTS retake.collections (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL UNIQUE,
@@ -130,6 +140,11 @@ const TABLES: [&str; 3] = [
         collection bigint NOT NULL REFERENCES retake.collections (id) ON DELETE CASCADE,
         id text COLLATE \"C\" NOT NULL, digest bytea NOT NULL, path text NOT NULL,
         chunking text NOT NULL, PRIMARY KEY (collection, id))",
+    // A volatile default gives every row of an earlier version a revision of its own.
+    "ALTER TABLE retake.collections
+        ADD COLUMN IF NOT EXISTS revision uuid NOT NULL DEFAULT gen_random_uuid()",
+    "ALTER TABLE retake.documents ADD COLUMN IF NOT EXISTS modified_ms bigint",
+    "CREATE INDEX IF NOT EXISTS documents_by_content ON retake.documents (collection, digest)",
 ];
 
 /// What `pg_stat_activity` shows.

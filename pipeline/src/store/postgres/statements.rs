@@ -94,6 +94,24 @@ impl ChunksTable {
         AssertSqlSafe(format!("SELECT id, embedding FROM retake.chunks_{id} WHERE id = ANY($1)"))
     }
 
+    /// The chunks `$1`, without their vectors.
+    pub(super) fn chunks(self) -> Statement {
+        AssertSqlSafe(format!(
+            "SELECT id, document_id, ordinal, start_char, end_char, tokens, text
+             FROM retake.chunks_{} WHERE id = ANY($1)",
+            self.id
+        ))
+    }
+
+    /// The chunks of the documents `$1`, with their vectors, in their order.
+    pub(super) fn chunks_of_documents(self) -> Statement {
+        AssertSqlSafe(format!(
+            "SELECT id, document_id, ordinal, start_char, end_char, tokens, text, embedding
+             FROM retake.chunks_{} WHERE document_id = ANY($1) ORDER BY document_id, ordinal",
+            self.id
+        ))
+    }
+
     /// Exact search: `$1` the vector, `$2` how many. NaN is the distance of a vector of length 0,
     /// which is neither near nor far.
     pub(super) fn search_exact(self) -> Statement {
