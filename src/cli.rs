@@ -357,6 +357,9 @@ pub(crate) struct Breakdown {
     /// Group by: stage, model, kind, name, service, provider, status; comma-separated
     #[arg(long, value_name = "KEYS", default_value = "stage", add = complete::group_keys())]
     pub(crate) by: String,
+    /// Also the share of traces that are good enough, such as "ttft < 800ms and e2e < 2s"
+    #[arg(long, value_name = "CONDITION")]
+    pub(crate) slo: Option<String>,
 }
 
 /// Options of `trace`.

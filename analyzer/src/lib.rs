@@ -45,6 +45,7 @@ mod tests;
 
 pub use breakdown::{GroupKey, breakdown};
 pub use bubble_up::{Contrast, Lift, bubble_up, slowest_tenth};
+pub use check::goodput;
 pub use diff::{DiffOptions, diff, diff_repeated};
 pub use error::{AnalyzeError, DamagedFile};
 pub use explain::{Explanation, explain};

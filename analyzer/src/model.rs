@@ -17,7 +17,9 @@ mod report;
 mod traces;
 mod trend;
 
-pub use breakdown::{Breakdown, BreakdownRow, ErrorOrigin, Flame, MetricTokens, TokenTotals};
+pub use breakdown::{
+    Breakdown, BreakdownRow, ErrorOrigin, Flame, Goodput, MetricTokens, TokenTotals,
+};
 pub use check::{BudgetVerdict, CheckReport, CheckVerdict, Evidence};
 pub use compare::{Contribution, Diff, DiffRow, ExampleTrace, Finding, Verdict};
 pub use report::{

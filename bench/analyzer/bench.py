@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -37,6 +38,8 @@ BARS = {
 }
 # Self time and critical path, whatever the number of spans.
 SELF_TIME_BYTES_MAX = 200 << 20
+# Of a reading of the spans.
+HISTORY_BAR = 0.05
 PEERS = ["duckdb", "polars", "chdb"]
 MEMORY_POOL = "1GiB"
 
@@ -52,6 +55,8 @@ def main():
         names = ids(store)
         measured = measure(arguments, python, store, names)
         rows += judge(spans, measured)
+        if "retake" in arguments.only:
+            rows += history(spans, store, arguments.rounds)
     machine = {"cores": os.cpu_count(), "kernel": platform.release()}
     out = HERE.parent / "out"
     out.mkdir(exist_ok=True)
@@ -94,8 +99,11 @@ def make_store(cache, spans, runs):
     return store
 
 
-def retake(store, sql):
-    """Runs a query, all output into nothing: seconds, peak bytes, and what it said."""
+def retake(store, sql, forgets=True):
+    """Runs a query, all output into nothing: seconds, peak bytes, and what it said. What was kept of
+    earlier questions is forgotten first, unless it is what is measured."""
+    if forgets:
+        shutil.rmtree(store / "history", ignore_errors=True)
     with tempfile.TemporaryFile() as output:
         command = [os.environ["RETAKE_BIN"], "--store", str(store), "sql"]
         command += ["--memory", MEMORY_POOL, "--format", "ndjson", sql]
@@ -200,6 +208,38 @@ def judge(spans, measured):
             row["p95_error_mean"] = statistics.mean(errors)
             print(f"{'':14}p95 of {len(errors)} groups: mean error {row['p95_error_mean']:.3%}, largest {max(errors):.3%}")
         rows.append(row)
+    return rows
+
+
+def history(spans, store, rounds):
+    """Questions about all runs, asked of their spans and asked again with what was kept of them."""
+    rows = []
+    print(f"\n{spans:,} spans; asked of the spans, and again (median s)")
+    for question, sql in queries.HISTORY.items():
+        first, again = [], []
+        for _ in range(rounds):
+            cold = retake(store, sql)
+            warm = retake(store, sql, forgets=False)
+            # The same rows, in whatever order.
+            if sorted(cold[2].splitlines()) != sorted(warm[2].splitlines()):
+                raise SystemExit(f"{question}: another answer from what was kept")
+            first.append(cold[0])
+            again.append(warm[0])
+        value, rescan = statistics.median(again), statistics.median(first)
+        ratio = value / rescan
+        print(f"{question:14}{rescan:18.3f}{value:18.3f}{ratio:26.3f}{HISTORY_BAR:6}")
+        rows.append({
+            "goal": f"history_{question}",
+            "spans": spans,
+            "value": value,
+            "unit": "s",
+            "peer": "the same of the spans",
+            "peer_value": rescan,
+            "ratio": ratio,
+            "bar": HISTORY_BAR,
+            "holds": ratio <= HISTORY_BAR,
+            "spread": [min(again), max(again)],
+        })
     return rows
 
 

@@ -63,6 +63,12 @@ RETAKE = {
     "count": "select run_id, stage, count(*) as n, sum(duration_ns) as ns from spans group by 1, 2",
 }
 
+HISTORY = {
+    "self_time": "select run_id, stage, self_ns, critical_ns from self_time('last*500')",
+    "sketches": "select stage, sketch_quantile(merge_sketch(sketch), 0.95) as p95 from run_stage_sketch('last*500') group by 1",
+    "changes": "select group_name, run, change from change_points('p95(duration)', 'stage', 'last*500')",
+}
+
 DUCKDB = {
     "percentiles": "select run_id, stage, quantile_disc(duration_ns, [0.5, 0.95, 0.99]) as q from {spans} group by all",
     "self_time": [SELF, CRITICAL],

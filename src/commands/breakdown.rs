@@ -19,7 +19,10 @@ pub(crate) async fn run(context: &Context, args: &Breakdown) -> Result<Code, Fai
     let store = context.store()?;
     let run_id = context.select(&store, &args.run)?;
     let analyzer = analyzer(context, &store, &[std::slice::from_ref(&run_id)])?;
-    let breakdown = retake_analyzer::breakdown(&analyzer, &run_id, &by).await?;
+    let mut breakdown = retake_analyzer::breakdown(&analyzer, &run_id, &by).await?;
+    if let Some(slo) = &args.slo {
+        breakdown.goodput = Some(retake_analyzer::goodput(&analyzer, &run_id, slo).await?);
+    }
     match context.format_or(Format::Table) {
         Format::Json => print_json(&breakdown)?,
         format @ (Format::Table | Format::Markdown) => {

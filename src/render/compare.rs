@@ -33,13 +33,19 @@ pub(crate) fn breakdown(
         .number("tokens in", Keep::Rank(6))
         .number("tokens out", Keep::Rank(6))
         .text("counted by", Keep::Rank(0));
+    let extras = extras(&breakdown.rows);
+    for extra in &extras {
+        shown = shown.number(extra.name, Keep::Rank(extra.rank));
+    }
     for (place, group) in breakdown.rows.iter().enumerate() {
         // The rows are sorted: the first one is the bottleneck.
         let tone = (place == 0).then_some(Tone::Strong);
-        shown.row(cells(group, tone));
+        let more = extras.iter().map(|extra| Entry::from((extra.cell)(group)));
+        shown.row(cells(group, tone).into_iter().chain(more));
     }
     let faint = |text: String| Entry::toned(text, Some(Tone::Faint));
-    shown.row(sums(breakdown).into_iter().map(faint));
+    let more = extras.iter().map(|extra| (extra.sum)(&breakdown.rows));
+    shown.row(sums(breakdown).into_iter().chain(more).map(faint));
     let shown = shown.render(format, look);
     let mut text = format!(
         "run {} ({}): {} traces, {} spans\n{shown}",
@@ -60,6 +66,11 @@ pub(crate) fn breakdown(
             look.paint(&inert(&bottleneck.stage), Tone::Strong),
             percent(bottleneck.wall_share)
         ));
+    }
+    if let Some(goodput) = &breakdown.goodput {
+        let share = goodput.share.map_or_else(|| "unknown".to_owned(), percent);
+        let (traces, slo) = (goodput.traces, inert(&goodput.slo));
+        text.push_str(&format!("goodput: {share} of {traces} traces have {slo}\n"));
     }
     for (count, what) in [
         (breakdown.lost_spans, "spans never arrived"),
@@ -115,6 +126,83 @@ fn cells(group: &BreakdownRow, tone: Option<Tone>) -> Vec<Entry> {
     ];
     cells.extend(numbers.map(Entry::from));
     cells
+}
+
+/// A column that is shown where a row has something in it.
+struct Extra {
+    name: &'static str,
+    rank: u8,
+    cell: fn(&BreakdownRow) -> String,
+    sum: fn(&[BreakdownRow]) -> String,
+}
+
+fn extras(rows: &[BreakdownRow]) -> Vec<Extra> {
+    fn total(rows: &[BreakdownRow], pick: fn(&BreakdownRow) -> Option<i64>) -> String {
+        count_or_dash(rows.iter().filter_map(pick).reduce(i64::saturating_add))
+    }
+    fn hits(rows: &[BreakdownRow]) -> String {
+        let lookups: u64 = rows.iter().map(|row| row.cache_lookups).sum();
+        let hits: u64 = rows.iter().map(|row| row.cache_hits).sum();
+        if lookups == 0 { "-".to_owned() } else { percent(hits as f64 / lookups as f64) }
+    }
+    let has = |is_known: fn(&BreakdownRow) -> bool| rows.iter().any(is_known);
+    let known = [
+        (
+            has(|row| row.ttft_p50_ns.is_some()),
+            Extra {
+                name: "ttft p50",
+                rank: 5,
+                cell: |row| duration_or_dash(row.ttft_p50_ns),
+                sum: |_| String::new(),
+            },
+        ),
+        (
+            has(|row| row.tpot_p50_ns.is_some()),
+            Extra {
+                name: "per token",
+                rank: 4,
+                cell: |row| duration_or_dash(row.tpot_p50_ns),
+                sum: |_| String::new(),
+            },
+        ),
+        (
+            has(|row| row.cache_read_tokens.is_some_and(|tokens| tokens > 0)),
+            Extra {
+                name: "tokens cached",
+                rank: 5,
+                cell: |row| count_or_dash(row.cache_read_tokens),
+                sum: |rows| total(rows, |row| row.cache_read_tokens),
+            },
+        ),
+        (
+            has(|row| row.reasoning_tokens.is_some_and(|tokens| tokens > 0)),
+            Extra {
+                name: "reasoning",
+                rank: 3,
+                cell: |row| count_or_dash(row.reasoning_tokens),
+                sum: |rows| total(rows, |row| row.reasoning_tokens),
+            },
+        ),
+        (
+            has(|row| row.retries.is_some_and(|retries| retries > 0)),
+            Extra {
+                name: "retries",
+                rank: 8,
+                cell: |row| count_or_dash(row.retries),
+                sum: |rows| total(rows, |row| row.retries),
+            },
+        ),
+        (
+            has(|row| row.cache_lookups > 0),
+            Extra {
+                name: "cache hits",
+                rank: 6,
+                cell: |row| hits(std::slice::from_ref(row)),
+                sum: hits,
+            },
+        ),
+    ];
+    known.into_iter().filter(|(is_known, _)| *is_known).map(|(_, extra)| extra).collect()
 }
 
 fn sums(breakdown: &Breakdown) -> Vec<String> {

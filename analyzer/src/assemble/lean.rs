@@ -34,6 +34,10 @@ pub(crate) struct LeanSpan {
     pub(crate) batch_size: Option<i64>,
     pub(crate) queue_ns: Option<i64>,
     pub(crate) ttft_ns: Option<i64>,
+    pub(crate) cache_read_tokens: Option<i64>,
+    pub(crate) reasoning_tokens: Option<i64>,
+    pub(crate) retries: Option<i64>,
+    pub(crate) is_cache_hit: Option<bool>,
     /// Whether it only wraps the span of a call.
     pub(crate) is_wrapper: bool,
     /// In a replay: the operation it repeats.
@@ -87,6 +91,10 @@ impl Wanted {
         "batch_size",
         "queue_ns",
         "ttft_ns",
+        "cache_read_tokens",
+        "reasoning_tokens",
+        "retries",
+        "cache_hit",
         "is_call",
     ]);
     /// What is odd about it.
@@ -111,6 +119,10 @@ impl Wanted {
         "batch_size",
         "queue_ns",
         "ttft_ns",
+        "cache_read_tokens",
+        "reasoning_tokens",
+        "retries",
+        "cache_hit",
         "is_call",
         "source_run_id",
         "source_trace_id",
@@ -136,7 +148,7 @@ pub(super) struct Columns {
     duration: Option<Int64Array>,
     texts: [Option<StringArray>; 5],
     optional_texts: [Option<StringArray>; 8],
-    numbers: [Option<Int64Array>; 6],
+    numbers: [Option<Int64Array>; 10],
     cost: Option<Float64Array>,
     source: [Option<StringArray>; 3],
 }
@@ -176,6 +188,10 @@ impl Columns {
                 int("batch_size")?,
                 int("queue_ns")?,
                 int("ttft_ns")?,
+                int("cache_read_tokens")?,
+                int("reasoning_tokens")?,
+                int("retries")?,
+                int("cache_hit")?,
                 int("is_call")?,
             ],
             cost: read(batch, "cost_usd", wanted, float)?,
@@ -193,8 +209,18 @@ impl Columns {
                 let text = column.as_ref().and_then(|column| value(column, row));
                 text.map(|text| texts.number(text))
             });
-        let [input_tokens, output_tokens, batch_size, queue_ns, ttft_ns, is_call] =
-            self.numbers.each_ref().map(|column| optional_number(column.as_ref(), row));
+        let [
+            input_tokens,
+            output_tokens,
+            batch_size,
+            queue_ns,
+            ttft_ns,
+            cache_read_tokens,
+            reasoning_tokens,
+            retries,
+            cache_hit,
+            is_call,
+        ] = self.numbers.each_ref().map(|column| optional_number(column.as_ref(), row));
         let [run, trace, span] = self
             .source
             .each_ref()
@@ -228,6 +254,10 @@ impl Columns {
             batch_size,
             queue_ns,
             ttft_ns,
+            cache_read_tokens,
+            reasoning_tokens,
+            retries,
+            is_cache_hit: cache_hit.map(|hit| hit != 0),
             is_wrapper: is_call == Some(0),
             source,
         }

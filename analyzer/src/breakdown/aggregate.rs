@@ -15,10 +15,16 @@ pub(super) struct Aggregate {
     durations: Vec<i64>,
     wrappers: u64,
     ttft: Vec<i64>,
+    tpot: Vec<i64>,
     queue: Mean,
     batch: Mean,
     input_tokens: Option<i64>,
     output_tokens: Option<i64>,
+    cache_read_tokens: Option<i64>,
+    reasoning_tokens: Option<i64>,
+    retries: Option<i64>,
+    cache_lookups: u64,
+    cache_hits: u64,
     tokens_source: Agreed,
     cost: Option<Money>,
 }
@@ -34,10 +40,16 @@ impl Aggregate {
         self.durations.extend(other.durations);
         self.wrappers += other.wrappers;
         self.ttft.extend(other.ttft);
+        self.tpot.extend(other.tpot);
         self.queue.merge(other.queue);
         self.batch.merge(other.batch);
         add(&mut self.input_tokens, other.input_tokens);
         add(&mut self.output_tokens, other.output_tokens);
+        add(&mut self.cache_read_tokens, other.cache_read_tokens);
+        add(&mut self.reasoning_tokens, other.reasoning_tokens);
+        add(&mut self.retries, other.retries);
+        self.cache_lookups += other.cache_lookups;
+        self.cache_hits += other.cache_hits;
         self.tokens_source.merge(other.tokens_source);
         if let Some(cost) = other.cost {
             self.cost.get_or_insert_default().0 += cost.0;
@@ -52,7 +64,13 @@ impl Aggregate {
         self.ttft.extend(span.ttft_ns);
         self.queue.add(span.queue_ns);
         self.batch.add(span.batch_size);
+        add(&mut self.retries, span.retries);
+        self.cache_lookups += u64::from(span.is_cache_hit.is_some());
+        self.cache_hits += u64::from(span.is_cache_hit == Some(true));
         if verdict.counts_tokens {
+            self.tpot.extend(time_per_output_token(span));
+            add(&mut self.cache_read_tokens, span.cache_read_tokens);
+            add(&mut self.reasoning_tokens, span.reasoning_tokens);
             self.tokens_source.add(span.tokens_source, texts);
             add(&mut self.input_tokens, span.input_tokens);
             add(&mut self.output_tokens, span.output_tokens);
@@ -66,6 +84,7 @@ impl Aggregate {
     pub(super) fn finish(mut self, stage: String, run_wall_ns: i128) -> (BreakdownRow, Vec<i64>) {
         self.durations.sort_unstable();
         self.ttft.sort_unstable();
+        self.tpot.sort_unstable();
         let share = |ns: i128| if run_wall_ns > 0 { ns as f64 / run_wall_ns as f64 } else { 0.0 };
         let total: i128 = self.durations.iter().map(|ns| i128::from(*ns)).sum();
         let row = BreakdownRow {
@@ -92,6 +111,12 @@ impl Aggregate {
             tokens_source: self.tokens_source.word("mixed").to_owned(),
             cost_usd: self.cost.map(Money::usd),
             ttft_p50_ns: (!self.ttft.is_empty()).then(|| nearest_rank(&self.ttft, 50)),
+            tpot_p50_ns: (!self.tpot.is_empty()).then(|| nearest_rank(&self.tpot, 50)),
+            cache_read_tokens: self.cache_read_tokens,
+            reasoning_tokens: self.reasoning_tokens,
+            retries: self.retries,
+            cache_lookups: self.cache_lookups,
+            cache_hits: self.cache_hits,
         };
         let row = match row.tokens_source.as_str() {
             "" => BreakdownRow { tokens_source: "none".to_owned(), ..row },
@@ -99,6 +124,11 @@ impl Aggregate {
         };
         (row, self.durations)
     }
+}
+
+fn time_per_output_token(span: &LeanSpan) -> Option<i64> {
+    let after_first = span.output_tokens.filter(|tokens| *tokens > 1)? - 1;
+    Some(span.duration_ns.saturating_sub(span.ttft_ns?) / after_first)
 }
 
 /// Sums are exact in 128 bits; only hostile times do not fit a column.

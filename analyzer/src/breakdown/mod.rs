@@ -202,6 +202,7 @@ impl Collected {
             tokens: self.tokens,
             metric_tokens: None,
             errors: self.errors.finish(),
+            goodput: None,
         };
         Ok((breakdown, durations))
     }

@@ -7,7 +7,7 @@ use crate::check::Budgets;
 use crate::fixture::{Fixture, START, question, spec, trace_id};
 use crate::model::{BreakdownRow, CheckVerdict};
 use crate::{AnalyzeError, Analyzer, ReportRequest, Scope};
-use crate::{breakdown, data_quality, report_data, trace_summaries, trace_tree};
+use crate::{breakdown, data_quality, goodput, report_data, trace_summaries, trace_tree};
 
 fn row<'a>(rows: &'a [BreakdownRow], stage: &str) -> &'a BreakdownRow {
     rows.iter().find(|row| row.stage == stage).unwrap_or_else(|| panic!("{stage} in {rows:?}"))
@@ -37,12 +37,56 @@ async fn every_nanosecond_of_the_wall_time_is_in_one_row() {
     assert_eq!((llm.kind.as_str(), llm.p50_ns, llm.p99_ns), ("llm", 4_000_000, 4_000_004));
     assert_eq!((llm.input_tokens, llm.output_tokens), (Some(200), Some(20)));
     assert_eq!((llm.tokens_source.as_str(), llm.ttft_p50_ns), ("provider", Some(1_000_000)));
+    // 4 ms of which 1 ms to the first of 10 tokens.
+    assert_eq!(llm.tpot_p50_ns, Some(3_000_000 / 9));
+    assert_eq!((llm.retries, llm.cache_lookups), (None, 0));
     assert_eq!((found.tokens.llm_input, found.tokens.llm_output), (200, 20));
     assert_eq!(found.rows[0].stage, "llm", "largest first: {:?}", found.rows);
     let by = [GroupKey::Kind, GroupKey::Model];
     let by_model = breakdown(&analyzer, &run_id, &by).await.unwrap();
     assert_eq!(row(&by_model.rows, "llm / model-a").calls, 2);
     assert_eq!(row(&by_model.rows, "span / -").calls, 8);
+}
+
+/// Scenario: calls that were retried, a cache that was asked, tokens from the provider's cache and
+/// spent on reasoning, a call of one token, a call without a first token; two objectives.
+#[tokio::test]
+async fn retries_caches_and_goodput_are_counted_where_they_were_recorded() {
+    let fixture = Fixture::new();
+    let run_id = fixture.run("r", |recorder| {
+        let call = |trace: u8, retries: i64, output: i64| {
+            let call = spec(trace, 2, Some(1), "llm").at(0, 1_000).with("retake.retries", retries);
+            let call = call.with("gen_ai.operation.name", "chat");
+            let call = call.with("gen_ai.usage.input_tokens", 100_i64);
+            let call = call.with("gen_ai.usage.output_tokens", output);
+            let call = call.with("gen_ai.usage.cache_read.input_tokens", 60_i64);
+            call.with("gen_ai.usage.reasoning.output_tokens", 3_i64)
+        };
+        for (trace, retries, output) in [(1, 0, 1), (2, 2, 11), (3, 1, 11)] {
+            spec(trace, 1, None, "query").at(0, 1_000 * i64::from(trace)).record(recorder);
+            let lookup = spec(trace, 3, Some(1), "cache").at(0, 10);
+            lookup.with("retake.cache_hit", trace == 2).record(recorder);
+            let call = call(trace, retries, output);
+            call.open(recorder);
+            if trace < 3 {
+                call.token(recorder, 0, 400);
+            }
+            call.close(recorder);
+        }
+    });
+    let analyzer = Analyzer::open(&fixture.store, Scope::All).unwrap();
+    let found = breakdown(&analyzer, &run_id, &[]).await.unwrap();
+    let (llm, cache) = (row(&found.rows, "llm"), row(&found.rows, "cache"));
+    assert_eq!((llm.retries, cache.retries), (Some(3), None));
+    assert_eq!((cache.cache_lookups, cache.cache_hits, llm.cache_lookups), (3, 1, 0));
+    assert_eq!((llm.cache_read_tokens, llm.reasoning_tokens), (Some(180), Some(9)));
+    assert_eq!(llm.tpot_p50_ns, Some(60), "only the second streamed more than one token");
+    let good = goodput(&analyzer, &run_id, "e2e < 2.5us").await.unwrap();
+    assert_eq!((good.traces, good.share), (3, Some(2.0 / 3.0)));
+    let known = goodput(&analyzer, &run_id, "ttft < 1us and e2e < 1.5us").await.unwrap();
+    assert_eq!((known.traces, known.share), (3, Some(1.0 / 3.0)), "false is known without ttft");
+    let wrong = goodput(&analyzer, &run_id, "colour = 'red'").await.unwrap_err();
+    assert!(wrong.to_string().contains("colour"), "{wrong}");
 }
 
 /// Scenario: an agent that states the sum of its calls' tokens, sealed after them; estimates;

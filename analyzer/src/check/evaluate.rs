@@ -16,7 +16,7 @@ use super::quantity::Unit;
 use crate::breakdown::{RunStages, stage_times};
 use crate::error::AnalyzeError;
 use crate::history::Answers;
-use crate::model::Evidence;
+use crate::model::{Evidence, Goodput};
 use crate::session::Analyzer;
 use crate::stats::{Interval, SplitMix64};
 
@@ -100,6 +100,27 @@ async fn shares(
         Groups::from([(String::new(), found)])
     };
     Ok(stage_times(analyzer, runs).await?.iter().map(of).collect())
+}
+
+/// The share of a run's traces that satisfy a condition such as `ttft < 800ms and e2e < 2s`.
+///
+/// # Errors
+/// The run is not in scope, a file is damaged, or the condition is not SQL over the columns of
+/// `trace_summary`.
+pub async fn goodput(
+    analyzer: &Analyzer,
+    run_id: &RunId,
+    slo: &str,
+) -> Result<Goodput, AnalyzeError> {
+    let measured = Measured::parse(&format!("goodput({slo})"), None, Vec::new())
+        .map_err(|message| AnalyzeError::Sql { message })?;
+    let found = values_of(analyzer, std::slice::from_ref(run_id), &measured).await?;
+    let found = found.first().and_then(|groups| groups.get(""));
+    Ok(Goodput {
+        slo: slo.to_owned(),
+        share: found.map(|found| found.value),
+        traces: found.map_or(0, |found| found.samples),
+    })
 }
 
 /// How a metric that is a statistic of rows is sampled.

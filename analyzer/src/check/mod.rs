@@ -21,6 +21,7 @@ pub use file::{BudgetError, Budgets, Severity};
 pub use outputs::{annotations, junit, markdown, markdown_cell, sarif, shown};
 pub use quantity::Unit;
 
+pub use evaluate::goodput;
 pub(crate) use evaluate::{Groups, values_of};
 pub(crate) use measured::Measured;
 

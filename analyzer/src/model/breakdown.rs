@@ -27,6 +27,8 @@ pub struct Breakdown {
     pub metric_tokens: Option<MetricTokens>,
     /// Failures at their origin.
     pub errors: Vec<ErrorOrigin>,
+    /// Traces that met an objective, if one was given.
+    pub goodput: Option<Goodput>,
 }
 
 impl Breakdown {
@@ -94,6 +96,30 @@ pub struct BreakdownRow {
     pub cost_usd: Option<f64>,
     /// Median time to first token, ns.
     pub ttft_p50_ns: Option<i64>,
+    /// Median time for each output token after the first, ns: (duration - time to first token) /
+    /// (output tokens - 1), as serving benchmarks define it. `None` when no call streamed.
+    pub tpot_p50_ns: Option<i64>,
+    /// Part of `input_tokens` that the provider read from its cache.
+    pub cache_read_tokens: Option<i64>,
+    /// Part of `output_tokens` spent on reasoning.
+    pub reasoning_tokens: Option<i64>,
+    /// Attempts after the first; `None` when nobody recorded any.
+    pub retries: Option<i64>,
+    /// Spans that say whether a cache answered.
+    pub cache_lookups: u64,
+    /// Those whose answer came from it.
+    pub cache_hits: u64,
+}
+
+/// How many traces were as good as was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Goodput {
+    /// What was asked for.
+    pub slo: String,
+    /// Share of the traces that satisfy it, 0 to 1; `None` when it is known of none.
+    pub share: Option<f64>,
+    /// Traces of which it is known whether they do.
+    pub traces: u64,
 }
 
 /// Tokens of a run, each counted once. Estimates stand apart from counts.

@@ -401,6 +401,7 @@ fn breakdown(name: &str, trees: &[TraceTree]) -> Breakdown {
             estimated_output: 0,
         },
         errors,
+        goodput: None,
     }
 }
 
