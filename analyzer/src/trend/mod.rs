@@ -18,7 +18,7 @@ pub use worse::{Alarm, Direction, worsened};
 
 use crate::check::{Measured, values_of};
 use crate::error::AnalyzeError;
-use crate::model::{SCHEMA_VERSION, Trend};
+use crate::model::{SCHEMA_VERSION, Trend, TrendSeries};
 use crate::session::Analyzer;
 use history::{Histories, of_runs};
 use levels::{Search, describe};
@@ -82,9 +82,7 @@ pub(crate) async fn trend_of(
     let found = values_of(analyzer, &ids, measured).await?;
     let Histories { mut series, left_out } = of_runs(&runs, &found, &youngest.machine_key);
     let search = Search::of(&series, measured.unit());
-    for one in &mut series {
-        describe(one, &search);
-    }
+    describe_all(&mut series, &search);
     Ok(Trend {
         schema_version: SCHEMA_VERSION,
         metric: measured.text().to_owned(),
@@ -98,6 +96,18 @@ pub(crate) async fn trend_of(
         series,
         warnings: warnings(&runs),
     })
+}
+
+/// Searches the series side by side: long ones are shuffled thousands of times. Each has random
+/// numbers of its own, so that what is found does not depend on how many are searched at a time.
+fn describe_all(series: &mut [TrendSeries], search: &Search) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let each = series.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        for part in series.chunks_mut(each) {
+            scope.spawn(move || part.iter_mut().for_each(|one| describe(one, search)));
+        }
+    });
 }
 
 /// Why some of the values may not be what they seem.
