@@ -130,8 +130,12 @@ fn runs_with_something_wrong_are_found() {
 
     let manifest = run.join("manifest.json");
     let whole = std::fs::read_to_string(&manifest).expect("a manifest");
-    let later = whole.replacen("\"major\": 1", "\"major\": 9", 1);
-    assert_ne!(whole, later, "{whole}");
+    let (_, body) = whole.split_once("\"manifest\":").expect("a manifest");
+    let body = body.strip_suffix('}').expect("the end");
+    let later = body.replacen("\"major\": 1", "\"major\": 9", 1);
+    assert_ne!(body, later, "{whole}");
+    let digest = retake_schemas::Digest::of(later.as_bytes());
+    let later = format!("{{\"blake3\":\"{digest}\",\"manifest\":{later}}}");
     std::fs::write(&manifest, later).expect("a later format");
     let checks = examined(&bench, 4);
     expect(&checks, "newer run", "bad", "format 9.", "newest retake");
