@@ -18,9 +18,11 @@ pub(crate) struct Config {
     pub(crate) settings: Settings,
 }
 
-/// The settings of somebody who has set nothing.
+/// The settings of somebody who has set nothing but where the store is: for when the others cannot
+/// be read.
 pub(crate) fn defaults() -> Config {
-    let settings = Settings::default();
+    let store = std::env::var("RETAKE_STORE").ok();
+    let settings = Settings { store, ..Settings::default() };
     Config { figment: Figment::from(Serialized::defaults(&settings)), file: None, settings }
 }
 

@@ -71,6 +71,9 @@ pub(crate) struct Look {
 }
 
 impl Look {
+    /// What Markdown looks like: it has no colours, and no width that matters.
+    pub(crate) const MARKDOWN: Self = Self { width: WIDTH_MAX, is_colored: false };
+
     /// What standard output is.
     pub(crate) fn of_stdout() -> Self {
         let out = std::io::stdout();

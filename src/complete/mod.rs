@@ -124,7 +124,8 @@ fn offered(typed: &OsStr, make: impl Fn(&[RunEntry]) -> Vec<Offer>) -> Vec<Compl
 /// The youngest runs of the store, youngest first.
 fn runs() -> Option<Vec<RunEntry>> {
     let words: Vec<OsString> = std::env::args_os().collect();
-    let configured = || config::load(option(&words, "--config").as_deref()).ok()?.settings.store;
+    let loaded = || config::load(option(&words, "--config").as_deref());
+    let configured = || loaded().unwrap_or_else(|_| config::defaults()).settings.store;
     let root = option(&words, "--store")
         .or_else(|| configured().map(PathBuf::from))
         .or_else(|| config::found_upward(".retake"))

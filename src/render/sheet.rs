@@ -138,6 +138,8 @@ impl Sheet {
             kept.retain(|index| *index != least);
         }
         self.admit(&mut kept, &widths, width);
+        // What is left over after all goes back to the names.
+        let mut widths = self.widths();
         self.shorten(&kept, &mut widths, width, NAME_MIN);
         (kept, widths)
     }

@@ -7,28 +7,37 @@ use retake_analyzer::stats::Interval;
 use retake_replay::sweep::{Better, Objective};
 use serde_json::{Map, Value, json};
 
+use super::sheet::{Entry, Keep, Sheet};
 use super::sweep_picture;
 use crate::cli::Format;
 use crate::commands::sweep::{Compared, Outcome, Predicted, Row};
 use crate::failure::{Code, Failure};
-use crate::output::{inert, row, table};
+use crate::output::inert;
+use crate::terminal::{Look, Tone};
 use crate::units::{duration, percent};
 
 /// For people: a row for each setting, and the verdict.
-pub(crate) fn text(outcome: &Outcome, format: Format) -> String {
+pub(crate) fn text(outcome: &Outcome, format: Format, look: Look) -> String {
     let found = &outcome.found;
-    let mut header = vec!["setting".to_owned()];
+    let mut shown = Sheet::default().text("setting", Keep::Always);
     if let Some(first) = outcome.first() {
-        header.push(format!("{first} predicted"));
+        shown = shown.number(&format!("{first} predicted"), Keep::Rank(2));
     }
-    header.extend(found.objectives.iter().map(ToString::to_string));
-    header.extend(["against recorded", "against best", ""].map(str::to_owned));
-    let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    let mut shown = table(format, &header, 1);
+    for (place, objective) in found.objectives.iter().enumerate() {
+        // The most important one decides.
+        let keep = if place == 0 { Keep::Always } else { Keep::Rank(4) };
+        shown = shown.number(&objective.to_string(), keep);
+    }
+    shown = shown
+        .number("against recorded", Keep::Rank(3))
+        .number("against best", Keep::Rank(1))
+        .text("", Keep::Always);
     for (position, found_row) in found.rows.iter().enumerate() {
-        row(&mut shown, cells(outcome, position, found_row));
+        let tone = (outcome.best == Some(position)).then_some(Tone::Strong);
+        let entries = cells(outcome, position, found_row).into_iter();
+        shown.row(entries.map(|text| Entry::toned(text, tone)));
     }
-    let mut text = format!("{shown}\n");
+    let mut text = shown.render(format, look);
     for line in verdict(outcome) {
         text.push_str(&inert(&line));
         text.push('\n');

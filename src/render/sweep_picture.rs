@@ -8,6 +8,7 @@ use retake_replay::sweep::{Better, Objective};
 use super::sweep::{text, value, verdict};
 use crate::cli::Format;
 use crate::commands::sweep::{Outcome, Predicted, Row};
+use crate::terminal::Look;
 
 /// The picture alone.
 pub(super) fn svg(outcome: &Outcome) -> String {
@@ -33,7 +34,7 @@ pub(super) fn page(outcome: &Outcome) -> String {
          pre{{overflow-x:auto}}svg{{width:100%;height:auto}}</style></head>\n\
          <body><h1>{title}</h1>\n{}{sentences}<pre>{}</pre></body></html>\n",
         svg(outcome),
-        escaped(&text(outcome, Format::Markdown)),
+        escaped(&text(outcome, Format::Markdown, Look::MARKDOWN)),
         title = escaped(&title),
     )
 }

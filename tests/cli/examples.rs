@@ -45,3 +45,21 @@ fn a_service_is_recorded_and_replayed_by_its_own_target() {
     assert!(search["candidate"].as_f64() < search["base"].as_f64(), "{search}");
     bench.retake(["report", "last", "last~1", "--output", "r.html"]).expect_code(0);
 }
+
+/// Scenario: a newcomer copies the Rust program out of README.
+/// Guarantees: it is the example that compiles here, word for word, and it records.
+#[test]
+fn the_program_of_the_readme_is_an_example() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).expect(name);
+    let source = read("examples/smallest.rs");
+    let (_, code) = source.split_once("\n\n").expect("its words, then its code");
+    assert!(read("README.md").contains(&format!("```rust\n{code}```")), "{code}");
+    let bench = Bench::new();
+    // It records into the folder where it runs.
+    assert!(example(&bench, "smallest").contains("2 spans, 0 dropped"));
+    let store = bench.path(".retake").display().to_string();
+    let found = bench.retake(["breakdown", "last", "--store", &store, "--format", "json"]);
+    let rows = found.expect_code(0).json();
+    assert!(rows["rows"].as_array().is_some_and(|rows| rows.len() == 2), "{rows}");
+}

@@ -67,6 +67,7 @@ fn batch_sizes_are_predicted_measured_and_told_apart() {
         assert_eq!((values.len(), setting["replays"].as_array().map(Vec::len)), (2, Some(2)));
     }
     assert_eq!(sweep["base"], "embed.batch_size=8", "the one as recorded");
+    reports_show_it(&bench, &sweep);
     // Other tests run beside this one, so the width of an interval is not asked for, only what each
     // verdict must follow from.
     for (at, low, high) in [(0, 0.0, 0.7), (3, 1.5, 99.0)] {
@@ -121,6 +122,28 @@ fn batch_sizes_are_predicted_measured_and_told_apart() {
     let scratch = std::fs::read_dir(bench.store().join("runs")).expect("runs");
     for run in scratch.flatten() {
         assert!(!run.path().join("scratch").exists(), "scratch is left in {:?}", run.path());
+    }
+}
+
+/// Guarantees: a report on the sweep, on one of its replays, and on the run that was replayed shows
+/// every setting, the one as recorded, and the front that the sweep itself found.
+fn reports_show_it(bench: &Bench, sweep: &Value) {
+    let replay = text(&sweep["settings"][2]["replays"][0]);
+    for (run, own) in [(text(&sweep["run_id"]), 0), (replay, 1), (text(&sweep["source"]), 0)] {
+        bench.retake(["report", &run, "--output", "sweep.html"]).expect_code(0);
+        let page = std::fs::read_to_string(bench.path("sweep.html")).expect("a report");
+        let (_, section) = page.split_once("id=\"sweep\"").expect("the section");
+        let section = section.split("</section>").next().expect("its end");
+        let count = |part: &str| section.matches(part).count();
+        for setting in sweep["settings"].as_array().expect("settings") {
+            let label = text(&setting["label"]);
+            assert!(count(&format!("<bdi>{label}</bdi>")) == 1, "{label}: {section}");
+        }
+        assert_eq!(count("class=\"ring\""), 4, "a prediction each: {section}");
+        assert_eq!(count("as recorded"), 1, "{section}");
+        assert_eq!(count("this run"), own, "{run}: {section}");
+        let front = sweep["front"].as_array().map_or(0, Vec::len);
+        assert_eq!(count("dot front"), front, "{section}");
     }
 }
 

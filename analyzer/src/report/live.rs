@@ -264,12 +264,13 @@ pub fn problem(title: &str, message: &str) -> String {
 /// Asks for the token of a listener that has one. `problem` says why somebody is asked again.
 #[must_use]
 pub fn entry(problem: Option<&str>) -> String {
-    page::document(
+    page::document_with(
         "Token",
         &policy(),
+        "same-origin",
         html! {
             div class="page" {
-                header class="trail" { span class="brand" { "retake" } }
+                p class="brand" { "retake" }
                 header class="masthead" { h1 { "This listener asks for a token" } }
                 @if let Some(problem) = problem {
                     div class="notice loud" role="alert" { p { (text::message(problem)) } }

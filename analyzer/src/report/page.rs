@@ -47,8 +47,15 @@ pub(super) fn content(facts: &Facts<'_>) -> Markup {
     }
 }
 
-/// A document whose only style and scripts are constants of this crate.
+/// A document whose only style and scripts are constants of this crate. Whoever is linked to learns
+/// nothing of where the link was.
 pub(super) fn document(title: &str, policy: &str, body: Markup) -> String {
+    document_with(title, policy, "no-referrer", body)
+}
+
+/// The same with a referrer policy: a browser that may not say where it was says that a form comes
+/// from nowhere, which no listener should take.
+pub(super) fn document_with(title: &str, policy: &str, referrer: &str, body: Markup) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -56,7 +63,7 @@ pub(super) fn document(title: &str, policy: &str, body: Markup) -> String {
                 meta charset="utf-8";
                 meta http-equiv="Content-Security-Policy" content=(policy);
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="referrer" content="no-referrer";
+                meta name="referrer" content=(referrer);
                 meta name="robots" content="noindex";
                 meta name="color-scheme" content="light dark";
                 title { (title) }

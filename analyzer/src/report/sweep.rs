@@ -101,7 +101,7 @@ impl Axis {
             (low, high) = (low.min(value), high.max(value));
         }
         let room = ((high - low) * 0.1).max(high.abs() * 0.01).max(1e-9);
-        (low <= high).then(|| Self { low: low - room, high: high + room })
+        (low <= high).then_some(Self { low: low - room, high: high + room })
     }
 
     fn at(self, value: f64) -> f64 {
@@ -124,8 +124,14 @@ fn picture(sweep: &SweepData, plane: &Plane) -> Markup {
     let [across, up] = [Some(plane.across), plane.up].map(|at| sweep.objectives.get(at?));
     let Some(across) = across else { return html! {} };
     let title = match up {
-        Some(up) => format!("{} against {} of each setting", across.name, up.name),
-        None => format!("{} of each setting", across.name),
+        Some(up) => {
+            format!(
+                "{} against {} of each setting",
+                text::label(&across.name),
+                text::label(&up.name)
+            )
+        }
+        None => format!("{} of each setting", text::label(&across.name)),
     };
     html! {
         svg class="chart sweep" width="100%" height=(decimal(HEIGHT)) role="img" aria-label=(title) {
@@ -243,7 +249,8 @@ fn in_words(sweep: &SweepData, setting: &SweepSetting) -> String {
         .iter()
         .enumerate()
         .filter_map(|(at, objective)| {
-            Some(format!("{} {}", objective.name, shown(objective, setting.mean(at)?)))
+            let name = text::label(&objective.name);
+            Some(format!("{name} {}", shown(objective, setting.mean(at)?)))
         })
         .collect();
     format!("{}: {}", text::label(&setting.label), said.join(", "))

@@ -67,6 +67,9 @@ fn nothing_recorded(data: &ReportData) -> Markup {
         @if data.run.status == "recording" {
             "This run is still being recorded and holds no finished trace yet."
         }
+        @else if data.sweep.as_ref().is_some_and(|sweep| sweep.run_id == data.run.run_id) {
+            "This run is a sweep: it holds what was predicted and measured of the settings below."
+        }
         @else if data.breakdown.spans == 0 { "This run holds no spans: nothing was recorded." }
         @else {
             "This run holds " (plural(data.breakdown.spans, "span"))

@@ -147,7 +147,9 @@ fn settings(global: &Global) -> (Context, Finding) {
             (context, finding)
         }
         Err(failure) => {
-            let finding = Finding::failed("settings", &failure, "`retake config --explain`");
+            // Not what every other command says here: `retake config` would fail as they do.
+            let advice = "mend it there; `retake init --dry-run` prints settings that work";
+            let finding = Finding::bad("settings", failure.code(), failure.message(), advice);
             let named = global.config.clone().or_else(|| config::found_upward("retake.toml"));
             let finding = match &named {
                 Some(path) => finding.at(path),

@@ -58,7 +58,7 @@ pub(crate) async fn run(context: &Context, args: &Sweep) -> Result<Code, Failure
     }
     match format {
         Format::Json => print_json(&render::sweep::json(&outcome))?,
-        format => print(&render::sweep::text(&outcome, format))?,
+        format => print(&render::sweep::text(&outcome, format, context.look(format)))?,
     }
     if let Some(path) = &args.output {
         context.say(&format!("wrote {}", path.display()));
