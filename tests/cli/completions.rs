@@ -1,6 +1,6 @@
 //! Completions in real shells: keys in, and what stands on the line then.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -42,12 +42,6 @@ fn completed(bench: &Bench, shell: &str, typed: &str) -> Option<String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("a shell");
     let mut keys = child.stdin.take().expect("keys");
-    let mut screen = child.stdout.take().expect("a screen");
-    let reader = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = screen.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    });
     let mut press = |text: &str| {
         let _ = keys.write_all(text.as_bytes()).and_then(|()| keys.flush());
         std::thread::sleep(PAUSE);
@@ -67,8 +61,9 @@ fn completed(bench: &Bench, shell: &str, typed: &str) -> Option<String> {
     press("\u{1}echo '<<'\u{5} '>>'\n");
     press("exit\n");
     drop(keys);
-    let _ = child.wait();
-    let screen = reader.join().expect("the screen");
+    // What a shell shows in these few lines fits the pipe: nobody need read it meanwhile.
+    let output = child.wait_with_output().expect("a screen");
+    let screen = String::from_utf8_lossy(&output.stdout).into_owned();
     let begin = screen.rfind("\n<<").unwrap_or_else(|| panic!("{shell}: {screen:?}"));
     let line = screen.get(begin + 3..)?.lines().next()?;
     let line = line.trim_end().strip_suffix(">>").unwrap_or(line);

@@ -167,7 +167,11 @@ fn is_as_recorded(label: &str, settings: &BTreeMap<String, Value>) -> bool {
     label.split(", ").all(|assignment| {
         assignment.split_once('=').is_some_and(|(name, value)| match settings.get(name) {
             Some(Value::String(text)) => text == value,
-            Some(other) => other.to_string() == value,
+            // A number or a truth value, as the grid writes it.
+            Some(other) => {
+                let written = other.to_string();
+                written.as_str() == value
+            }
             None => false,
         })
     })
