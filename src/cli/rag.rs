@@ -52,6 +52,7 @@ pub(crate) struct RagFolder {
 #[derive(Debug, Subcommand)]
 pub(crate) enum CacheAction {
     /// What they hold; the default
+    #[command(after_help = "Example: retake rag cache show")]
     Show,
     /// Forget what they hold
     #[command(after_help = "Example: retake rag cache clear --only answers")]

@@ -62,6 +62,28 @@ async fn one_changed_document_of_a_thousand_recomputes_one() {
     assert_eq!(hits[0].chunk.document_id, "doc500.md", "cached vectors are those of their texts");
 }
 
+/// Scenario: documents are ingested by one worker in batches of 8, then by eight in batches of 3.
+/// LlamaIndex's workers slice the batch, and the slices have other keys.
+/// Guarantees: how the work is shared out changes no key: nothing is made again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_and_batches_share_one_cache() {
+    let (folder, caches) = (corpus(30), tempfile::tempdir().unwrap());
+    let cache = caches.path().join("cache.sqlite");
+    let mut made = Vec::new();
+    for (workers, batch_size) in [(1, 8), (8, 3)] {
+        let mut settings = settings();
+        settings.workers = workers;
+        settings.embed.batch_size = batch_size;
+        let backend = Backend::sqlite();
+        let (deps, embedder) = cached(&backend, &settings, &cache).await;
+        let report = run(folder.path(), &deps, "shared").await;
+        assert_eq!(report.committed, 30);
+        made.push(embedder.take_count() as u64);
+        assert_eq!(report.chunks, made[0]);
+    }
+    assert_eq!(made[1], 0);
+}
+
 /// Scenario: the cache's file is damaged while it is used.
 /// Guarantees: the ingest goes on without it.
 #[tokio::test]

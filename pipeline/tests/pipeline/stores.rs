@@ -474,3 +474,42 @@ async fn stores_of_earlier_versions_get_what_they_lack() {
         assert_eq!(reader.modified_ms(&["a".to_owned()]).await.unwrap()["a"], 7);
     }
 }
+
+/// Scenario: the same questions while documents come and go, through two handles, some searches
+/// from the file and some from memory.
+/// Guarantees: every search sees what was committed last, whoever committed it, and finds the same
+/// either way.
+#[tokio::test]
+async fn a_search_in_memory_sees_every_commit() {
+    let backend = Backend::sqlite();
+    let spec = spec("memory", 8);
+    let (store, other) = (backend.open_with(&spec).await, backend.open_with(&spec).await);
+    let mut random = Random(11);
+    let mut vector = || -> Vec<f32> { (0..8).map(|_| random.next() - 0.5).collect() };
+    let query = vector();
+    for round in 0..12 {
+        let (one, two) = (vector(), vector());
+        let changed = document(&format!("d{}", round % 5), &[("a", &one), ("b", &two)]);
+        let writer = if round % 2 == 0 { &store } else { &other };
+        writer.commit(&[changed]).await.unwrap();
+        if round == 8 {
+            other.delete_documents(&["d0".to_owned()]).await.unwrap();
+        }
+        // From the file, while it is loaded, and from memory.
+        let first = store.search(&query, 20).await.unwrap();
+        for _ in 0..2 {
+            let again = store.search(&query, 20).await.unwrap();
+            assert_eq!(ids(&again), ids(&first), "round {round}");
+            let differs = |(one, two): (&retake_pipeline::document::Hit, _)| {
+                let two: &retake_pipeline::document::Hit = two;
+                (one.similarity - two.similarity).abs() > 1e-6 || one.chunk != two.chunk
+            };
+            assert!(!first.iter().zip(&again).any(differs), "round {round}");
+        }
+        assert_eq!(first.len() as u64, store.stats().await.unwrap().chunks);
+    }
+    store.drop_collection().await.unwrap();
+    store.open_collection(&spec).await.unwrap();
+    assert!(store.search(&query, 20).await.unwrap().is_empty());
+    assert!(store.search(&query, 20).await.unwrap().is_empty());
+}

@@ -35,6 +35,9 @@ pub(super) struct SqliteFile {
     opened: RwLock<Option<Opened>>,
     /// The vectors of the open collection, as of one revision of it.
     matrix: RwLock<Option<Arc<Matrix>>>,
+    /// The revision that the last search saw; held while a matrix is loaded, so that searches that
+    /// come together load one.
+    searched: tokio::sync::Mutex<Option<Revision>>,
 }
 
 impl SqliteFile {
@@ -68,6 +71,7 @@ impl SqliteFile {
             pool,
             opened: RwLock::new(None),
             matrix: RwLock::new(None),
+            searched: tokio::sync::Mutex::new(None),
         })
     }
 
@@ -114,8 +118,9 @@ impl SqliteFile {
         row.map(|row| held_from(&row)).transpose().map_err(failed(OPEN))
     }
 
-    /// The vectors of the collection as this transaction sees it; nothing for a collection that is
-    /// too large for the memory.
+    /// The vectors of the collection as this transaction sees it. Nothing for a collection that is
+    /// too large for the memory, or that changed since the last search: while documents are
+    /// ingested, to load it for every question would cost more than to scan the file.
     async fn current_matrix(
         &self,
         transaction: &mut Transaction<'_, Sqlite>,
@@ -127,9 +132,16 @@ impl SqliteFile {
                 .fetch_optional(&mut **transaction)
                 .await?;
         let revision = Revision::new(revision.unwrap_or_default());
-        let loaded = self.matrix.read().clone();
-        if let Some(matrix) = loaded.filter(|matrix| matrix.revision == revision) {
+        let loaded = || self.matrix.read().clone().filter(|matrix| matrix.revision == revision);
+        if let Some(matrix) = loaded() {
             return Ok(Some(matrix));
+        }
+        let mut searched = self.searched.lock().await;
+        if let Some(matrix) = loaded() {
+            return Ok(Some(matrix));
+        }
+        if searched.replace(revision.clone()).as_ref() != Some(&revision) {
+            return Ok(None);
         }
         let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM chunks WHERE collection = ?")
             .bind(opened.id)

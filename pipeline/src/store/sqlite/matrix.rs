@@ -1,7 +1,7 @@
 //! The vectors of a collection in memory, for searches that read no page of the file.
 //!
 //! A matrix belongs to one revision of its collection and is never changed: when the collection
-//! is, by whatever process, the next search finds another revision and loads another matrix.
+//! is, by whatever process, the next search finds another revision and does not use it.
 
 use crate::store::Revision;
 
