@@ -156,9 +156,9 @@ mod tests {
         assert_eq!(parts.len(), 3);
         let short = shortened(&chunk, &parts, &[0, 2]);
         assert_eq!(short.chunk.text, "Z\u{fc}rich ist gro\u{df}. \u{2026} Bern ist klein.");
-        assert_eq!((short.chunk.start_char, short.chunk.end_char), (100, 147));
+        assert_eq!((short.chunk.start_char, short.chunk.end_char), (100, 146));
         let last = shortened(&chunk, &parts, &[2]);
-        assert_eq!((last.chunk.text.as_str(), last.chunk.start_char), ("Bern ist klein.", 132));
+        assert_eq!((last.chunk.text.as_str(), last.chunk.start_char), ("Bern ist klein.", 131));
         assert_eq!(last.similarity, 0.5);
     }
 }
