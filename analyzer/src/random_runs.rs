@@ -114,7 +114,7 @@ fn expected(asked: usize, name: &str, spans: &[Spec]) -> Rows {
         durations.sort_unstable();
         let n = durations.len();
         let total: i64 = durations.iter().sum();
-        let failed = spans.iter().filter(|span| span.attributes.len() > 0).count() as i64;
+        let failed = spans.iter().filter(|span| !span.attributes.is_empty()).count() as i64;
         let at = |percent: usize| durations[(n * percent).div_ceil(100).max(1) - 1];
         let numbers = match asked {
             0 => vec![n as i64, total, durations[0], durations[n - 1], failed],
