@@ -33,18 +33,24 @@ pub(crate) fn breakdown(
         .number("tokens in", Keep::Rank(6))
         .number("tokens out", Keep::Rank(6))
         .text("counted by", Keep::Rank(0));
-    let extras = extras(&breakdown.rows);
+    let is_shown = |extra: &&Extra| breakdown.rows.iter().any(extra.is_known);
+    let extras: Vec<&Extra> = EXTRAS.iter().filter(is_shown).collect();
     for extra in &extras {
         shown = shown.number(extra.name, Keep::Rank(extra.rank));
     }
     for (place, group) in breakdown.rows.iter().enumerate() {
         // The rows are sorted: the first one is the bottleneck.
         let tone = (place == 0).then_some(Tone::Strong);
-        let more = extras.iter().map(|extra| Entry::from((extra.cell)(group)));
+        let own = std::slice::from_ref(group);
+        let more = extras.iter().map(|extra| Entry::from((extra.cell)(own)));
         shown.row(cells(group, tone).into_iter().chain(more));
     }
     let faint = |text: String| Entry::toned(text, Some(Tone::Faint));
-    let more = extras.iter().map(|extra| (extra.sum)(&breakdown.rows));
+    let all = &breakdown.rows;
+    let more = extras.iter().map(|extra| match extra.adds_up {
+        true => (extra.cell)(all),
+        false => String::new(),
+    });
     shown.row(sums(breakdown).into_iter().chain(more).map(faint));
     let shown = shown.render(format, look);
     let mut text = format!(
@@ -132,78 +138,70 @@ fn cells(group: &BreakdownRow, tone: Option<Tone>) -> Vec<Entry> {
 struct Extra {
     name: &'static str,
     rank: u8,
-    cell: fn(&BreakdownRow) -> String,
-    sum: fn(&[BreakdownRow]) -> String,
+    is_known: fn(&BreakdownRow) -> bool,
+    /// Whether the last line has it for all rows; medians have no sum.
+    adds_up: bool,
+    cell: fn(&[BreakdownRow]) -> String,
 }
 
-fn extras(rows: &[BreakdownRow]) -> Vec<Extra> {
-    fn total(rows: &[BreakdownRow], pick: fn(&BreakdownRow) -> Option<i64>) -> String {
-        count_or_dash(rows.iter().filter_map(pick).reduce(i64::saturating_add))
-    }
-    fn hits(rows: &[BreakdownRow]) -> String {
-        let lookups: u64 = rows.iter().map(|row| row.cache_lookups).sum();
-        let hits: u64 = rows.iter().map(|row| row.cache_hits).sum();
-        if lookups == 0 { "-".to_owned() } else { percent(hits as f64 / lookups as f64) }
-    }
-    let has = |is_known: fn(&BreakdownRow) -> bool| rows.iter().any(is_known);
-    let known = [
-        (
-            has(|row| row.ttft_p50_ns.is_some()),
-            Extra {
-                name: "ttft p50",
-                rank: 5,
-                cell: |row| duration_or_dash(row.ttft_p50_ns),
-                sum: |_| String::new(),
-            },
-        ),
-        (
-            has(|row| row.tpot_p50_ns.is_some()),
-            Extra {
-                name: "per token",
-                rank: 4,
-                cell: |row| duration_or_dash(row.tpot_p50_ns),
-                sum: |_| String::new(),
-            },
-        ),
-        (
-            has(|row| row.cache_read_tokens.is_some_and(|tokens| tokens > 0)),
-            Extra {
-                name: "tokens cached",
-                rank: 5,
-                cell: |row| count_or_dash(row.cache_read_tokens),
-                sum: |rows| total(rows, |row| row.cache_read_tokens),
-            },
-        ),
-        (
-            has(|row| row.reasoning_tokens.is_some_and(|tokens| tokens > 0)),
-            Extra {
-                name: "reasoning",
-                rank: 3,
-                cell: |row| count_or_dash(row.reasoning_tokens),
-                sum: |rows| total(rows, |row| row.reasoning_tokens),
-            },
-        ),
-        (
-            has(|row| row.retries.is_some_and(|retries| retries > 0)),
-            Extra {
-                name: "retries",
-                rank: 8,
-                cell: |row| count_or_dash(row.retries),
-                sum: |rows| total(rows, |row| row.retries),
-            },
-        ),
-        (
-            has(|row| row.cache_lookups > 0),
-            Extra {
-                name: "cache hits",
-                rank: 6,
-                cell: |row| hits(std::slice::from_ref(row)),
-                sum: hits,
-            },
-        ),
-    ];
-    known.into_iter().filter(|(is_known, _)| *is_known).map(|(_, extra)| extra).collect()
+fn median(rows: &[BreakdownRow], pick: fn(&BreakdownRow) -> Option<i64>) -> String {
+    duration_or_dash(rows.first().and_then(pick))
 }
+
+fn total(rows: &[BreakdownRow], pick: fn(&BreakdownRow) -> Option<i64>) -> String {
+    count_or_dash(rows.iter().filter_map(pick).reduce(i64::saturating_add))
+}
+
+fn hits(rows: &[BreakdownRow]) -> String {
+    let lookups: u64 = rows.iter().map(|row| row.cache_lookups).sum();
+    let hits: u64 = rows.iter().map(|row| row.cache_hits).sum();
+    if lookups == 0 { "-".to_owned() } else { percent(hits as f64 / lookups as f64) }
+}
+
+const EXTRAS: [Extra; 6] = [
+    Extra {
+        name: "ttft p50",
+        rank: 5,
+        is_known: |row| row.ttft_p50_ns.is_some(),
+        adds_up: false,
+        cell: |rows| median(rows, |row| row.ttft_p50_ns),
+    },
+    Extra {
+        name: "per token",
+        rank: 4,
+        is_known: |row| row.tpot_p50_ns.is_some(),
+        adds_up: false,
+        cell: |rows| median(rows, |row| row.tpot_p50_ns),
+    },
+    Extra {
+        name: "tokens cached",
+        rank: 5,
+        is_known: |row| row.cache_read_tokens.is_some_and(|tokens| tokens > 0),
+        adds_up: true,
+        cell: |rows| total(rows, |row| row.cache_read_tokens),
+    },
+    Extra {
+        name: "reasoning",
+        rank: 3,
+        is_known: |row| row.reasoning_tokens.is_some_and(|tokens| tokens > 0),
+        adds_up: true,
+        cell: |rows| total(rows, |row| row.reasoning_tokens),
+    },
+    Extra {
+        name: "retries",
+        rank: 8,
+        is_known: |row| row.retries.is_some_and(|retries| retries > 0),
+        adds_up: true,
+        cell: |rows| total(rows, |row| row.retries),
+    },
+    Extra {
+        name: "cache hits",
+        rank: 6,
+        is_known: |row| row.cache_lookups > 0,
+        adds_up: true,
+        cell: hits,
+    },
+];
 
 fn sums(breakdown: &Breakdown) -> Vec<String> {
     let rows = &breakdown.rows;
