@@ -26,6 +26,8 @@ pub(crate) struct LaneRecords {
 pub(crate) struct DeadJournal {
     lanes: BTreeMap<u32, LaneRecords>,
     torn: Vec<TornTail>,
+    /// There are mapped lanes, so no power cut has taken what they hold.
+    has_lanes: bool,
     /// The clock the run started with, and its rate; mapped files state it.
     clock: Option<(Anchor, f64)>,
     /// What could not be read.
@@ -40,8 +42,9 @@ pub(crate) struct DeadJournal {
 /// leaves it. The mapped lanes have what it would have held, unless a power cut took them.
 #[derive(Debug)]
 struct TornTail {
-    lane: u32,
-    first_seq: u64,
+    /// The lane and the number of its first record there; `None` when the file ends inside the
+    /// frame's header.
+    place: Option<(u32, u64)>,
     /// In words, should the lanes not have it.
     damage: String,
 }
@@ -108,6 +111,7 @@ impl DeadJournal {
                 }
             },
         };
+        self.has_lanes = true;
         self.clock.get_or_insert((header.clock, header.ticks_per_ns));
         let chunks = bytes.get(RING_HEADER_BYTES..).unwrap_or_default();
         let bytes_stated = u64::from(header.chunk_bytes) * u64::from(header.chunks);
@@ -181,6 +185,10 @@ impl DeadJournal {
                 .map_or_else(|| "its last frame is not whole".to_owned(), ToString::to_string);
             let Some(mended) = mend_frame(rest) else {
                 let damage = format!("{name}: {reason} (byte {offset}); what follows was not read");
+                if error.is_none() && rest.len() < FRAME_HEADER_BYTES {
+                    // The kernel may end a write of a killed process at a page's end.
+                    return self.torn.push(TornTail { place: None, damage });
+                }
                 return self.end_early(rest, error.as_ref(), damage);
             };
             self.damage.push(format!("{name}: {reason} (byte {offset}); {MENDED}"));
@@ -244,7 +252,7 @@ impl DeadJournal {
         let payload = rest.get(FRAME_HEADER_BYTES..).unwrap_or_default();
         // Without even the place in its lane there is nothing in it that could be missed.
         if let Some((ChunkHeader { lane, first_seq, .. }, _)) = decode_start(payload) {
-            self.torn.push(TornTail { lane, first_seq, damage });
+            self.torn.push(TornTail { place: Some((lane, first_seq)), damage });
         }
     }
 
@@ -281,8 +289,14 @@ impl DeadJournal {
             self.records_lost = self.records_lost.saturating_add(reader.lost_to_the_end());
             self.damage.extend(reader.damage);
         }
-        for TornTail { lane, first_seq, damage } in self.torn.drain(..) {
-            if positions.get(&lane).is_none_or(|below| *below <= first_seq) {
+        for TornTail { place, damage } in self.torn.drain(..) {
+            let is_missed = match place {
+                Some((lane, first_seq)) => {
+                    positions.get(&lane).is_none_or(|below| *below <= first_seq)
+                }
+                None => !self.has_lanes,
+            };
+            if is_missed {
                 self.damage.push(damage);
             }
         }

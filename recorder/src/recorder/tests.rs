@@ -177,7 +177,11 @@ fn a_torn_tail_is_damage_only_if_the_lanes_do_not_have_it() {
         recorder.dispatcher().emit(&note(text));
     }
     recorder.flush().unwrap();
-    for has_lanes in [true, false] {
+    // Frames start at even places, so the first is in the middle of one. The others are in the
+    // header of the first frame, as where a page ends there.
+    let (half, headers) = (None, [1, 4, 8, 12, 23].map(Some));
+    let cuts = std::iter::once(half).chain(headers);
+    for (cut, has_lanes) in cuts.flat_map(|cut| [(cut, true), (cut, false)]) {
         let copied = tempfile::tempdir().unwrap();
         copy(folder.path(), copied.path());
         let copied = Store::open(copied.path()).unwrap();
@@ -189,14 +193,16 @@ fn a_torn_tail_is_damage_only_if_the_lanes_do_not_have_it() {
             let is_durable = path.extension().is_some_and(|extension| extension == "journal");
             if is_durable {
                 let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
-                // Frames start at even places, so this is in the middle of one.
-                file.set_len((file.metadata().unwrap().len() / 2) | 1).unwrap();
+                let half = (file.metadata().unwrap().len() / 2) | 1;
+                // Bytes of the file before its frames.
+                let header = 64;
+                file.set_len(cut.map_or(half, |bytes| header + bytes)).unwrap();
             } else if !has_lanes {
                 std::fs::remove_file(path).unwrap();
             }
         }
         let repaired = copied.recover().unwrap().repaired.remove(0);
-        assert_eq!(repaired.damage.is_empty(), has_lanes, "{repaired}");
+        assert_eq!(repaired.damage.is_empty(), has_lanes, "cut at {cut:?}: {repaired}");
         assert_eq!(notes(&copied, &run_id) == texts, has_lanes);
     }
 }
