@@ -163,7 +163,8 @@ async fn sampled_values(
         let (names, runs) = (as_string_array(&names)?, as_string_array(&runs)?);
         for row in (0..batch.num_rows()).filter(|row| values.value(*row).is_finite()) {
             let groups = entry(&mut found, runs.value(row));
-            entry(groups, names.value(row)).push(values.value(row));
+            let group = groups.and_then(|groups| entry(groups, names.value(row)));
+            group.into_iter().for_each(|group| group.push(values.value(row)));
         }
     }
     let value = |(name, mut values): (String, Vec<f64>)| {
@@ -175,11 +176,11 @@ async fn sampled_values(
 }
 
 /// An entry of a map, without making its key anew for each row.
-fn entry<'a, T: Default>(map: &'a mut FxHashMap<String, T>, key: &str) -> &'a mut T {
+fn entry<'a, T: Default>(map: &'a mut FxHashMap<String, T>, key: &str) -> Option<&'a mut T> {
     if !map.contains_key(key) {
         map.insert(key.to_owned(), T::default());
     }
-    map.entry(key.to_owned()).or_default()
+    map.get_mut(key)
 }
 
 /// What a run has of a metric.
