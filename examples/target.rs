@@ -82,7 +82,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = std::env::args_os().nth(1).map_or_else(|| PathBuf::from(".retake"), PathBuf::from);
     let store = Store::open(&folder)?;
     let source = store.select("example")?;
-    let workload = Workload::cut(&store, &source)?;
+    let workload = Arc::new(Workload::cut(&store, &source, Operations::default())?);
     let target: Arc<dyn Target> = Arc::new(FasterSearch { search: Duration::from_millis(4) });
 
     let recorder = RecorderBuilder::new("faster search", target.name())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use retake_recorder::clock::Clock;
 use serde::Serialize;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,7 @@ use crate::cassette::Cassette;
 use crate::fidelity::{self, Canary, Fidelity, Timing};
 use crate::pacer::Pacer;
 use crate::simulate::Quantiles;
-use crate::target::{Operation, OperationContext, Target, TargetError};
+use crate::target::{OperationContext, Target, TargetError};
 use crate::workload::Workload;
 
 /// What a replay needs beside the workload and the target.
@@ -81,10 +82,14 @@ struct Finished {
 
 /// Replays a workload. `progress` is told how many operations have ended.
 ///
+/// Operations of a target that [waits on others](Target::waits_on_io) are driven on one thread of
+/// their own, which fires them within microseconds; those of one that computes run where this is
+/// called, and are as late as that runtime takes to wake a worker.
+///
 /// # Errors
 /// The arrival policy needs what the workload does not have. Nothing has run then.
 pub async fn replay(
-    workload: &Workload,
+    workload: &Arc<Workload>,
     target: &Arc<dyn Target>,
     options: &ReplayOptions,
     progress: &(dyn Fn(u64) + Sync),
@@ -92,51 +97,107 @@ pub async fn replay(
     let plan = Plan::new(workload, options.arrival)?;
     let began = Instant::now();
     let canary = Canary::start();
-    let operations = workload.operations.as_slice();
-    let clock = Clock::start();
-    let mut run =
-        Run { operations, plan: &plan, target, options, clock, ended: Vec::new(), progress };
-    for stretch in &plan.stretches {
-        // A barrier runs alone; what stands between barriers runs by the arrival policy.
-        if stretch.closed_slots > 0 {
-            run.closed(stretch).await;
-        } else {
-            run.scheduled(stretch).await;
+    let (count, mut counted) = watch::channel(0);
+    let run = Run {
+        workload: Arc::clone(workload),
+        plan,
+        target: Arc::clone(target),
+        options: options.clone(),
+        clock: Clock::start(),
+        firing: if target.waits_on_io() { Firing::InTheRuntime } else { Firing::ByThePacer },
+        ended: Vec::new(),
+        count,
+    };
+    let driven = async {
+        match run.firing {
+            Firing::ByThePacer => run.drive().await,
+            Firing::InTheRuntime => on_its_own_thread(run).await,
         }
-        if options.cancellation.is_cancelled() {
-            break;
+    };
+    tokio::pin!(driven);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut driven => break ended,
+            Ok(()) = counted.changed() => progress(*counted.borrow_and_update()),
         }
-    }
-    let ended = run.ended;
+    };
+    progress(ended.len() as u64);
     let mut report = account(workload, ended, canary.stop());
     report.wall_ns = i64::try_from(began.elapsed().as_nanos()).unwrap_or(i64::MAX);
     Ok(report)
 }
 
-struct Run<'a> {
-    operations: &'a [Operation],
-    plan: &'a Plan,
-    target: &'a Arc<dyn Target>,
-    options: &'a ReplayOptions,
+/// Drives a replay on a thread with a runtime of its own, whose one task is never behind another
+/// thread's.
+async fn on_its_own_thread(run: Run) -> Vec<Finished> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(runtime) = runtime else {
+        // The fire errors will tell.
+        return Run { firing: Firing::ByThePacer, ..run }.drive().await;
+    };
+    let dispatch = tracing::dispatcher::get_default(Clone::clone);
+    let (done, ended) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("retake-replay".to_owned()).spawn(move || {
+        tracing::dispatcher::with_default(&dispatch, || {
+            let _ = done.send(runtime.block_on(run.drive()));
+        });
+    });
+    // Operations of which nothing is known count as cancelled.
+    match thread {
+        Ok(_) => ended.await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// Who waits for the moment at which an operation is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Firing {
+    /// The pacer's thread. Waking a worker of the runtime then takes some 60 us.
+    ByThePacer,
+    /// The task that starts operations: woken shortly before, it lets others run until the moment
+    /// has come.
+    InTheRuntime,
+}
+
+struct Run {
+    workload: Arc<Workload>,
+    plan: Plan,
+    target: Arc<dyn Target>,
+    options: ReplayOptions,
     clock: Clock,
+    firing: Firing,
     ended: Vec<Finished>,
-    progress: &'a (dyn Fn(u64) + Sync),
+    count: watch::Sender<u64>,
 }
 
 type Running = JoinSet<Finished>;
 
-impl Run<'_> {
+impl Run {
+    async fn drive(mut self) -> Vec<Finished> {
+        for stretch in std::mem::take(&mut self.plan.stretches) {
+            // A barrier runs alone; what stands between barriers runs by the arrival policy.
+            if stretch.closed_slots > 0 {
+                self.closed(&stretch).await;
+            } else {
+                self.scheduled(stretch).await;
+            }
+            if self.options.cancellation.is_cancelled() {
+                break;
+            }
+        }
+        self.ended
+    }
+
     async fn closed(&mut self, stretch: &Stretch) {
         let mut running = Running::new();
-        let operations = self.operations.get(stretch.first..stretch.end).unwrap_or_default();
-        for operation in operations {
+        for position in stretch.first..stretch.end {
             while running.len() >= stretch.closed_slots {
                 self.take(running.join_next().await);
             }
             if self.options.cancellation.is_cancelled() {
                 break;
             }
-            self.start(&mut running, operation, None);
+            self.start(&mut running, position, None);
         }
         while !running.is_empty() {
             self.take(running.join_next().await);
@@ -144,19 +205,23 @@ impl Run<'_> {
     }
 
     /// Operations with times of their own, and those that wait for the end of others.
-    async fn scheduled(&mut self, stretch: &Stretch) {
+    async fn scheduled(&mut self, stretch: Stretch) {
         // A moment ahead, so that the first operation is not late by the thread's start.
         let lead_ns = i64::try_from(LEAD.as_nanos()).unwrap_or(0);
         let (origin, origin_unix_ns) = (Instant::now() + LEAD, self.clock.now_unix_ns() + lead_ns);
-        let Ok((pacer, mut fired)) = Pacer::start(origin, stretch.fixed.clone()) else {
-            // Without the thread there is no schedule; the operations count as cancelled.
-            return;
-        };
         let mut due: HashMap<u32, i64> = stretch
             .fixed
             .iter()
             .map(|(offset_ns, operation)| (*operation, origin_unix_ns + offset_ns))
             .collect();
+        let early = match self.firing {
+            Firing::ByThePacer => Duration::ZERO,
+            Firing::InTheRuntime => WOKEN_EARLY,
+        };
+        let Ok((pacer, mut fired)) = Pacer::start(origin, stretch.fixed, early) else {
+            // Without the thread there is no schedule; the operations count as cancelled.
+            return;
+        };
         let mut running = Running::new();
         let mut left = stretch.end - stretch.first;
         while left > 0 {
@@ -165,9 +230,13 @@ impl Run<'_> {
                 () = self.options.cancellation.cancelled() => break,
                 next = fired.recv() => {
                     let Some(position) = next else { break };
-                    if let Some(operation) = self.operations.get(position as usize) {
-                        self.start(&mut running, operation, due.remove(&position));
+                    let due = due.remove(&position);
+                    if let (Firing::InTheRuntime, Some(due_unix_ns)) = (self.firing, due) {
+                        while self.clock.now_unix_ns() < due_unix_ns {
+                            tokio::task::yield_now().await;
+                        }
                     }
+                    self.start(&mut running, position as usize, due);
                 }
                 done = running.join_next(), if !running.is_empty() => {
                     left -= 1;
@@ -188,8 +257,8 @@ impl Run<'_> {
         }
     }
 
-    fn start(&self, running: &mut Running, operation: &Operation, due: Option<i64>) {
-        let (target, operation) = (Arc::clone(self.target), operation.clone());
+    fn start(&self, running: &mut Running, position: usize, due: Option<i64>) {
+        let (target, workload) = (Arc::clone(&self.target), Arc::clone(&self.workload));
         let (clock, options) = (self.clock, self.options.clone());
         running.spawn(async move {
             // Taken at the first poll: only then does the operation really begin.
@@ -199,13 +268,14 @@ impl Run<'_> {
                 cancellation: options.cancellation.child_token(),
                 cassette: options.cassette.clone(),
             };
-            let outcome = match target.execute(&operation, &context).await {
-                Ok(()) => Outcome::Ok,
-                Err(TargetError::Cancelled) => Outcome::Cancelled,
-                Err(error @ TargetError::Refused(_)) => Outcome::Refused(error.to_string()),
-                Err(error) => Outcome::Error(error.to_string()),
+            let (index, outcome) = match workload.operations.get(position) {
+                Some(operation) => {
+                    (operation.index, outcome(target.execute(operation, &context).await))
+                }
+                // Positions are those of the workload.
+                None => (position as u64, Outcome::Cancelled),
             };
-            let (index, ended_unix_ns) = (operation.index, clock.now_unix_ns());
+            let ended_unix_ns = clock.now_unix_ns();
             Finished { index, due_unix_ns: due, fired_unix_ns, ended_unix_ns, outcome }
         });
     }
@@ -219,8 +289,18 @@ impl Run<'_> {
         let finished = done?.ok()?;
         let ended = (u32::try_from(finished.index).ok()?, finished.ended_unix_ns);
         self.ended.push(finished);
-        (self.progress)(self.ended.len() as u64);
+        // Nobody looks any more when the replay was dropped.
+        let _ = self.count.send(self.ended.len() as u64);
         Some(ended)
+    }
+}
+
+fn outcome(result: Result<(), TargetError>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Ok,
+        Err(TargetError::Cancelled) => Outcome::Cancelled,
+        Err(error @ TargetError::Refused(_)) => Outcome::Refused(error.to_string()),
+        Err(error) => Outcome::Error(error.to_string()),
     }
 }
 
@@ -269,6 +349,9 @@ fn account(workload: &Workload, ended: Vec<Finished>, stall_ns: i64) -> ReplayRe
 const FAILURES_MAX: usize = 20;
 /// Between asking for the pacer and the first due time.
 const LEAD: Duration = Duration::from_millis(5);
+/// How long before an operation is due the task that starts it is woken: a thread's sleep ends some
+/// 50 us late, and waking the runtime takes as long again, at the 99th percentile 200 us.
+const WOKEN_EARLY: Duration = Duration::from_micros(250);
 
 #[cfg(test)]
 mod tests;

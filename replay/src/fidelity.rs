@@ -17,6 +17,8 @@ use crate::quantile::nearest_rank;
 pub struct Fidelity {
     /// Operations that had a due time.
     pub scheduled: u64,
+    /// Smallest fired minus due, ns. Below 0 would be too early, which never happens.
+    pub fire_error_min_ns: i64,
     /// Median of fired minus due, ns.
     pub fire_error_p50_ns: i64,
     /// 99th percentile of fired minus due, ns.
@@ -55,6 +57,7 @@ impl Fidelity {
         let fired = timings.iter().map(|timing| timing.fired_unix_ns).collect();
         Self {
             scheduled: count as u64,
+            fire_error_min_ns: errors_ns.first().copied().unwrap_or(0),
             fire_error_p50_ns: nearest_rank(&errors_ns, 0.50).unwrap_or(0),
             fire_error_p99_ns: nearest_rank(&errors_ns, 0.99).unwrap_or(0),
             fire_error_max_ns: errors_ns.last().copied().unwrap_or(0),

@@ -24,20 +24,25 @@ pub struct Pacer {
 
 impl Pacer {
     /// Starts the thread. `schedule` has ns after `origin`, in order, and what to fire; the
-    /// receiver yields each when its time has come.
+    /// receiver yields each when its time has come, or `early` before that, give or take what a
+    /// thread's sleep is off by: whoever is told early waits for the time itself.
     ///
     /// # Errors
     /// The system cannot start a thread.
     pub fn start(
         origin: Instant,
         schedule: Vec<(i64, u32)>,
+        early: Duration,
     ) -> std::io::Result<(Self, Receiver<u32>)> {
         let (fire, fired) = tokio::sync::mpsc::channel(FIRED_MAX);
         let (additions, added) = sync_channel(ADDED_MAX);
         let known = schedule.into_iter().map(move |(offset_ns, what)| {
             (origin + Duration::from_nanos(u64::try_from(offset_ns).unwrap_or(0)), what)
         });
-        let mut thread = Thread { known: known.peekable(), later: BinaryHeap::new(), fire };
+        // Who is told early needs no thread that spins.
+        let (early, spin) = if early.is_zero() { (early, SPIN) } else { (early, Duration::ZERO) };
+        let mut thread =
+            Thread { known: known.peekable(), later: BinaryHeap::new(), fire, early, spin };
         std::thread::Builder::new()
             .name("retake-pacer".to_owned())
             .spawn(move || thread.run(&added))?;
@@ -55,6 +60,10 @@ struct Thread<I: Iterator<Item = (Instant, u32)>> {
     known: Peekable<I>,
     later: BinaryHeap<Reverse<(Instant, u32)>>,
     fire: Sender<u32>,
+    /// How long before its time something is fired.
+    early: Duration,
+    /// How much of the time before that is spun and not slept.
+    spin: Duration,
 }
 
 impl<I: Iterator<Item = (Instant, u32)>> Thread<I> {
@@ -72,9 +81,10 @@ impl<I: Iterator<Item = (Instant, u32)>> Thread<I> {
                 }
                 continue;
             };
+            let time = time.checked_sub(self.early).unwrap_or(time);
             let left = time.saturating_duration_since(Instant::now());
-            if left > SPIN {
-                let nap = (left - SPIN).min(NAP_MAX);
+            if left > self.spin {
+                let nap = (left - self.spin).min(NAP_MAX);
                 if !may_grow {
                     std::thread::sleep(nap);
                     continue;

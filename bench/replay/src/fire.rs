@@ -100,7 +100,8 @@ fn ours(runtime: &Runtime, schedule: &[Duration]) -> Result<Vec<f64>, Box<dyn st
         ..Operation::default()
     };
     let operations = schedule.iter().enumerate().map(operation).collect();
-    let workload = Workload { operations, stamp_resolution_ns: 1, ..Workload::default() };
+    let workload =
+        Arc::new(Workload { operations, stamp_resolution_ns: 1, ..Workload::default() });
     let noting = Arc::new(Noting::default());
     let target: Arc<dyn Target> = Arc::clone(&noting) as Arc<dyn Target>;
     let options = ReplayOptions {
@@ -125,6 +126,10 @@ impl Target for Noting {
 
     fn settings(&self) -> BTreeMap<String, serde_json::Value> {
         BTreeMap::new()
+    }
+
+    fn waits_on_io(&self) -> bool {
+        true
     }
 
     async fn execute(&self, _: &Operation, context: &OperationContext) -> Result<(), TargetError> {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use retake_schemas::{SpanId, TraceId};
 
 use super::*;
-use crate::target::SourceLink;
+use crate::target::{Operation, SourceLink};
 use crate::workload::Shape;
 
 #[derive(Default)]
@@ -16,6 +16,7 @@ struct Noting {
     started: Mutex<Vec<(u64, Instant)>>,
     ended: Mutex<Vec<(u64, Instant)>>,
     running_max: Mutex<(usize, usize)>,
+    waits_on_io: bool,
 }
 
 #[async_trait]
@@ -26,6 +27,10 @@ impl Target for Noting {
 
     fn settings(&self) -> BTreeMap<String, serde_json::Value> {
         BTreeMap::new()
+    }
+
+    fn waits_on_io(&self) -> bool {
+        self.waits_on_io
     }
 
     async fn execute(&self, op: &Operation, context: &OperationContext) -> Result<(), TargetError> {
@@ -40,6 +45,10 @@ impl Target for Noting {
             () = context.cancellation.cancelled() => Err(TargetError::Cancelled),
             () = tokio::time::sleep(work) => match op.kind.as_str() {
                 "fail" => Err(TargetError::Failed { error_type: "x".into(), message: "no".into() }),
+                // A registry knows its spans; without a subscriber there are none.
+                "subscribed" if tracing::error_span!("here").is_none() => {
+                    Err(TargetError::Refused("nobody listens".into()))
+                }
                 "unknown" => Err(TargetError::Refused("what?".into())),
                 _ => Ok(()),
             },
@@ -50,7 +59,7 @@ impl Target for Noting {
     }
 }
 
-fn workload(operations: &[(&str, u64, i64)]) -> Workload {
+fn workload(operations: &[(&str, u64, i64)]) -> Arc<Workload> {
     let source_run = "r".parse().ok();
     let operations = operations
         .iter()
@@ -70,11 +79,16 @@ fn workload(operations: &[(&str, u64, i64)]) -> Workload {
             shape: Shape::default(),
         })
         .collect();
-    Workload { source_run, operations, ..Workload::default() }
+    Arc::new(Workload { source_run, operations, ..Workload::default() })
 }
 
-async fn run(workload: &Workload, arrival: Arrival) -> (ReplayReport, Arc<Noting>) {
-    let noting = Arc::new(Noting::default());
+/// Replays with operations driven where the replay was called, or on a thread of their own.
+async fn run_on(
+    workload: &Arc<Workload>,
+    arrival: Arrival,
+    waits_on_io: bool,
+) -> (ReplayReport, Arc<Noting>) {
+    let noting = Arc::new(Noting { waits_on_io, ..Noting::default() });
     let target: Arc<dyn Target> = Arc::clone(&noting) as Arc<dyn Target>;
     let options = ReplayOptions { arrival, cassette: None, cancellation: CancellationToken::new() };
     (replay(workload, &target, &options, &|_| {}).await.unwrap(), noting)
@@ -84,13 +98,42 @@ fn is_closed(report: &ReplayReport) -> bool {
     report.planned == report.ok + report.error + report.cancelled + report.refused
 }
 
+async fn run(workload: &Arc<Workload>, arrival: Arrival) -> (ReplayReport, Arc<Noting>) {
+    run_on(workload, arrival, false).await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn open_arrivals_do_not_wait_for_a_slow_target() {
     let operations: Vec<_> = (0..10).map(|n| ("query", 100, n * 5)).collect();
-    let (report, noting) = run(&workload(&operations), Arrival::Open { speed: 1.0 }).await;
-    assert_eq!((report.ok, report.fidelity.scheduled), (10, 10));
-    assert!(is_closed(&report));
-    assert!(noting.running_max.lock().1 > 5, "arrivals overlap");
+    for waits_on_io in [false, true] {
+        let arrival = Arrival::Open { speed: 1.0 };
+        let (report, noting) = run_on(&workload(&operations), arrival, waits_on_io).await;
+        assert_eq!((report.ok, report.fidelity.scheduled), (10, 10));
+        assert!(is_closed(&report));
+        assert!(noting.running_max.lock().1 > 5, "arrivals overlap");
+        assert!(report.fidelity.fire_error_min_ns >= 0, "{:?}", report.fidelity);
+    }
+}
+
+/// Scenario: a program replays from a runtime of one thread, with a subscriber of its own.
+/// Guarantees: operations on the replay's own thread are recorded by that subscriber, and progress is
+/// told to its end.
+#[tokio::test]
+async fn operations_on_a_thread_of_their_own_keep_their_subscriber() {
+    let subscriber = tracing_subscriber::registry();
+    let expected = tracing::Dispatch::new(subscriber);
+    let _guard = tracing::dispatcher::set_default(&expected);
+    let operations: Vec<_> = (0..3).map(|_| ("subscribed", 0, 0)).collect();
+    let told = Mutex::new(0);
+    let target: Arc<dyn Target> = Arc::new(Noting { waits_on_io: true, ..Noting::default() });
+    let options = ReplayOptions {
+        arrival: Arrival::Open { speed: 1.0 },
+        cassette: None,
+        cancellation: CancellationToken::new(),
+    };
+    let report =
+        replay(&workload(&operations), &target, &options, &|n| *told.lock() = n).await.unwrap();
+    assert_eq!((report.ok, *told.lock()), (3, 3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -105,8 +148,13 @@ async fn closed_arrivals_keep_to_their_slots() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_passes_a_barrier() {
     let operations = [("ingest", 60, 0), ("query", 1, 5), ("query", 1, 6)];
-    for arrival in [Arrival::Open { speed: 1.0 }, Arrival::Closed { concurrency: 8 }] {
-        let (report, noting) = run(&workload(&operations), arrival).await;
+    for (arrival, waits_on_io) in [
+        (Arrival::Open { speed: 1.0 }, false),
+        (Arrival::Open { speed: 1.0 }, true),
+        (Arrival::Closed { concurrency: 8 }, false),
+        (Arrival::Closed { concurrency: 8 }, true),
+    ] {
+        let (report, noting) = run_on(&workload(&operations), arrival, waits_on_io).await;
         assert_eq!(report.ok, 3);
         let ingest_end = noting.ended.lock().iter().find(|(index, _)| *index == 0).unwrap().1;
         assert!(noting.started.lock().iter().all(|(index, at)| *index == 0 || *at >= ingest_end));
@@ -128,7 +176,7 @@ async fn what_never_began_counts_as_cancelled() {
     for arrival in [Arrival::Open { speed: 1.0 }, Arrival::Closed { concurrency: 1 }] {
         let cancellation = CancellationToken::new();
         let options = ReplayOptions { arrival, cassette: None, cancellation: cancellation.clone() };
-        let target: Arc<dyn Target> = Arc::new(Noting::default());
+        let target: Arc<dyn Target> = Arc::new(Noting { waits_on_io: true, ..Noting::default() });
         let cancel = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
             cancellation.cancel();
@@ -241,14 +289,16 @@ fn a_client_that_holds_requests_back_is_found_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_turn_waits_for_the_one_before_and_then_thinks() {
     let mut workload = workload(&[("query", 60, 0), ("query", 60, 5), ("query", 60, 40)]);
-    for (operation, (session, think_ms)) in
-        workload.operations.iter_mut().zip([("a", None), ("b", None), ("a", Some(20))])
+    for (operation, (session, think_ms)) in Arc::make_mut(&mut workload)
+        .operations
+        .iter_mut()
+        .zip([("a", None), ("b", None), ("a", Some(20))])
     {
         operation.shape.session = Some(session.to_owned());
         operation.shape.think_ns = think_ms.map(|ms: i64| ms * 1_000_000);
     }
-    workload.operations[2].shape.parent = Some(0);
-    let (report, noting) = run(&workload, Arrival::Session { speed: 1.0 }).await;
+    Arc::make_mut(&mut workload).operations[2].shape.parent = Some(0);
+    let (report, noting) = run_on(&workload, Arrival::Session { speed: 1.0 }, true).await;
     assert_eq!((report.ok, report.fidelity.scheduled), (3, 3));
     assert!(is_closed(&report));
     let at = |list: &Mutex<Vec<(u64, Instant)>>, index| {
@@ -258,7 +308,7 @@ async fn a_turn_waits_for_the_one_before_and_then_thinks() {
     assert!(think >= Duration::from_millis(20), "{think:?}");
     assert!(at(&noting.started, 1) < at(&noting.ended, 0), "another session does not wait");
 
-    workload.operations[2].shape.think_ns = None;
+    Arc::make_mut(&mut workload).operations[2].shape.think_ns = None;
     let options = ReplayOptions {
         arrival: Arrival::Session { speed: 1.0 },
         cassette: None,

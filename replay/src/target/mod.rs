@@ -115,3 +115,10 @@ pub trait Target: Send + Sync {
         context: &OperationContext,
     ) -> Result<(), TargetError>;
 }
+    /// Whether an operation mostly waits for others, as for a service's answer. Such operations are
+    /// driven on one thread, where nothing stands between the moment they are due and the moment
+    /// they begin. One that computes would hold up all others there.
+    fn waits_on_io(&self) -> bool {
+        false
+    }
+

@@ -224,6 +224,10 @@ impl Target for ServiceTarget {
     ) -> Result<(), TargetError> {
         let (route, body) = self.request(operation)?;
         let input = match self.settings.route {
+    fn waits_on_io(&self) -> bool {
+        true
+    }
+
             // As it was, so that a replay of this replay posts the same.
             Some(_) => body.clone(),
             None => json!({ "route": route, "body": body }),

@@ -29,7 +29,7 @@ struct Prepared<'a> {
     context: &'a Context,
     args: &'a ReplayArgs,
     store: Store,
-    workload: Workload,
+    workload: Arc<Workload>,
     /// Digest of the whole workload, of which a resumed replay does a part.
     digest: Digest,
     resumed: Option<Resumed>,
@@ -97,7 +97,7 @@ impl<'a> Prepared<'a> {
                 (rest, Some(resumed))
             }
         };
-        let target = Arc::new(target) as Arc<dyn Target>;
+        let workload = Arc::new(workload);
         Ok(Self { context, args, store, workload, digest, resumed, arrival, target, capture })
     }
 

@@ -43,7 +43,7 @@ pub(crate) struct Lane<'a> {
 /// A recorded run as replays see it: read once, replayed as often as you like.
 pub(crate) struct Source {
     pub(crate) run_id: RunId,
-    pub(crate) workload: Workload,
+    pub(crate) workload: Arc<Workload>,
     pub(crate) arrival: Arrival,
     pub(crate) observed: Observed,
     /// Its settings, with the password of its database.
@@ -95,7 +95,7 @@ impl Source {
         restore_url(context, &mut base);
         Ok(Self {
             run_id: run_id.clone(),
-            workload,
+            workload: Arc::new(workload),
             arrival,
             observed: with_defaults(Observed::of(&reader, &context.config.settings.prices)?),
             base,
@@ -392,7 +392,7 @@ fn llm_source(args: &ReplayArgs) -> Result<StageSource, Failure> {
 /// From the first start to the last end, by the event heap: recorded times, with the ingests as the
 /// cost model has them. `None` when something is not known.
 fn expected_wall_ns(source: &Source, target: &BTreeMap<String, serde_json::Value>) -> Option<i64> {
-    let mut workload = source.workload.clone();
+    let mut workload = Workload::clone(&source.workload);
     if workload.has("ingest") {
         let predictor = Predictor::new(&source.observed, &[], Range::Seen, SEED);
         let predicted = predictor.ingests(target).ok()?;

@@ -309,7 +309,7 @@ impl<'a> Under<'a> {
     /// The workload, with requests as long as in the replay that warmed up, where there was one: what
     /// was recorded ran at another time, beside other work.
     fn timed_workload(&self) -> Workload {
-        let mut workload = self.source.workload.clone();
+        let mut workload = Workload::clone(&self.source.workload);
         let Some(warm) = &self.warm else { return workload };
         let took: HashMap<&str, i64> =
             warm.queries.iter().map(|query| (query.key.as_str(), query.duration_ns)).collect();
