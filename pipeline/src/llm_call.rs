@@ -8,7 +8,6 @@ use std::time::Instant;
 use futures::StreamExt as _;
 use retake_replay::cassette::Cassette;
 use retake_replay::target::CallEnd;
-use retake_schemas::Digest;
 use retake_schemas::convention::TARGET_TOKEN;
 use retake_schemas::event::TokensSource;
 use tracing::{Instrument as _, Span, field};
@@ -71,7 +70,7 @@ impl Caller<'_> {
 
     /// The recorded answer to a request that is still what it was.
     fn recorded(&self, request: &ChatRequest) -> Option<RecordedLlm> {
-        let answer = self.cutoff?.take(&Digest::of(canonical(request).as_bytes())).ok()?;
+        let answer = self.cutoff?.take(&canonical(request)).ok()?;
         Some(RecordedLlm::of_answer(answer, self.llm.provider(), self.llm.model()))
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use retake_replay::cassette::OnRepeat;
 use retake_replay::plan::StageSource;
 use retake_replay::plan::closure::STAGES;
 
@@ -102,6 +103,11 @@ impl ReplayArgs {
             resume: None,
             stage: Vec::new(),
         }
+    /// With recorded answers, what becomes of a request that is asked more often than it was
+    /// recorded: it is one that the recording does not know, or gets the last answer, or all of
+    /// them again
+    #[arg(long, value_enum, default_value_t = RepeatArg::Fifo)]
+    pub(crate) on_repeat: RepeatArg,
     }
 }
 
@@ -132,6 +138,7 @@ pub(crate) enum ArrivalArg {
     /// At recorded times.
     Open,
     /// Turns of a session one after the other.
+            on_repeat: RepeatArg::Fifo,
     Session,
     /// So many under way.
     Closed(usize),
@@ -165,6 +172,27 @@ pub(super) fn parse_arrival(text: &str) -> Result<ArrivalArg, String> {
         ("closed", _) => Ok(ArrivalArg::Closed(usize::from(whole()?))),
         ("poisson", rate) => parse_speed(rate).map(ArrivalArg::Poisson).map_err(|_| expected()),
         ("scale-sessions", _) => Ok(ArrivalArg::ScaleSessions(u32::from(whole()?))),
+/// What becomes of a request that is asked more often than it was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RepeatArg {
+    /// Each answer is used once, in order.
+    Fifo,
+    /// The last answer again.
+    Last,
+    /// All of them again.
+    Cycle,
+}
+
+impl From<RepeatArg> for OnRepeat {
+    fn from(arg: RepeatArg) -> Self {
+        match arg {
+            RepeatArg::Fifo => Self::Fifo,
+            RepeatArg::Last => Self::Last,
+            RepeatArg::Cycle => Self::Cycle,
+        }
+    }
+}
+
         _ => Err(expected()),
     }
 }

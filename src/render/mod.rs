@@ -19,7 +19,8 @@ pub(crate) mod workload;
 pub(crate) use check::check;
 pub(crate) use compare::{breakdown, diff};
 pub(crate) use pipeline::{
-    answer, answer_json, eval, ingest, ingest_json, question, replay, replay_line, replay_outcome,
+    answer, answer_json, cassette, eval, ingest, ingest_json, question, replay, replay_line,
+    replay_outcome,
 };
 pub(crate) use plan::plan;
 pub(crate) use runs::{run, runs, traces};

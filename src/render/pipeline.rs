@@ -3,6 +3,7 @@
 use retake_pipeline::eval::EvalReport;
 use retake_pipeline::ingest::IngestReport;
 use retake_pipeline::query::Answer;
+use retake_replay::cassette::CassetteUse;
 use retake_replay::engine::ReplayReport;
 use retake_replay::plan::Plan;
 use retake_schemas::RunId;
@@ -287,6 +288,23 @@ pub(crate) fn replay_outcome(report: &ReplayReport) -> String {
             duration(send.p50_ns),
             duration(send.p90_ns),
             duration(send.p99_ns)
+        ));
+    }
+    text
+}
+
+/// What a recording of answers was good for.
+pub(crate) fn cassette(uses: &CassetteUse) -> String {
+    let mut text = format!("{} answers came from the recording", uses.recorded);
+    if uses.repeated > 0 {
+        text.push_str(&format!(", {} of them again", uses.repeated));
+    }
+    text.push_str(&format!("; it did not know {} requests", uses.missed));
+    if uses.missed > 0 {
+        text.push_str(&format!(
+            " ({} never recorded, {} asked more often than recorded), which went to the model or \
+             failed",
+            uses.not_recorded, uses.used_up
         ));
     }
     text

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use parking_lot::Mutex;
-use retake_replay::cassette::{Cassette, CassetteMiss, RecordedAnswer};
+use retake_replay::cassette::{Cassette, CassetteMiss, MissCause, RecordedAnswer, RecordedFailure};
 use retake_schemas::Digest;
 use retake_schemas::event::TokensSource;
 use tokio::time::{Instant, sleep_until};
@@ -48,6 +48,23 @@ impl RecordedLlm {
         Self::new(Arc::new(Single(Mutex::new(Some(answer)))), provider, model)
     }
 
+    /// The failure that was recorded, as one of the service that this stands for: whoever acts on
+    /// its class does as then.
+    fn failure(&self, recorded: &RecordedFailure) -> PipelineError {
+        // The message of the error that it was; the one that it becomes begins in the same way.
+        let message = recorded.message.as_str();
+        let is_ours = message.starts_with("call ") || message.starts_with("run model ");
+        let reason = message.split_once(": ").filter(|_| is_ours).map_or(message, |(_, rest)| rest);
+        let reason = reason.to_owned();
+        let status = match recorded.error_type.as_str() {
+            "rate_limited" => Some(429),
+            "service_unavailable" => Some(503),
+            "service" => None,
+            _ => return PipelineError::Model { model: self.model.clone(), reason },
+        };
+        PipelineError::Service { service: self.provider.clone(), status, reason }
+    }
+
     fn end(&self, recorded: &RecordedAnswer) -> AnswerEnd {
         let counted = recorded.input_tokens.is_some() || recorded.output_tokens.is_some();
         AnswerEnd {
@@ -64,8 +81,10 @@ impl RecordedLlm {
 struct Single(Mutex<Option<RecordedAnswer>>);
 
 impl Cassette for Single {
-    fn take(&self, request: &Digest) -> Result<RecordedAnswer, CassetteMiss> {
-        self.0.lock().take().ok_or(CassetteMiss { request: *request })
+    fn take(&self, request: &str) -> Result<RecordedAnswer, CassetteMiss> {
+        let request = Digest::of(request.as_bytes());
+        let miss = CassetteMiss { request, cause: MissCause::UsedUp { recorded: 1 } };
+        self.0.lock().take().ok_or(miss)
     }
 }
 
@@ -84,16 +103,20 @@ impl Llm for RecordedLlm {
         request: &ChatRequest,
     ) -> Result<BoxStream<'static, Result<AnswerPart, PipelineError>>, PipelineError> {
         let start = Instant::now();
-        let recorded = self.cassette.take(&Digest::of(canonical(request).as_bytes()))?;
-        let mut schedule = schedule(&recorded);
-        schedule.push((recorded.duration_ns, AnswerPart::End(self.end(&recorded))));
+        let recorded = self.cassette.take(&canonical(request))?;
+        let said = schedule(&recorded).into_iter().map(|(offset_ns, part)| (offset_ns, Ok(part)));
+        let end = match &recorded.failure {
+            None => Ok(AnswerPart::End(self.end(&recorded))),
+            Some(failure) => Err(self.failure(failure)),
+        };
+        let schedule: Vec<_> = said.chain([(recorded.duration_ns, end)]).collect();
         let parts = stream::iter(schedule).then(move |(offset_ns, part)| async move {
             let offset = Duration::from_nanos(u64::try_from(offset_ns).unwrap_or_default());
             // A time too far to be told is a damaged recording; it is not waited for.
             if let Some(due) = start.checked_add(offset) {
                 sleep_until(due).await;
             }
-            Ok(part)
+            part
         });
         Ok(parts.boxed())
     }
@@ -154,9 +177,10 @@ mod tests {
     }
 
     impl Cassette for One {
-        fn take(&self, request: &Digest) -> Result<RecordedAnswer, CassetteMiss> {
-            let miss = CassetteMiss { request: *request };
-            if *request == self.key { self.answer.lock().take().ok_or(miss) } else { Err(miss) }
+        fn take(&self, request: &str) -> Result<RecordedAnswer, CassetteMiss> {
+            let request = Digest::of(request.as_bytes());
+            let miss = CassetteMiss { request, cause: MissCause::NotRecorded { nearest: None } };
+            if request == self.key { self.answer.lock().take().ok_or(miss) } else { Err(miss) }
         }
     }
 
@@ -168,6 +192,7 @@ mod tests {
             input_tokens: Some(0),
             output_tokens: Some(5),
             tokens_source: TokensSource::Provider,
+            failure: None,
         }
     }
 
@@ -218,6 +243,26 @@ mod tests {
         assert_eq!(error.error_type(), "cassette_miss");
         assert!(llm.answer(&request).await.is_ok());
         assert_eq!(llm.answer(&request).await.err().expect("miss").error_type(), "cassette_miss");
+    }
+
+    /// Scenario: a service failed before it said anything, and in the middle of an answer.
+    /// Guarantees: it fails again, as that error, after what it had said and when it had.
+    #[tokio::test]
+    async fn what_failed_fails_again() {
+        let request = request("q", &["p"]);
+        for (error_type, arrivals) in [("rate_limited", vec![]), ("model", vec![(1_000_000, 2)])] {
+            let failure =
+                RecordedFailure { error_type: error_type.to_owned(), message: "no".into() };
+            let answer =
+                RecordedAnswer { failure: Some(failure), ..recorded("", &arrivals, 30_000_000) };
+            let start = std::time::Instant::now();
+            let stream = llm(&request, answer).answer(&request).await.expect("a stream");
+            let parts: Vec<_> = stream.collect().await;
+            assert!(start.elapsed() >= Duration::from_millis(30));
+            assert_eq!(parts.len(), arrivals.len() + 1);
+            let error = parts.into_iter().next_back().expect("an end").expect_err("a failure");
+            assert_eq!(error.error_type(), error_type);
+        }
     }
 
     #[test]

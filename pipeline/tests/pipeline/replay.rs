@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use retake_pipeline::replay_target::BuiltInTarget;
-use retake_replay::cassette::{Cassette, CassetteMiss, RecordedAnswer};
+use retake_replay::cassette::{Cassette, CassetteMiss, MissCause, RecordedAnswer};
 use retake_replay::target::{Operation, OperationContext, SourceLink, Target as _, TargetError};
 use retake_schemas::{Digest, RunId, SpanId, TraceId};
 use serde_json::{Value, json};
@@ -84,8 +84,10 @@ async fn a_replayed_ingest_has_a_collection_of_its_own() {
 struct Answers(Mutex<HashMap<Digest, RecordedAnswer>>);
 
 impl Cassette for Answers {
-    fn take(&self, request: &Digest) -> Result<RecordedAnswer, CassetteMiss> {
-        self.0.lock().remove(request).ok_or(CassetteMiss { request: *request })
+    fn take(&self, request: &str) -> Result<RecordedAnswer, CassetteMiss> {
+        let request = Digest::of(request.as_bytes());
+        let cause = MissCause::NotRecorded { nearest: None };
+        self.0.lock().remove(&request).ok_or(CassetteMiss { request, cause })
     }
 }
 
@@ -110,6 +112,7 @@ async fn a_cassette_answers_and_never_falls_back() {
         input_tokens: Some(9),
         output_tokens: Some(3),
         tokens_source: retake_schemas::event::TokensSource::Provider,
+        failure: None,
     };
     let tape = HashMap::from([(Digest::of(request.as_bytes()), answer)]);
     let cassette: Arc<dyn Cassette> = Arc::new(Answers(Mutex::new(tape)));

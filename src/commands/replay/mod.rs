@@ -62,11 +62,7 @@ pub(crate) async fn run(context: &Context, verb: Replay) -> Result<Code, Failure
             context.say(&format!("{} operations were done before", replayed.done_before));
         }
         if let Some(uses) = replayed.uses {
-            let then = if uses.missed == 0 { "" } else { ", which went to the model or failed" };
-            context.say(&format!(
-                "{} answers came from the recording; it did not know {} requests{then}",
-                uses.recorded, uses.missed
-            ));
+            context.say(&render::cassette(&uses));
         }
         for (index, message) in &replayed.report.failures {
             context.warn(&format!("operation {index}: {message}"));

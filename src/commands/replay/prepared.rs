@@ -7,7 +7,7 @@ use std::sync::Arc;
 use retake_pipeline::replay_target::BuiltInTarget;
 use retake_recorder::reader::ReadError;
 use retake_recorder::{RunReader, Store};
-use retake_replay::cassette::{Cassette, CassetteUse, OnMiss, RunCassette};
+use retake_replay::cassette::{Cassette, CassetteUse, OnMiss, OnRepeat, RunCassette};
 use retake_replay::cost::{Observed, Predictor, Range};
 use retake_replay::engine::{Arrival, ReplayOptions, ReplayReport};
 use retake_replay::plan::{Missing, Plan, Planned, StageSource, plan};
@@ -144,6 +144,7 @@ pub(crate) struct Prepared {
     on_miss: OnMiss,
 }
 
+    on_repeat: OnRepeat,
 impl Prepared {
     pub(crate) fn new(
         context: &Context,
@@ -186,7 +187,7 @@ impl Prepared {
             prices: &context.config.settings.prices,
             missing: source.missing.clone().into_iter().collect(),
         });
-        Ok(Self { source, settings, plan, llm, on_miss })
+        Ok(Self { source, settings, plan, llm, on_miss, on_repeat: args.on_repeat.into() })
     }
 
     /// The plan, with how long the whole will take.
@@ -249,7 +250,8 @@ impl Prepared {
             return Ok(None);
         }
         let reader = RunReader::open(store, &self.source.run_id)?;
-        Ok(Some(RunCassette::load(&reader)?.with_on_miss(self.on_miss)))
+        let cassette = RunCassette::load(&reader)?;
+        Ok(Some(cassette.with_on_miss(self.on_miss).with_on_repeat(self.on_repeat)))
     }
 
     async fn drive(
