@@ -24,7 +24,9 @@ pub(crate) use fake::FakeServer;
 pub(crate) use gate::{Baseline, BaselineAction, Check, Doctor, Inconclusive, Trend};
 pub(crate) use rag::{CacheAction, CachePart, RagFetch, RagFolder};
 pub(crate) use receive::{Export, Import, Proxy, Received, Record, Serve, SignalArg};
-pub(crate) use replay::{ArrivalArg, ClockArg, LlmSource, MissArg, Replay, ReplayArgs};
+pub(crate) use replay::{
+    ArrivalArg, ClockArg, LlmSource, MissArg, Replay, ReplayArgs, ReplayVerify,
+};
 pub(crate) use sweep::{HalvingArg, Sweep};
 pub(crate) use upkeep::{Compact, Gc, Pull, Push, Recover, Verify};
 pub(crate) use why::{BubbleUp, Explain, WhatIf};

@@ -9,6 +9,7 @@ pub mod cassette;
 pub mod cost;
 pub mod engine;
 pub mod fidelity;
+pub mod identity;
 pub mod pacer;
 pub mod plan;
 mod prompt;

@@ -24,6 +24,24 @@ pub(crate) enum Replay {
     )]
     Run(ReplayArgs),
 }
+    /// Check that a run is its own replay: all of it from the recording, in virtual time, gives the
+    /// same event log, and every recorded answer is found by its request
+    #[command(after_help = "Example: retake replay verify last --threads 8")]
+    Verify(ReplayVerify),
+}
+
+/// Options of `replay verify`.
+#[derive(Debug, Args)]
+pub(crate) struct ReplayVerify {
+    /// The run
+    #[arg(add = complete::one_run())]
+    pub(crate) run: String,
+    /// Threads to replay on; the result does not depend on them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: u16,
+    /// Do it so many times
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) repeat: u16,
 
 /// Options of a replay.
 #[derive(Debug, Args)]

@@ -174,6 +174,52 @@ fn recorded_answers_come_back_as_they_were() {
     assert_eq!(sources[0]["stage_source"], "recorded");
 }
 
+/// Scenario: a run is replayed 200 times with recorded answers, and once where there is no network at
+/// all, not even to itself.
+/// Guarantees: R1 - the same events each time: spans, their order, contents, tokens and documents; R2 -
+/// a replay from the recording touches nothing outside.
+#[test]
+fn two_hundred_replays_are_one() {
+    let bench = recorded();
+    let source = bench.runs().last().expect("a run")["run_id"].clone();
+    let source = text(&source);
+    let run = ["replay", "run", &source, "--llm", "recorded", "--concurrency", "1", "--quiet"];
+    for _ in 0..2 {
+        bench.retake([&run[..], &["--repeat", "100"]].concat()).expect_code(0);
+    }
+    // Without times and ids, which are each run's own.
+    let kinds = "with happened as (
+            select s.run_id, string_agg(concat_ws('|', s.name, s.stage, s.kind, s.status, s.source_span_id,
+                s.input_ref, s.output_ref, s.input_tokens, s.output_tokens, s.tokens_source,
+                s.stage_source, s.model_request, s.batch_size), ';' order by s.start_unix_ns, s.span_id) as spans
+            from spans s join runs r on r.run_id = s.run_id where r.replay_of is not null group by s.run_id),
+        found as (
+            select d.run_id, string_agg(concat_ws('|', d.role, d.rank, d.document_id, d.score, d.content_ref),
+                ';' order by d.time_unix_ns, d.role, d.rank) as documents
+            from documents d join runs r on r.run_id = d.run_id where r.replay_of is not null group by d.run_id)
+        select count(*) as replays, count(distinct h.spans) as different,
+            count(distinct f.documents) as different_documents, min(length(h.spans)) as size
+        from happened h join found f on f.run_id = h.run_id";
+    let row = bench.rows(kinds).remove(0);
+    assert_eq!((int(&row["replays"]), int(&row["different"])), (200, 1), "{row}");
+    assert_eq!(int(&row["different_documents"]), 1, "{row}");
+    assert!(int(&row["size"]) > 1_000, "{row}");
+
+    let isolated = |command: &[&str]| {
+        let mut unshare = bench.program("unshare");
+        unshare.args(["-rn", "--"]).args(command).output().expect("unshare")
+    };
+    if !isolated(&["true"]).status.success() {
+        eprintln!("skipped: this system makes no network namespace for a user (unshare -rn)");
+        return;
+    }
+    let program = env!("CARGO_BIN_EXE_retake");
+    let store = bench.store().display().to_string();
+    let command = [&[program, "--store", &store], &run[..]].concat();
+    let output = isolated(&command);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// Scenario: settings that change what the model is asked, with recorded answers.
 /// Guarantees: R3 - exit 30 before anything runs, with the setting and the way out.
 #[test]

@@ -308,16 +308,51 @@ mod tests {
         assert!(Call::Chat.request(&span, "").is_err());
     }
 
-    /// Scenario: a trace names an address or a file where a route should be.
+    /// Scenario: forty things that a trace may name where a route should be: other hosts, services
+    /// inside a network, files, ways up, parameters, encodings of these.
     /// Guarantees: R2 - only the five known routes are ever asked.
     #[test]
     fn a_route_is_never_taken_out_of_a_trace() {
         for route in [
             "http://169.254.169.254/latest",
+            "http://169.254.169.254/latest/meta-data/iam",
+            "http://[fd00:ec2::254]/latest",
+            "http://metadata.google.internal/computeMetadata/v1",
+            "http://127.0.0.1:22",
+            "http://localhost:6379",
+            "http://0.0.0.0:8080/",
+            "http://[::1]:5432/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://0177.0.0.1/",
+            "http://127.1/",
+            "https://evil.example/v1/chat/completions",
+            "https://good.example@evil.example/v1/chat/completions",
+            "https://evil.example#/v1/chat/completions",
             "//evil/v1/chat/completions",
+            "///evil/v1/chat/completions",
+            "\\\\evil\\v1\\chat\\completions",
+            "/\\evil/v1/chat/completions",
+            "@evil.example/v1/chat/completions",
+            ":80/v1/chat/completions",
+            ".evil.example/v1/chat/completions",
             "/../admin",
-            "file:///etc/passwd",
+            "/v1/../../admin",
+            "/v1/chat/completions/../../../admin",
+            "/v1/chat/completions/%2e%2e/admin",
+            "/%2e%2e/%2e%2e/etc/passwd",
+            "/v1//chat/completions",
+            "/V1/CHAT/COMPLETIONS",
+            "/v1/chat/completions/",
             "/v1/chat/completions?x=1",
+            "/v1/chat/completions#x",
+            "/v1/chat/completions\r\nHost: evil",
+            "/v1/chat/completions HTTP/1.1\r\n\r\nGET /admin",
+            "/v1/chat/completions\0",
+            "file:///etc/passwd",
+            "gopher://127.0.0.1:6379/_FLUSHALL",
+            "ftp://evil.example/",
+            "unix:/var/run/docker.sock",
             "",
         ] {
             let mut span = span();
@@ -326,7 +361,10 @@ mod tests {
             let call = Call::of(&span).unwrap();
             let request = call.request(&span, "hi").unwrap();
             assert_eq!(request["route"], "/v1/chat/completions", "{route}");
-            assert!(!request.to_string().contains("evil"));
+            let text = request.to_string();
+            for part in ["evil", "admin", "169.254", "127.0.0.1", "passwd", "docker"] {
+                assert!(!text.contains(part), "{route}: {text}");
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ mod prepared;
 mod resume;
 mod simulated;
 
+mod verify;
 use std::path::Path;
 
 use retake_replay::engine::{Arrival, ReplayReport};
@@ -25,6 +26,7 @@ pub(crate) async fn run(context: &Context, verb: Replay) -> Result<Code, Failure
         Replay::Plan(args) => (args, true),
         Replay::Run(args) => (args, false),
     };
+        Replay::Verify(args) => return verify::run(context, &args),
     if args.clock == ClockArg::Virtual {
         return simulated::run(context, &args, is_plan);
     }
