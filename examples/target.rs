@@ -20,7 +20,7 @@ use retake_recorder::{RecorderBuilder, Store};
 use retake_replay::arrival::Arrival;
 use retake_replay::engine::{ReplayOptions, replay};
 use retake_replay::target::{Operation, OperationContext, Target, TargetError};
-use retake_replay::workload::Workload;
+use retake_replay::workload::{Operations, Workload};
 use retake_schemas::event::RunStatus;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, field, info_span};

@@ -13,10 +13,10 @@ use retake_replay::arrival::ArrivalError;
 use retake_replay::simulate::SimulateError;
 use retake_replay::simulate::model::ModelError;
 use retake_replay::sweep::GridError;
-use retake_replay::target::{ServiceError, SettingError};
-use retake_replay::workload::WorkloadError;
+use retake_replay::target::{ProgramError, ServiceError, SettingError};
 use retake_replay::workload::file::FileError;
 use retake_replay::workload::import::ImportError;
+use retake_replay::workload::{NoSuchKind, WorkloadError};
 use retake_schemas::settings::{OutOfRange, SetError};
 use retake_server::ServeError;
 
@@ -312,6 +312,29 @@ impl From<GridError> for Failure {
 
 impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
+        Self::new(Code::Usage, error.to_string())
+    }
+}
+
+impl From<ProgramError> for Failure {
+    fn from(error: ProgramError) -> Self {
+        let code = match &error {
+            ProgramError::Refused { .. } | ProgramError::Unknown { .. } => Code::Usage,
+            _ => Code::Environment,
+        };
+        let failure = Self::new(code, error.to_string());
+        match error {
+            ProgramError::NotReady { .. } => failure.help(
+                "it reads JSON lines and answers the first with {\"type\":\"ready\"}; docs/replay.md \
+                 has the lines, examples/llamaindex a program",
+            ),
+            _ => failure,
+        }
+    }
+}
+
+impl From<NoSuchKind> for Failure {
+    fn from(error: NoSuchKind) -> Self {
         Self::new(Code::Usage, error.to_string())
     }
 }

@@ -101,6 +101,11 @@ impl Recording {
         self.recorder.run_id()
     }
 
+    /// Where others record into this run too.
+    pub(crate) fn dispatcher(&self) -> &Dispatcher {
+        self.recorder.dispatcher()
+    }
+
     /// What the run is doing, if anyone is there to see it.
     pub(crate) fn live(&self) -> Option<&Live> {
         self.live.as_ref()

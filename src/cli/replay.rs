@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use retake_replay::cassette::OnRepeat;
 use retake_replay::plan::StageSource;
 use retake_replay::plan::closure::STAGES;
+use retake_replay::workload::Operations;
 
 use super::{RagArgs, StampsArg};
 use crate::complete;
@@ -23,7 +24,6 @@ pub(crate) enum Replay {
         after_help = "Example: retake replay run last --set embed.batch_size=64 --set workers=4 --concurrency 2"
     )]
     Run(ReplayArgs),
-}
     /// Check that a run is its own replay: all of it from the recording, in virtual time, gives the
     /// same event log, and every recorded answer is found by its request
     #[command(after_help = "Example: retake replay verify last --threads 8")]
@@ -42,6 +42,7 @@ pub(crate) struct ReplayVerify {
     /// Do it so many times
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) repeat: u16,
+}
 
 /// Options of a replay.
 #[derive(Debug, Args)]
@@ -69,6 +70,17 @@ pub(crate) struct ReplayArgs {
     /// any that takes JSON (--set route=/PATH), instead of the built-in pipeline
     #[arg(long, value_name = "URL", conflicts_with_all = ["clock", "llm"])]
     pub(crate) target: Option<String>,
+    /// Hand the operations to this program, one JSON object a line, instead of the built-in pipeline;
+    /// what it records with OpenTelemetry becomes a part of the replay
+    #[arg(long, value_name = "CMD", conflicts_with_all = ["clock", "llm", "target"])]
+    pub(crate) target_cmd: Option<String>,
+    /// What to repeat of a run recorded from outside: its calls of models, or what it was asked
+    /// [default: calls; requests for --target-cmd and --set route]
+    #[arg(long, value_enum)]
+    pub(crate) operations: Option<OperationsArg>,
+    /// Only operations of these kinds, as `retake replay plan` names them
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub(crate) kind: Vec<String>,
     /// How long stages take in virtual time (JSON)
     #[arg(long, value_name = "FILE")]
     pub(crate) model: Option<PathBuf>,
@@ -91,6 +103,11 @@ pub(crate) struct ReplayArgs {
     /// or the model is called for it alone (early cutoff)
     #[arg(long, value_enum, default_value_t = MissArg::Fail)]
     pub(crate) on_miss: MissArg,
+    /// With recorded answers, what becomes of a request that is asked more often than it was
+    /// recorded: it is one that the recording does not know, or gets the last answer, or all of
+    /// them again
+    #[arg(long, value_enum, default_value_t = RepeatArg::Fifo)]
+    pub(crate) on_repeat: RepeatArg,
     /// Go on with a replay of this run that died or was ended: do what it did not, with its settings
     #[arg(long, value_name = "RUN", conflicts_with_all = ["repeat", "clock"])]
     pub(crate) resume: Option<String>,
@@ -111,6 +128,9 @@ impl ReplayArgs {
             seed: 1,
             clock: ClockArg::Wall,
             target: None,
+            target_cmd: None,
+            operations: None,
+            kind: Vec::new(),
             model: None,
             tokens: false,
             concurrency: None,
@@ -118,14 +138,28 @@ impl ReplayArgs {
             repeat: 1,
             llm: LlmSource::Live,
             on_miss: MissArg::Fail,
+            on_repeat: RepeatArg::Fifo,
             resume: None,
             stage: Vec::new(),
         }
-    /// With recorded answers, what becomes of a request that is asked more often than it was
-    /// recorded: it is one that the recording does not know, or gets the last answer, or all of
-    /// them again
-    #[arg(long, value_enum, default_value_t = RepeatArg::Fifo)]
-    pub(crate) on_repeat: RepeatArg,
+    }
+}
+
+/// What is repeated of a run whose program knows nothing of retake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OperationsArg {
+    /// Its calls of models.
+    Calls,
+    /// Its root spans that have an input.
+    Requests,
+}
+
+impl From<OperationsArg> for Operations {
+    fn from(arg: OperationsArg) -> Self {
+        match arg {
+            OperationsArg::Calls => Self::Calls,
+            OperationsArg::Requests => Self::Requests,
+        }
     }
 }
 
@@ -136,6 +170,27 @@ pub(crate) enum MissArg {
     Fail,
     /// The model is called.
     Live,
+}
+
+/// What becomes of a request that is asked more often than it was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RepeatArg {
+    /// Each answer is used once, in order.
+    Fifo,
+    /// The last answer again.
+    Last,
+    /// All of them again.
+    Cycle,
+}
+
+impl From<RepeatArg> for OnRepeat {
+    fn from(arg: RepeatArg) -> Self {
+        match arg {
+            RepeatArg::Fifo => Self::Fifo,
+            RepeatArg::Last => Self::Last,
+            RepeatArg::Cycle => Self::Cycle,
+        }
+    }
 }
 
 fn parse_stage(text: &str) -> Result<(String, StageSource), String> {
@@ -156,7 +211,6 @@ pub(crate) enum ArrivalArg {
     /// At recorded times.
     Open,
     /// Turns of a session one after the other.
-            on_repeat: RepeatArg::Fifo,
     Session,
     /// So many under way.
     Closed(usize),
@@ -190,27 +244,6 @@ pub(super) fn parse_arrival(text: &str) -> Result<ArrivalArg, String> {
         ("closed", _) => Ok(ArrivalArg::Closed(usize::from(whole()?))),
         ("poisson", rate) => parse_speed(rate).map(ArrivalArg::Poisson).map_err(|_| expected()),
         ("scale-sessions", _) => Ok(ArrivalArg::ScaleSessions(u32::from(whole()?))),
-/// What becomes of a request that is asked more often than it was recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RepeatArg {
-    /// Each answer is used once, in order.
-    Fifo,
-    /// The last answer again.
-    Last,
-    /// All of them again.
-    Cycle,
-}
-
-impl From<RepeatArg> for OnRepeat {
-    fn from(arg: RepeatArg) -> Self {
-        match arg {
-            RepeatArg::Fifo => Self::Fifo,
-            RepeatArg::Last => Self::Last,
-            RepeatArg::Cycle => Self::Cycle,
-        }
-    }
-}
-
         _ => Err(expected()),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use retake_replay::workload::import::Format;
 
-use super::replay::parse_speed;
+use super::replay::{OperationsArg, parse_speed};
 use crate::complete;
 
 /// Workloads as files.
@@ -22,6 +22,10 @@ pub(crate) enum Workload {
         /// The run: id, unique prefix, name, `last`, `last~1`, `label:key=value`
         #[arg(add = complete::one_run())]
         run: String,
+        /// What of a run recorded from outside: its calls of models, or what it was asked
+        /// [default: calls]
+        #[arg(long, value_enum)]
+        operations: Option<OperationsArg>,
         /// Where to write
         #[arg(long, short, value_name = "FILE")]
         output: PathBuf,

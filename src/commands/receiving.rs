@@ -1,11 +1,14 @@
 //! What the verbs that record other programs share.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use retake_analyzer::Analyzer;
-use retake_recorder::otlp::{Aliases, IntakeSettings};
+use retake_recorder::otlp::{Aliases, Intake, IntakeSettings};
 use retake_schemas::event::TokensSource;
 use retake_schemas::settings::{RecordSettings, WhenFull};
 use retake_server::Token;
@@ -81,6 +84,80 @@ pub(crate) fn unmapped_line(unmapped: &[(String, u64)]) -> String {
     )
 }
 
+/// What OpenTelemetry SDKs of any language read, so that an unmodified program sends here.
+pub(crate) fn environment(
+    command: &mut Command,
+    (http, grpc): (SocketAddr, SocketAddr),
+    run: &str,
+    service: &str,
+) {
+    let endpoint = format!("http://{http}");
+    // They would win over what is set here.
+    for signal in ["TRACES", "METRICS", "LOGS"] {
+        for what in ["ENDPOINT", "PROTOCOL", "HEADERS", "INSECURE", "CERTIFICATE"] {
+            command.env_remove(format!("OTEL_EXPORTER_OTLP_{signal}_{what}"));
+        }
+    }
+    command.env_remove("OTEL_SDK_DISABLED").env_remove("OTEL_EXPORTER_OTLP_HEADERS");
+    let is_grpc = std::env::var("OTEL_EXPORTER_OTLP_PROTOCOL").is_ok_and(|text| text == "grpc");
+    if is_grpc {
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{grpc}"));
+    } else {
+        command
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
+            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+    }
+    let mut resource = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    if !resource.is_empty() {
+        resource.push(',');
+    }
+    resource.push_str(&format!("retake.run={}", percent_encoded(run)));
+    command.env("OTEL_RESOURCE_ATTRIBUTES", resource);
+    for (name, value) in [
+        ("OTEL_SERVICE_NAME", service),
+        ("OTEL_TRACES_EXPORTER", "otlp"),
+        ("OTEL_METRICS_EXPORTER", "otlp"),
+        ("OTEL_LOGS_EXPORTER", "otlp"),
+        // A second instead of five until the spans of a crashing program are here.
+        ("OTEL_BSP_SCHEDULE_DELAY", "1000"),
+        // What SDKs on top of OpenTelemetry read instead.
+        ("TRACELOOP_BASE_URL", &endpoint),
+        ("PHOENIX_COLLECTOR_ENDPOINT", &endpoint),
+    ] {
+        if std::env::var_os(name).is_none() {
+            command.env(name, value);
+        }
+    }
+}
+
+/// As the W3C baggage format, which this variable borrows, wants values.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// Waits until nothing more comes: exporters flush before their process ends, so what is still
+/// under way was sent by then; children of the program may take longer.
+pub(crate) async fn settle(intake: &Intake, at_most: Duration) {
+    let deadline = tokio::time::Instant::now() + at_most;
+    let mut before = intake.counts();
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let now = intake.counts();
+        if now == before || tokio::time::Instant::now() >= deadline {
+            return;
+        }
+        before = now;
+    }
+}
+
 /// Spans that others name as their parent and that never came.
 pub(crate) async fn lost_spans(analyzer: &Analyzer) -> Result<u64, Failure> {
     let result = analyzer.query(LOST_SPANS).await?;
@@ -99,3 +176,4 @@ const TRACE_WAIT_MS: u64 = 10_000;
 const CL100K_MODELS: [&str; 4] = ["gpt-3.5", "gpt-4", "text-embedding-3", "text-embedding-ada-002"];
 /// Models whose names begin like those, and whose tokenizer is another.
 const OTHER_MODELS: [&str; 3] = ["gpt-4o", "gpt-4.1", "gpt-4.5"];
+const QUIET: Duration = Duration::from_millis(150);

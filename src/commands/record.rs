@@ -1,7 +1,6 @@
 //! `retake record`.
 
 use std::ffi::{OsStr, OsString};
-use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
@@ -53,7 +52,7 @@ pub(crate) async fn run(context: &Context, args: Record) -> Result<Exit, Failure
 
     let mut command = Command::new(program);
     command.args(arguments);
-    environment(&mut command, http, grpc, &name, &service);
+    receiving::environment(&mut command, (http, grpc), &name, &service);
     let outcome = match command.spawn() {
         Ok(child) => {
             context.say(&format!("recording run {run_id} of {}", inert(&name)));
@@ -62,7 +61,7 @@ pub(crate) async fn run(context: &Context, args: Record) -> Result<Exit, Failure
         Err(error) => Err(error),
     };
     if outcome.is_ok() {
-        settle(&intake, Duration::from_secs(args.wait)).await;
+        receiving::settle(&intake, Duration::from_secs(args.wait)).await;
     }
     stop.cancel();
     let served =
@@ -92,66 +91,6 @@ pub(crate) async fn run(context: &Context, args: Record) -> Result<Exit, Failure
     Ok(exit_of(ended))
 }
 
-/// What OpenTelemetry SDKs of any language read, so that an unmodified program sends here.
-fn environment(
-    command: &mut Command,
-    http: SocketAddr,
-    grpc: SocketAddr,
-    run: &str,
-    service: &str,
-) {
-    let endpoint = format!("http://{http}");
-    // They would win over what is set here.
-    for signal in ["TRACES", "METRICS", "LOGS"] {
-        for what in ["ENDPOINT", "PROTOCOL", "HEADERS", "INSECURE", "CERTIFICATE"] {
-            command.env_remove(format!("OTEL_EXPORTER_OTLP_{signal}_{what}"));
-        }
-    }
-    command.env_remove("OTEL_SDK_DISABLED").env_remove("OTEL_EXPORTER_OTLP_HEADERS");
-    let is_grpc = std::env::var("OTEL_EXPORTER_OTLP_PROTOCOL").is_ok_and(|text| text == "grpc");
-    if is_grpc {
-        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{grpc}"));
-    } else {
-        command
-            .env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)
-            .env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
-    }
-    let mut resource = std::env::var("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
-    if !resource.is_empty() {
-        resource.push(',');
-    }
-    resource.push_str(&format!("retake.run={}", percent_encoded(run)));
-    command.env("OTEL_RESOURCE_ATTRIBUTES", resource);
-    for (name, value) in [
-        ("OTEL_SERVICE_NAME", service),
-        ("OTEL_TRACES_EXPORTER", "otlp"),
-        ("OTEL_METRICS_EXPORTER", "otlp"),
-        ("OTEL_LOGS_EXPORTER", "otlp"),
-        // A second instead of five until the spans of a crashing program are here.
-        ("OTEL_BSP_SCHEDULE_DELAY", "1000"),
-        // What SDKs on top of OpenTelemetry read instead.
-        ("TRACELOOP_BASE_URL", &endpoint),
-        ("PHOENIX_COLLECTOR_ENDPOINT", &endpoint),
-    ] {
-        if std::env::var_os(name).is_none() {
-            command.env(name, value);
-        }
-    }
-}
-
-/// As the W3C baggage format, which this variable borrows, wants values.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
 /// Waits for the program, passing signals on. Ctrl-C on a terminal reaches the program by itself.
 async fn wait(mut child: Child) -> std::io::Result<ExitStatus> {
     let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
@@ -173,21 +112,6 @@ async fn wait(mut child: Child) -> std::io::Result<ExitStatus> {
             // It may have ended just now.
             let _ = rustix::process::kill_process(pid, kind);
         }
-    }
-}
-
-/// Waits until nothing more comes: exporters flush before their process ends, so what is still
-/// under way was sent by then; children of the program may take longer.
-async fn settle(intake: &Intake, at_most: Duration) {
-    let deadline = tokio::time::Instant::now() + at_most;
-    let mut before = intake.counts();
-    loop {
-        tokio::time::sleep(QUIET).await;
-        let now = intake.counts();
-        if now == before || tokio::time::Instant::now() >= deadline {
-            return;
-        }
-        before = now;
     }
 }
 
@@ -267,6 +191,5 @@ const INTERPRETERS: [&str; 10] = [
     "npx",
     "opentelemetry-instrument",
 ];
-const QUIET: Duration = Duration::from_millis(150);
 /// What shells add to the number of the signal that ended a program.
 const SIGNALLED: i32 = 128;

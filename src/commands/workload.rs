@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use retake_replay::workload::Workload;
 use retake_replay::workload::import::{ImportOptions, import};
 use retake_replay::workload::reshape::Stamps;
+use retake_replay::workload::{Operations, Workload};
 
 use crate::cli::{self, Format, StampsArg, WorkloadImport, WorkloadScale};
 use crate::context::Context;
@@ -16,7 +16,9 @@ use crate::units::count;
 pub(crate) fn run(context: &Context, verb: cli::Workload) -> Result<Code, Failure> {
     match verb {
         cli::Workload::Import(args) => import_trace(context, &args),
-        cli::Workload::Cut { run, output } => cut(context, &run, &output),
+        cli::Workload::Cut { run, operations, output } => {
+            cut(context, &run, operations.map(Operations::from).unwrap_or_default(), &output)
+        }
         cli::Workload::Sample { workload, operations, seed, output } => {
             let whole = Workload::read(&workload)?;
             let operations = usize::try_from(operations).unwrap_or(usize::MAX);
@@ -46,10 +48,15 @@ fn import_trace(context: &Context, args: &WorkloadImport) -> Result<Code, Failur
     Ok(Code::Ok)
 }
 
-fn cut(context: &Context, run: &str, output: &Path) -> Result<Code, Failure> {
+fn cut(
+    context: &Context,
+    run: &str,
+    operations: Operations,
+    output: &Path,
+) -> Result<Code, Failure> {
     let store = context.store()?;
     let run_id = context.select(&store, run)?;
-    let cut = Workload::cut_shapes(&store, &run_id)?;
+    let cut = Workload::cut_shapes(&store, &run_id, operations)?;
     if cut.without_input > 0 {
         context.warn(&format!(
             "{} of {} operations have no usable input, only their lengths and times; a run recorded \
@@ -113,7 +120,7 @@ pub(super) fn of(context: &Context, source: &str) -> Result<Workload, Failure> {
     }
     let store = context.store()?;
     let run_id = context.select(&store, source)?;
-    Ok(Workload::cut_shapes(&store, &run_id)?.workload)
+    Ok(Workload::cut_shapes(&store, &run_id, Operations::default())?.workload)
 }
 
 /// Whether a source names a workload file rather than a run: run selectors have no such ending.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::{Bench, text};
 
 /// Where the apps' Python and packages are; `None` (said) where they are not.
-fn python() -> Option<(String, String)> {
+pub(crate) fn python() -> Option<(String, String)> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let found = variable("RETAKE_TEST_APPS_PYTHON").zip(variable("RETAKE_TEST_APPS_PYTHONPATH"));
     if found.is_none() {
@@ -55,6 +55,46 @@ fn a_llamaindex_app_is_recorded_as_it_is() {
         "select count(*) as n from spans where parent_span_id is null and name like '%query'";
     assert_eq!(bench.number(trees), 5, "three questions, a stream, a failure");
     assert!(bench.number("select count(*) as n from documents where role = 'retrieved'") > 0);
+}
+
+/// Scenario: a LlamaIndex app is recorded, and what it was asked is asked again of the app itself, with
+/// fewer passages, by the adapter in `examples/llamaindex`; then the recording is checked.
+/// Guarantees: the app's own spans are parts of the replayed operations; the setting is in force; the
+/// recording is its own replay, a hundred times, on eight threads.
+#[test]
+fn a_llamaindex_app_is_replayed_with_another_setting() {
+    let Some((python, packages)) = python() else { return };
+    let bench = Bench::new().with_variable("PYTHONPATH", &packages);
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/llamaindex");
+    let app = example.join("app.py").display().to_string();
+    bench
+        .retake(["record", "--capture", "full", "--run", "app", "--", &python, &app])
+        .expect_code(0);
+    let command = format!("'{python}' '{}'", example.join("replay_app.py").display());
+    let run = ["replay", "run", "app", "--target-cmd", &command, "--run", "one"];
+    let query = ["--kind", "RetrieverQueryEngine.query", "--concurrency", "1"];
+    bench.retake([&run[..], &query, &["--set", "top_k=1"]].concat()).expect_code(0);
+    let found = |run: &str| {
+        bench.number(&format!(
+            "select count(*) as n from documents d join runs r on r.run_id = d.run_id
+             where r.name = '{run}' and d.role = 'retrieved'"
+        ))
+    };
+    assert_eq!((found("app"), found("one")), (6, 3));
+    let inside = "select count(*) as n from spans s join spans p on p.run_id = s.run_id
+         and p.trace_id = s.trace_id and p.span_id = s.parent_span_id
+         where p.stage = 'program' and s.name like '%query'";
+    assert_eq!(bench.number(inside), 3, "each question's own trace is under its operation");
+    let pairs = "select count(*) as n from replay_pairs";
+    assert_eq!(bench.number(pairs), 3);
+    let wrong = ["replay", "run", "app", "--target-cmd", &command, "--set", "topk=1"];
+    bench.retake(wrong).expect_code(2).expect_message(&["no setting topk", "top_k"]);
+
+    let verify =
+        ["replay", "verify", "app", "--threads", "8", "--repeat", "100", "--format", "json"];
+    let report = bench.retake(verify).expect_code(0).json();
+    assert_eq!((&report["identical"], &report["same"]), (&true.into(), &100.into()), "{report}");
+    assert!(report["rows"]["spans"].as_u64() > Some(40), "{report}");
 }
 
 /// Scenario: a LangChain app: questions, a batch on threads, a stream, a failure.

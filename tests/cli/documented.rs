@@ -82,6 +82,14 @@ impl World {
             .replace("http://127.0.0.1:8319", &url)
             .replace("https://example.org", &url)
             .replace("--listen 127.0.0.1:8319 ", "");
+        let mut packages = String::new();
+        if shown.contains(LLAMAINDEX) {
+            // An app that runs for real, where what it needs is installed.
+            let Some((python, found)) = crate::apps::python() else { return };
+            let root = env!("CARGO_MANIFEST_DIR");
+            let real = format!("'{python}' {root}/examples/llamaindex/");
+            (shown, packages) = (shown.replace(LLAMAINDEX, &real), found);
+        }
         let listens = ["serve", "proxy", "fake-server"]
             .iter()
             .find(|verb| line.starts_with(&format!("retake {verb}")));
@@ -104,6 +112,9 @@ impl World {
         );
         let mut command = self.bench.program("bash");
         command.args(["-c", &shown]).env("PATH", path);
+        if !packages.is_empty() {
+            command.env("PYTHONPATH", packages);
+        }
         let output = assert_cmd::Command::from_std(command)
             .timeout(Duration::from_secs(120))
             .output()
@@ -182,6 +193,8 @@ fn execute(pages: &[&str]) {
     assert!(executed > 0, "no command in {pages:?}");
 }
 
+/// How the documentation starts an app of LlamaIndex.
+const LLAMAINDEX: &str = "python examples/llamaindex/";
 /// Pages about replay, which take longest.
 const OF_REPLAY: [&str; 1] = ["docs/replay.md"];
 

@@ -30,6 +30,7 @@ mod outside;
 mod pages;
 mod receive;
 mod replay;
+mod replay_program;
 mod replay_resume;
 mod replay_service;
 mod secrets;

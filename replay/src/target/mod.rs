@@ -2,6 +2,7 @@
 
 mod answer;
 mod ending;
+mod program;
 mod service;
 mod settings;
 mod spans;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 pub use self::ending::CallEnd;
+pub use self::program::{ProgramError, ProgramTarget};
 pub use self::service::{ServiceError, ServiceTarget};
 pub use self::settings::{ServiceSettings, SettingError, pairs};
 use crate::cassette::Cassette;
@@ -95,6 +97,18 @@ pub enum TargetError {
     Cancelled,
 }
 
+impl TargetError {
+    /// Class of the error, as recorded in `error_type`.
+    #[must_use]
+    pub fn error_type(&self) -> &str {
+        match self {
+            Self::Failed { error_type, .. } => error_type,
+            Self::Refused(_) => "refused",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// Executes operations. Implementations record themselves with `tracing`; the root span of an
 /// operation carries the fields of `retake_schemas::convention` that link it to its source.
 #[async_trait]
@@ -104,6 +118,13 @@ pub trait Target: Send + Sync {
 
     /// The settings in force, by dotted name, without secrets.
     fn settings(&self) -> BTreeMap<String, serde_json::Value>;
+
+    /// Whether an operation mostly waits for others, as for a service's answer. Such operations are
+    /// driven on one thread, where nothing stands between the moment they are due and the moment
+    /// they begin. One that computes would hold up all others there.
+    fn waits_on_io(&self) -> bool {
+        false
+    }
 
     /// Executes one operation to its end.
     ///
@@ -115,10 +136,3 @@ pub trait Target: Send + Sync {
         context: &OperationContext,
     ) -> Result<(), TargetError>;
 }
-    /// Whether an operation mostly waits for others, as for a service's answer. Such operations are
-    /// driven on one thread, where nothing stands between the moment they are due and the moment
-    /// they begin. One that computes would hold up all others there.
-    fn waits_on_io(&self) -> bool {
-        false
-    }
-

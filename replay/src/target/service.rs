@@ -72,6 +72,13 @@ impl ServiceTarget {
         Ok(Self { client, base, host, key, settings })
     }
 
+    /// Whether it is asked at a route of its own, with operations as they were recorded, and not as
+    /// a model.
+    #[must_use]
+    pub fn is_own_route(&self) -> bool {
+        self.settings.route.is_some()
+    }
+
     /// The route and body of an operation. `Err` says why there is none.
     fn request(&self, operation: &Operation) -> Result<(String, Json), TargetError> {
         let refused = |reason: &str| {
@@ -217,6 +224,10 @@ impl Target for ServiceTarget {
         settings
     }
 
+    fn waits_on_io(&self) -> bool {
+        true
+    }
+
     async fn execute(
         &self,
         operation: &Operation,
@@ -224,10 +235,6 @@ impl Target for ServiceTarget {
     ) -> Result<(), TargetError> {
         let (route, body) = self.request(operation)?;
         let input = match self.settings.route {
-    fn waits_on_io(&self) -> bool {
-        true
-    }
-
             // As it was, so that a replay of this replay posts the same.
             Some(_) => body.clone(),
             None => json!({ "route": route, "body": body }),

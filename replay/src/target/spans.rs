@@ -19,17 +19,22 @@ pub(super) struct Sent<'a> {
     pub(super) host: &'a str,
 }
 
-/// The span of an operation that is one call.
-pub(super) fn call(operation: &Operation, context: &OperationContext, sent: Sent<'_>) -> Span {
-    let (source, shape) = (operation.source.as_ref(), &operation.shape);
-    let Sent { input, body, route, host } = sent;
-    let (kind, stage, name) = match operation.kind.as_str() {
+/// Kind, stage and name of the span of an operation of this kind.
+pub(super) fn words(kind: &str) -> (&'static str, &str, &str) {
+    match kind {
         "chat" => ("llm", "llm", "chat"),
         "text_completion" => ("llm", "llm", "text_completion"),
         "embeddings" => ("embedding", "embed", "embeddings"),
         "rerank" => ("reranker", "rerank", "rerank"),
         other => ("chain", other, other),
-    };
+    }
+}
+
+/// The span of an operation that is one call.
+pub(super) fn call(operation: &Operation, context: &OperationContext, sent: Sent<'_>) -> Span {
+    let (source, shape) = (operation.source.as_ref(), &operation.shape);
+    let Sent { input, body, route, host } = sent;
+    let (kind, stage, name) = words(&operation.kind);
     tracing::info_span!(
         parent: None,
         "replay",
@@ -115,15 +120,10 @@ impl Call {
             Err(TargetError::Cancelled) => {
                 self.span.record("retake.cancelled", true);
             }
-            Err(TargetError::Failed { error_type, message }) => {
+            Err(error) => {
                 self.span.record("otel.status_code", "ERROR");
-                self.span.record("error.type", error_type.as_str());
-                self.span.record("otel.status_description", message.as_str());
-            }
-            Err(TargetError::Refused(reason)) => {
-                self.span.record("otel.status_code", "ERROR");
-                self.span.record("error.type", "refused");
-                self.span.record("otel.status_description", reason.as_str());
+                self.span.record("error.type", error.error_type());
+                self.span.record("otel.status_description", error.to_string());
             }
         }
     }

@@ -8,8 +8,9 @@ use retake_schemas::event::Capture;
 use retake_schemas::redaction::is_redacted;
 use retake_schemas::tables::{PayloadRow, SpanRow};
 use retake_schemas::{RunId, convention};
+use serde_json::Value as Json;
 
-use super::{Workload, calls};
+use super::{Shape, Workload, calls};
 use crate::target::{Operation, SourceLink};
 
 /// Why no workload can be cut out of a run.
@@ -22,7 +23,8 @@ pub enum WorkloadError {
     /// The run has no operations that a replay could repeat.
     #[error(
         "cut workload: run {0} has no replayable operation; it needs calls of language models, \
-         or root spans with the field `retake.operation` and their input in `input.value`"
+         or root spans with the field `retake.operation` and their input in `input.value` \
+         (of a program recorded from outside, root spans with any input: --operations requests)"
     )]
     NoOperations(RunId),
     /// The inputs were not kept.
@@ -66,6 +68,17 @@ pub enum WorkloadError {
     },
 }
 
+/// What is repeated of a run whose program knows nothing of retake. One that does says itself what
+/// its operations are, and then this decides nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Operations {
+    /// Its calls of models, for a replay against another model.
+    #[default]
+    Calls,
+    /// What it was asked: root spans with their input, for a replay of the program itself.
+    Requests,
+}
+
 /// A workload of which not every input need be known, and when it began.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CutShapes {
@@ -82,8 +95,12 @@ impl Workload {
     ///
     /// # Errors
     /// See [`WorkloadError`].
-    pub fn cut(store: &Store, run_id: &RunId) -> Result<Self, WorkloadError> {
-        let cutting = Cutting::open(store, run_id)?;
+    pub fn cut(
+        store: &Store,
+        run_id: &RunId,
+        operations: Operations,
+    ) -> Result<Self, WorkloadError> {
+        let cutting = Cutting::open(store, run_id, operations)?;
         let capture = cutting.reader.manifest().facts.capture;
         let missing = cutting.missing();
         if missing > 0 {
@@ -114,8 +131,12 @@ impl Workload {
     ///
     /// # Errors
     /// The run cannot be read, or has no operations.
-    pub fn cut_shapes(store: &Store, run_id: &RunId) -> Result<CutShapes, WorkloadError> {
-        let cutting = Cutting::open(store, run_id)?;
+    pub fn cut_shapes(
+        store: &Store,
+        run_id: &RunId,
+        operations: Operations,
+    ) -> Result<CutShapes, WorkloadError> {
+        let cutting = Cutting::open(store, run_id, operations)?;
         let is_redacted_run = cutting.reader.manifest().facts.capture == Capture::Redacted;
         let mut without_input = 0;
         let mut operations = Vec::with_capacity(cutting.roots.len());
@@ -145,7 +166,7 @@ struct Cutting {
 type Contents = HashMap<String, PayloadRow>;
 
 impl Cutting {
-    fn open(store: &Store, run_id: &RunId) -> Result<Self, WorkloadError> {
+    fn open(store: &Store, run_id: &RunId, operations: Operations) -> Result<Self, WorkloadError> {
         let reader = RunReader::open(store, run_id)?;
         let mut spans = reader.rows::<SpanRow>()?;
         // Equal stamps keep the order of their span ids, which one recorder counts upwards.
@@ -160,8 +181,10 @@ impl Cutting {
             }));
         }
         if roots.is_empty() {
-            // A program that knows nothing of retake: its calls of models are what can be repeated.
-            roots = calls::of(spans);
+            roots = match operations {
+                Operations::Calls => calls::of(spans),
+                Operations::Requests => requests(spans),
+            };
         }
         if roots.is_empty() {
             return Err(WorkloadError::NoOperations(run_id.clone()));
@@ -202,7 +225,7 @@ impl Cutting {
 pub(super) struct Root {
     pub(super) span: SpanRow,
     pub(super) kind: String,
-    /// How a call of a model is repeated; `None` for an operation of the built-in pipeline.
+    /// How a call of a model is repeated; `None` for any other operation.
     pub(super) call: Option<calls::Call>,
 }
 
@@ -216,8 +239,13 @@ impl Root {
             return Err("it was cut at record.payload_bytes_max; raise the limit".to_owned());
         }
         let input = match &self.call {
-            None => serde_json::from_str(text).map_err(|e| e.to_string())?,
             Some(call) => call.request(&self.span, text)?,
+            None if payload.is_none() => return Err("it was not kept".to_owned()),
+            // Instrumentations record a question as it is, and arguments as JSON.
+            None => serde_json::from_str(text)
+                .ok()
+                .filter(|json: &Json| json.is_object() || json.is_array())
+                .unwrap_or_else(|| text.into()),
         };
         let span = &self.span;
         let source = SourceLink {
@@ -235,7 +263,10 @@ impl Root {
             is_barrier: self.kind == "ingest",
             kind: self.kind.clone(),
             recorded_duration_ns: span.duration_ns,
-            shape: self.call.as_ref().map(|call| call.shape(span)).unwrap_or_default(),
+            shape: match &self.call {
+                Some(call) => call.shape(span),
+                None => Shape { session: span.session_id.clone(), ..Shape::default() },
+            },
             ..Operation::default()
         }
     }
@@ -246,8 +277,15 @@ impl Root {
     }
 }
 
+/// What a program was asked: its root spans that have an input, by the names it gave them.
+fn requests(spans: Vec<SpanRow>) -> Vec<Root> {
+    let is_request = |span: &SpanRow| span.parent_span_id.is_none() && span.input_ref.is_some();
+    let root = |span: SpanRow| Root { kind: span.name.clone(), call: None, span };
+    spans.into_iter().filter(is_request).map(root).collect()
+}
+
 fn operation_kind(span: &SpanRow) -> Option<String> {
-    let attributes: serde_json::Value = serde_json::from_str(span.attributes.as_deref()?).ok()?;
+    let attributes: Json = serde_json::from_str(span.attributes.as_deref()?).ok()?;
     attributes.get(convention::OPERATION_KIND)?.as_str().map(str::to_owned)
 }
 

@@ -16,8 +16,10 @@ mod calls;
 mod cut;
 mod operation;
 
-pub use cut::{CutShapes, WorkloadError};
+pub use cut::{CutShapes, Operations, WorkloadError};
 pub use operation::{Part, PartRole, Shape};
+
+use std::collections::BTreeSet;
 
 use retake_schemas::{Digest, RunId};
 
@@ -37,6 +39,16 @@ pub struct Workload {
     pub origin: String,
 }
 
+/// A kind of operation that a workload does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("take operations of kind {kind:?}: there is none; the workload has {known}")]
+pub struct NoSuchKind {
+    /// As it was asked for.
+    pub kind: String,
+    /// Those it has.
+    pub known: String,
+}
+
 impl Workload {
     /// Digest of kinds, inputs, due times, and shapes: equal for recordings of the same workload.
     #[must_use]
@@ -52,6 +64,25 @@ impl Workload {
             operation.shape.hash_into(&mut hasher);
         }
         Digest::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    /// The operations of these kinds alone; barriers and places of the others go with them.
+    ///
+    /// # Errors
+    /// There is none of one of the kinds; says which there are.
+    pub fn only(mut self, kinds: &[String]) -> Result<Self, NoSuchKind> {
+        if let Some(kind) = kinds.iter().find(|kind| !self.has(kind)) {
+            let known: BTreeSet<_> = self.operations.iter().map(|o| o.kind.as_str()).collect();
+            let known = known.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(NoSuchKind { kind: kind.clone(), known });
+        }
+        self.operations.retain(|operation| kinds.contains(&operation.kind));
+        let first_ns = self.operations.first().map_or(0, |operation| operation.due_ns);
+        for operation in &mut self.operations {
+            operation.due_ns -= first_ns;
+        }
+        self.settle();
+        Ok(self)
     }
 
     /// Whether any operation is of this kind.

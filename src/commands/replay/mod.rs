@@ -2,10 +2,11 @@
 
 mod outside;
 mod prepared;
+mod program;
 mod resume;
 mod simulated;
-
 mod verify;
+
 use std::path::Path;
 
 use retake_replay::engine::{Arrival, ReplayReport};
@@ -25,12 +26,12 @@ pub(crate) async fn run(context: &Context, verb: Replay) -> Result<Code, Failure
     let (args, is_plan) = match verb {
         Replay::Plan(args) => (args, true),
         Replay::Run(args) => (args, false),
-    };
         Replay::Verify(args) => return verify::run(context, &args),
+    };
     if args.clock == ClockArg::Virtual {
         return simulated::run(context, &args, is_plan);
     }
-    if args.target.is_some() {
+    if args.target.is_some() || args.target_cmd.is_some() {
         return outside::run(context, &args, is_plan).await;
     }
     refuse_file(&args)?;
@@ -124,7 +125,8 @@ fn refuse_file(args: &ReplayArgs) -> Result<(), Failure> {
     }
     let message = format!("replay {}: it is a workload file, not a run", args.source);
     Err(Failure::new(Code::NotReplayable, message).help(
-        "replay it in virtual time (--clock virtual --model FILE) or to a service (--target URL)",
+        "replay it in virtual time (--clock virtual --model FILE), to a service (--target URL) or to \
+         a program (--target-cmd CMD)",
     ))
 }
 

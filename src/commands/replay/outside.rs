@@ -1,5 +1,6 @@
 //! `retake replay run --target`: a service or a program outside, instead of the built-in pipeline.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,12 +8,14 @@ use retake_recorder::{RecorderBuilder, RunReader, Store};
 use retake_replay::arrival::Arrival;
 use retake_replay::engine::{ReplayOptions, ReplayReport, replay};
 use retake_replay::target::{Operation, ServiceSettings, ServiceTarget, Target, pairs};
-use retake_replay::workload::Workload;
+use retake_replay::workload::{Operations, Workload};
 use retake_schemas::event::{Capture, RunStatus};
 use retake_schemas::settings::{PricedTokens, RecordSettings};
 use retake_schemas::{Digest, RunId};
+use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
+use super::program::Program;
 use super::resume::{self, RESUMES_LABEL, Resumed};
 use super::{arranged, code_of, report_json, unix_ns};
 use crate::cli::{Format, ReplayArgs};
@@ -24,6 +27,49 @@ use crate::progress::Progress;
 use crate::recording::{Recording, cancel_on_signal};
 use crate::render;
 
+/// What is replayed to.
+enum Outside {
+    /// A service that runs already.
+    Service(Arc<ServiceTarget>),
+    /// A program, started anew for each replay, and what is changed of its settings.
+    Program { command: String, settings: BTreeMap<String, Json> },
+}
+
+impl Outside {
+    fn of(args: &ReplayArgs) -> Result<Self, Failure> {
+        if let Some(command) = &args.target_cmd {
+            let settings = pairs(&args.rag.set)?;
+            return Ok(Self::Program { command: command.clone(), settings });
+        }
+        let url = args.target.as_deref().unwrap_or_default();
+        let service = ServiceTarget::new(url, ServiceSettings::parse(&args.rag.set)?)?;
+        Ok(Self::Service(Arc::new(service)))
+    }
+
+    /// What of a foreign program's run is repeated when nothing else is said.
+    fn operations(&self) -> Operations {
+        match self {
+            Self::Service(service) if !service.is_own_route() => Operations::Calls,
+            Self::Service(_) | Self::Program { .. } => Operations::Requests,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::Service(service) => service.name(),
+            Self::Program { command, .. } => command,
+        }
+    }
+
+    /// The settings as far as they are known before anything runs.
+    fn settings(&self) -> BTreeMap<String, Json> {
+        match self {
+            Self::Service(service) => service.settings(),
+            Self::Program { settings, .. } => settings.clone(),
+        }
+    }
+}
+
 /// A replay that is ready to run.
 struct Prepared<'a> {
     context: &'a Context,
@@ -34,7 +80,7 @@ struct Prepared<'a> {
     digest: Digest,
     resumed: Option<Resumed>,
     arrival: Arrival,
-    target: Arc<dyn Target>,
+    target: Outside,
     /// What the replay keeps when nothing else is said: what its source kept.
     capture: Option<Capture>,
 }
@@ -70,8 +116,8 @@ pub(super) async fn run(
 impl<'a> Prepared<'a> {
     fn new(context: &'a Context, args: &'a ReplayArgs) -> Result<Self, Failure> {
         // First what can be wrong without looking at anything.
-        let url = args.target.as_deref().unwrap_or_default();
-        let target = ServiceTarget::new(url, ServiceSettings::parse(&args.rag.set)?)?;
+        let target = Outside::of(args)?;
+        let operations = args.operations.map_or_else(|| target.operations(), Operations::from);
         let store = context.store_for_writing()?;
         let is_file = workload::is_file(Path::new(&args.source));
         let (whole, capture) = if is_file {
@@ -79,20 +125,17 @@ impl<'a> Prepared<'a> {
         } else {
             let run_id = context.select(&store, &args.source)?;
             let kept = RunReader::open(&store, &run_id)?.manifest().facts.capture;
-            (Workload::cut(&store, &run_id)?, Some(kept))
+            (Workload::cut(&store, &run_id, operations)?, Some(kept))
         };
+        let whole = if args.kind.is_empty() { whole } else { whole.only(&args.kind)? };
         let (workload, arrival) = arranged(whole, args);
         let digest = workload.digest();
         let (workload, resumed) = match &args.resume {
             None => (workload, None),
             Some(selector) => {
                 let (rest, resumed) = resume::rest(context, &store, workload, selector)?;
-                // What the replay asked for, which is said again and not taken from a trace.
-                if resumed.settings != target.settings() {
-                    let message =
-                        format!("resume replay {}: it had other settings", resumed.run_id);
-                    return Err(Failure::new(Code::Usage, message)
-                        .help("give it the --set and --target that it had"));
+                if let Outside::Service(service) = &target {
+                    refuse_others(&resumed, &service.settings())?;
                 }
                 (rest, Some(resumed))
             }
@@ -105,7 +148,7 @@ impl<'a> Prepared<'a> {
     fn cost_usd(&self) -> Option<f64> {
         let prices = &self.context.config.settings.prices;
         let settings = self.target.settings();
-        let model = settings.get("model").and_then(serde_json::Value::as_str);
+        let model = settings.get("model").and_then(Json::as_str);
         let whole = |tokens: Option<u64>| i64::try_from(tokens.unwrap_or(0)).unwrap_or(i64::MAX);
         let of = |operation: &Operation| {
             let shape = &operation.shape;
@@ -120,6 +163,8 @@ impl<'a> Prepared<'a> {
         let stats = self.workload.stats();
         let without_input = stats.operations - stats.with_input;
         let target = self.target.name();
+        let kinds: Vec<_> =
+            stats.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         if format == Format::Json {
             print_json(&serde_json::json!({
                 "schema_version": 1,
@@ -141,9 +186,9 @@ impl<'a> Prepared<'a> {
                 |usd| format!("${usd:.4} by [prices]"),
             );
             print(&format!(
-                "{} calls of {target}, {} tokens in and {} out as recorded, over {:.1} s; {cost}; \
+                "{} for {target}, {} tokens in and {} out as recorded, over {:.1} s; {cost}; \
                  {without_input} prompts are made up to the recorded length\n",
-                stats.operations,
+                kinds.join(", "),
                 stats.tokens_in.sum,
                 stats.tokens_out.sum,
                 self.workload.span_ns() as f64 / 1e9
@@ -159,17 +204,39 @@ impl<'a> Prepared<'a> {
         format: Format,
         cancel: CancellationToken,
     ) -> Result<Code, Failure> {
-        let recording =
-            Recording::start(self.context, self.builder(group, number)?, &self.store, &cancel)?;
+        let program = match &self.target {
+            Outside::Service(_) => None,
+            Outside::Program { command, settings } => {
+                Some(Program::start(self.context, command, settings, &cancel).await?)
+            }
+        };
+        let target: Arc<dyn Target> = match (&self.target, &program) {
+            (_, Some(program)) => program.target(),
+            (Outside::Service(service), None) => Arc::clone(service) as Arc<dyn Target>,
+            (Outside::Program { command, .. }, None) => {
+                return Err(Failure::new(Code::Internal, format!("{command} was not started")));
+            }
+        };
+        if let Some(resumed) = &self.resumed {
+            refuse_others(resumed, &target.settings())?;
+        }
+        let builder = self.builder(target.settings(), group, number)?;
+        let recording = Recording::start(self.context, builder, &self.store, &cancel)?;
         let run_id = recording.run_id().clone();
-        let outcome = self.drive(cancel.clone()).await;
+        if let Some(program) = &program {
+            program.record_into(recording.dispatcher());
+        }
+        let outcome = self.drive(&target, cancel.clone()).await;
+        if let Some(program) = program {
+            program.stop(self.context).await;
+        }
         let was_cut_short = cancel.is_cancelled() || outcome.is_err();
         let status = if was_cut_short { RunStatus::Interrupted } else { RunStatus::Finished };
         let recorded = recording.finish(self.context, status).await;
         let report = recorded.outcome(outcome)?;
         match format {
             Format::Json => {
-                let to = |(name, to): (String, serde_json::Value)| {
+                let to = |(name, to): (String, Json)| {
                     (name, serde_json::json!({ "from": null, "to": to }))
                 };
                 let changes = pairs(&self.args.rag.set)?.into_iter().map(to).collect();
@@ -190,7 +257,12 @@ impl<'a> Prepared<'a> {
         Ok(recorded.code(code_of(&report, cancel.is_cancelled())))
     }
 
-    fn builder(&self, group: Option<&str>, number: u16) -> Result<RecorderBuilder, Failure> {
+    fn builder(
+        &self,
+        in_force: BTreeMap<String, Json>,
+        group: Option<&str>,
+        number: u16,
+    ) -> Result<RecorderBuilder, Failure> {
         let rag = &self.args.rag;
         let mut name = rag.run.clone().unwrap_or_else(|| format!("replay of {}", self.args.source));
         let mut labels = rag::labels(&rag.label)?;
@@ -202,15 +274,11 @@ impl<'a> Prepared<'a> {
             labels.insert(RESUMES_LABEL.to_owned(), resumed.run_id.to_string());
         }
         let settings = &self.context.config.settings.record;
-        let kept = self.capture.filter(|kept| *kept == Capture::Full);
-        let record = RecordSettings {
-            capture: rag.capture.or(kept).unwrap_or(settings.capture),
-            ..settings.clone()
-        };
+        let record = RecordSettings { capture: self.capture(), ..settings.clone() };
         let builder = RecorderBuilder::new(name, "retake-replay")
             .service_version(env!("CARGO_PKG_VERSION"))
             .record_settings(record)
-            .settings(self.target.settings())
+            .settings(in_force)
             .seed(self.args.seed)
             .labels(labels);
         Ok(match &self.workload.source_run {
@@ -219,13 +287,33 @@ impl<'a> Prepared<'a> {
         })
     }
 
-    async fn drive(&self, cancellation: CancellationToken) -> Result<ReplayReport, Failure> {
+    /// What the replay keeps.
+    fn capture(&self) -> Capture {
+        let kept = self.capture.filter(|kept| *kept == Capture::Full);
+        let settings = &self.context.config.settings.record;
+        self.args.rag.capture.or(kept).unwrap_or(settings.capture)
+    }
+
+    async fn drive(
+        &self,
+        target: &Arc<dyn Target>,
+        cancellation: CancellationToken,
+    ) -> Result<ReplayReport, Failure> {
         let options = ReplayOptions { arrival: self.arrival, cassette: None, cancellation };
         let progress = Progress::new(self.context.quiet, "replay", "operations");
         progress.length(self.workload.operations.len() as u64);
-        let replayed =
-            replay(&self.workload, &self.target, &options, &|n| progress.position(n)).await;
+        let replayed = replay(&self.workload, target, &options, &|n| progress.position(n)).await;
         progress.finish();
         Ok(replayed?)
     }
+}
+
+/// A resumed replay goes on with what the other asked for, which is said again and not taken from a
+/// trace.
+fn refuse_others(resumed: &Resumed, settings: &BTreeMap<String, Json>) -> Result<(), Failure> {
+    if resumed.settings == *settings {
+        return Ok(());
+    }
+    let message = format!("resume replay {}: it had other settings", resumed.run_id);
+    Err(Failure::new(Code::Usage, message).help("give it the --set and target that it had"))
 }

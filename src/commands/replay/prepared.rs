@@ -14,7 +14,7 @@ use retake_replay::plan::{Missing, Plan, Planned, StageSource, plan};
 use retake_replay::simulate::model::Model;
 use retake_replay::simulate::{Detail, simulate};
 use retake_replay::target::Target;
-use retake_replay::workload::{Workload, WorkloadError};
+use retake_replay::workload::{Operations, Workload, WorkloadError};
 use retake_schemas::event::{Capture, RunStatus};
 use retake_schemas::settings::{RagSettings, RecordSettings, without_password};
 use retake_schemas::tables::SpanRow;
@@ -68,17 +68,19 @@ impl Source {
         run_id: &RunId,
         args: &ReplayArgs,
     ) -> Result<Self, Failure> {
-        let (whole, missing) = match Workload::cut(store, run_id) {
+        let operations = args.operations.map(Operations::from).unwrap_or_default();
+        let (whole, missing) = match Workload::cut(store, run_id, operations) {
             Ok(workload) => (workload, None),
             Err(error @ (WorkloadError::Read(_) | WorkloadError::NoOperations(_))) => {
                 return Err(error.into());
             }
             // The shapes are enough for a plan, and for a replay in virtual time.
             Err(lacking) => {
-                let shapes = Workload::cut_shapes(store, run_id)?;
+                let shapes = Workload::cut_shapes(store, run_id, operations)?;
                 (shapes.workload, Some(missing_inputs(&lacking)))
             }
         };
+        let whole = if args.kind.is_empty() { whole } else { whole.only(&args.kind)? };
         let (workload, arrival) = arranged(whole, args);
         let digest = workload.digest();
         let (workload, resumed) = match &args.resume {
@@ -142,9 +144,9 @@ pub(crate) struct Prepared {
     pub(crate) plan: Plan,
     llm: StageSource,
     on_miss: OnMiss,
+    on_repeat: OnRepeat,
 }
 
-    on_repeat: OnRepeat,
 impl Prepared {
     pub(crate) fn new(
         context: &Context,

@@ -12,7 +12,7 @@ use retake_schemas::event::{Capture, RunStatus};
 use retake_schemas::settings::RecordSettings;
 
 use super::{Entry, Gathered, ImportError, Origin, lines};
-use crate::workload::Workload;
+use crate::workload::{Operations, Workload};
 
 pub(super) fn read(paths: &[PathBuf], gathered: &mut Gathered) -> Result<(), ImportError> {
     let first = paths.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
@@ -43,8 +43,8 @@ pub(super) fn read(paths: &[PathBuf], gathered: &mut Gathered) -> Result<(), Imp
     }
     let run_id = recorder.run_id().clone();
     let _ = recorder.finish(RunStatus::Finished);
-    let workload =
-        Workload::cut_shapes(&store, &run_id).map_err(|error| otlp(first, error.to_string()))?;
+    let workload = Workload::cut_shapes(&store, &run_id, Operations::default())
+        .map_err(|error| otlp(first, error.to_string()))?;
     let began = workload.first_unix_ns;
     for operation in workload.workload.operations {
         gathered.push(Entry {
