@@ -62,6 +62,7 @@ pub(super) async fn compare(
     let [base, candidate] = sides.as_slice() else {
         return Err(AnalyzeError::Internal("a comparison has two sides".to_owned()));
     };
+    warnings.extend(one_sided(base, candidate));
     let compared = rows_of(base, candidate, &judge);
     let findings = findings::findings(analyzer, &compared, candidate, candidates).await?;
     let rows: Vec<DiffRow> =
@@ -114,6 +115,32 @@ struct ComparedKind {
     means: [BTreeMap<String, f64>; 2],
 }
 
+/// Whether any run of a side has operations of a kind.
+fn has(side: &[RunEstimates], kind: &str) -> bool {
+    side.iter().any(|run| run.kinds.contains_key(kind))
+}
+
+/// Kinds of operations that only one side has, in words: against nothing, everything would be new and
+/// infinitely slower.
+fn one_sided(base: &[RunEstimates], candidate: &[RunEstimates]) -> Vec<String> {
+    let kinds: BTreeSet<&String> =
+        base.iter().chain(candidate).flat_map(|r| r.kinds.keys()).collect();
+    let name = |kind: &str| if kind.is_empty() { "other" } else { kind }.to_owned();
+    let missing = |side: &[RunEstimates], who: &str, other: &str| {
+        let absent: Vec<_> =
+            kinds.iter().filter(|kind| !has(side, kind)).map(|kind| name(kind)).collect();
+        (!absent.is_empty()).then(|| {
+            format!(
+                "{who} has no operation of kind {}, which {other} has: not compared",
+                absent.join(", ")
+            )
+        })
+    };
+    let base_lacks = missing(base, "the baseline", "the candidate");
+    let candidate_lacks = missing(candidate, "the candidate", "the baseline");
+    base_lacks.into_iter().chain(candidate_lacks).collect()
+}
+
 fn rows_of(base: &[RunEstimates], candidate: &[RunEstimates], judge: &Judge) -> Vec<ComparedKind> {
     let mut kinds: BTreeMap<&String, u64> = BTreeMap::new();
     for run in base.iter().chain(candidate) {
@@ -121,9 +148,10 @@ fn rows_of(base: &[RunEstimates], candidate: &[RunEstimates], judge: &Judge) -> 
             *kinds.entry(kind).or_default() += found.operations;
         }
     }
-    let mut kinds: Vec<(&String, u64)> = kinds.into_iter().collect();
-    kinds.sort_by_key(|(_, operations)| std::cmp::Reverse(*operations));
     let only = kinds.len() == 1;
+    let mut kinds: Vec<(&String, u64)> =
+        kinds.into_iter().filter(|(kind, _)| has(base, kind) && has(candidate, kind)).collect();
+    kinds.sort_by_key(|(_, operations)| std::cmp::Reverse(*operations));
     let compared = kinds.into_iter().map(|(kind, _)| {
         let of = |runs: &'_ [RunEstimates]| -> Vec<KindEstimates> {
             runs.iter().filter_map(|run| run.kinds.get(kind).cloned()).collect()

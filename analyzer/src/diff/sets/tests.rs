@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::estimates::{KindEstimates, RunEstimates};
 use super::findings::of_kind;
 use super::metric::Metric;
-use super::{DiffOptions, Judge, rows_of};
+use super::{DiffOptions, Judge, one_sided, rows_of};
 use crate::model::{Finding, Verdict};
 use crate::stats::SplitMix64;
 
@@ -107,6 +107,31 @@ fn a_stage_that_got_slower_is_one_finding_that_names_it() {
         let whole: f64 = finding.contributions.iter().map(|part| part.share).sum();
         assert!((whole - 1.0).abs() < 1e-9);
     }
+}
+
+/// Scenario: the candidate ingests and asks, the baseline only asks.
+/// Guarantees: what only one side does is named and compared with nothing, instead of being infinitely
+/// slower; what both do is compared.
+#[test]
+fn what_only_one_side_does_is_not_compared() {
+    let mut random = SplitMix64::new(3);
+    let named = |runs: Vec<RunEstimates>, kinds: &[&str]| -> Vec<RunEstimates> {
+        let renamed = |run: RunEstimates| {
+            let of = |kind: &&str| Some(((*kind).to_owned(), run.kinds.values().next()?.clone()));
+            RunEstimates { kinds: kinds.iter().filter_map(of).collect() }
+        };
+        runs.into_iter().map(renamed).collect()
+    };
+    let base = named(side(&mut random, 5, 0.01, 1.0, 1.0), &["query"]);
+    let candidate = named(side(&mut random, 5, 0.01, 1.0, 1.0), &["query", "ingest"]);
+    let judge = Judge::of_reports(&DiffOptions::default(), true);
+    let kinds: Vec<_> =
+        rows_of(&base, &candidate, &judge).into_iter().map(|kind| kind.name).collect();
+    assert_eq!(kinds, ["query"]);
+    let said = one_sided(&base, &candidate);
+    let [lacking] = said.as_slice() else { panic!("{said:?}") };
+    assert!(lacking.starts_with("the baseline has no operation of kind ingest"), "{lacking}");
+    assert!(one_sided(&base, &base).is_empty());
 }
 
 /// Scenario: the same numbers the other way round; a measure that only one side has; a cost of
