@@ -146,6 +146,7 @@ impl Engine {
         settings: &RagSettings,
         default_sqlite: &Path,
     ) -> Result<Self, PipelineError> {
+        crate::tokens::prepare();
         let embedder = embed::from_settings(settings)?;
         let store = store::open(&settings.vectors, default_sqlite).await?;
         open_filled(settings, embedder.as_ref(), store.as_ref()).await?;

@@ -66,6 +66,12 @@ pub struct Piece {
     pub tokens: u32,
 }
 
+/// Reads the vocabulary now, which takes tens of milliseconds: else the first text that is counted
+/// would take the blame for it.
+pub(crate) fn prepare() {
+    tokenizer();
+}
+
 /// Counts the tokens of `text`.
 #[must_use]
 pub fn count(text: &str) -> usize {
