@@ -154,8 +154,8 @@ async fn on_its_own_thread(run: Run) -> Vec<Finished> {
 enum Firing {
     /// The pacer's thread. Waking a worker of the runtime then takes some 60 us.
     ByThePacer,
-    /// The task that starts operations: woken shortly before, it lets others run until the moment
-    /// has come.
+    /// The operation's own task: started shortly before, it lets others run until the moment has
+    /// come.
     InTheRuntime,
 }
 
@@ -214,11 +214,8 @@ impl Run {
             .iter()
             .map(|(offset_ns, operation)| (*operation, origin_unix_ns + offset_ns))
             .collect();
-        let early = match self.firing {
-            Firing::ByThePacer => Duration::ZERO,
-            Firing::InTheRuntime => WOKEN_EARLY,
-        };
-        let Ok((pacer, mut fired)) = Pacer::start(origin, stretch.fixed, early) else {
+        let is_early = self.firing == Firing::InTheRuntime;
+        let Ok((pacer, mut fired)) = Pacer::start(origin, stretch.fixed, is_early) else {
             // Without the thread there is no schedule; the operations count as cancelled.
             return;
         };
@@ -230,13 +227,7 @@ impl Run {
                 () = self.options.cancellation.cancelled() => break,
                 next = fired.recv() => {
                     let Some(position) = next else { break };
-                    let due = due.remove(&position);
-                    if let (Firing::InTheRuntime, Some(due_unix_ns)) = (self.firing, due) {
-                        while self.clock.now_unix_ns() < due_unix_ns {
-                            tokio::task::yield_now().await;
-                        }
-                    }
-                    self.start(&mut running, position as usize, due);
+                    self.start(&mut running, position as usize, due.remove(&position));
                 }
                 done = running.join_next(), if !running.is_empty() => {
                     left -= 1;
@@ -259,15 +250,17 @@ impl Run {
 
     fn start(&self, running: &mut Running, position: usize, due: Option<i64>) {
         let (target, workload) = (Arc::clone(&self.target), Arc::clone(&self.workload));
-        let (clock, options) = (self.clock, self.options.clone());
+        let (clock, firing) = (self.clock, self.firing);
+        let cancellation = self.options.cancellation.child_token();
+        let cassette = self.options.cassette.clone();
         running.spawn(async move {
-            // Taken at the first poll: only then does the operation really begin.
+            if let (Firing::InTheRuntime, Some(due_unix_ns)) = (firing, due) {
+                wait_until(clock, due_unix_ns).await;
+            }
+            // Taken here: only now does the operation really begin.
             let fired_unix_ns = clock.now_unix_ns();
-            let context = OperationContext {
-                due_unix_ns: due.unwrap_or(fired_unix_ns),
-                cancellation: options.cancellation.child_token(),
-                cassette: options.cassette.clone(),
-            };
+            let due_unix_ns = due.unwrap_or(fired_unix_ns);
+            let context = OperationContext { due_unix_ns, cancellation, cassette };
             let (index, outcome) = match workload.operations.get(position) {
                 Some(operation) => {
                     (operation.index, outcome(target.execute(operation, &context).await))
@@ -292,6 +285,16 @@ impl Run {
         // Nobody looks any more when the replay was dropped.
         let _ = self.count.send(self.ended.len() as u64);
         Some(ended)
+    }
+}
+
+/// Lets others run until shortly before a moment, and then nothing.
+async fn wait_until(clock: Clock, due_unix_ns: i64) {
+    while clock.now_unix_ns() < due_unix_ns - SPIN_NS {
+        tokio::task::yield_now().await;
+    }
+    while clock.now_unix_ns() < due_unix_ns {
+        std::hint::spin_loop();
     }
 }
 
@@ -349,9 +352,8 @@ fn account(workload: &Workload, ended: Vec<Finished>, stall_ns: i64) -> ReplayRe
 const FAILURES_MAX: usize = 20;
 /// Between asking for the pacer and the first due time.
 const LEAD: Duration = Duration::from_millis(5);
-/// How long before an operation is due the task that starts it is woken: a thread's sleep ends some
-/// 50 us late, and waking the runtime takes as long again, at the 99th percentile 200 us.
-const WOKEN_EARLY: Duration = Duration::from_micros(250);
+/// Letting others run takes a few microseconds, in which the moment must not pass.
+const SPIN_NS: i64 = 10_000;
 
 #[cfg(test)]
 mod tests;

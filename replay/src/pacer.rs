@@ -24,15 +24,15 @@ pub struct Pacer {
 
 impl Pacer {
     /// Starts the thread. `schedule` has ns after `origin`, in order, and what to fire; the
-    /// receiver yields each when its time has come, or `early` before that, give or take what a
-    /// thread's sleep is off by: whoever is told early waits for the time itself.
+    /// receiver yields each when its time has come; or, if `is_early`, a moment before that, for
+    /// whoever waits for the time itself.
     ///
     /// # Errors
     /// The system cannot start a thread.
     pub fn start(
         origin: Instant,
         schedule: Vec<(i64, u32)>,
-        early: Duration,
+        is_early: bool,
     ) -> std::io::Result<(Self, Receiver<u32>)> {
         let (fire, fired) = tokio::sync::mpsc::channel(FIRED_MAX);
         let (additions, added) = sync_channel(ADDED_MAX);
@@ -40,9 +40,15 @@ impl Pacer {
             (origin + Duration::from_nanos(u64::try_from(offset_ns).unwrap_or(0)), what)
         });
         // Who is told early needs no thread that spins.
-        let (early, spin) = if early.is_zero() { (early, SPIN) } else { (early, Duration::ZERO) };
-        let mut thread =
-            Thread { known: known.peekable(), later: BinaryHeap::new(), fire, early, spin };
+        let spin = if is_early { Duration::ZERO } else { SPIN };
+        let mut thread = Thread {
+            known: known.peekable(),
+            later: BinaryHeap::new(),
+            fire,
+            is_early,
+            spin,
+            last: origin,
+        };
         std::thread::Builder::new()
             .name("retake-pacer".to_owned())
             .spawn(move || thread.run(&added))?;
@@ -60,10 +66,11 @@ struct Thread<I: Iterator<Item = (Instant, u32)>> {
     known: Peekable<I>,
     later: BinaryHeap<Reverse<(Instant, u32)>>,
     fire: Sender<u32>,
-    /// How long before its time something is fired.
-    early: Duration,
-    /// How much of the time before that is spun and not slept.
+    is_early: bool,
+    /// How much of the time before firing is spun and not slept.
     spin: Duration,
+    /// When the last one was due.
+    last: Instant,
 }
 
 impl<I: Iterator<Item = (Instant, u32)>> Thread<I> {
@@ -81,7 +88,8 @@ impl<I: Iterator<Item = (Instant, u32)>> Thread<I> {
                 }
                 continue;
             };
-            let time = time.checked_sub(self.early).unwrap_or(time);
+            let due = time;
+            let time = due.checked_sub(self.early(due)).unwrap_or(due);
             let left = time.saturating_duration_since(Instant::now());
             if left > self.spin {
                 let nap = (left - self.spin).min(NAP_MAX);
@@ -102,6 +110,7 @@ impl<I: Iterator<Item = (Instant, u32)>> Thread<I> {
             // Firing late is better than not at all; a full queue means the runtime is behind,
             // which the fire error will show.
             let Some((_, what)) = self.take() else { continue };
+            self.last = due;
             if self.fire.blocking_send(what).is_err() {
                 return;
             }
@@ -109,6 +118,15 @@ impl<I: Iterator<Item = (Instant, u32)>> Thread<I> {
                 self.later.push(Reverse(addition));
             }
         }
+    }
+
+    /// How long before its time something is fired. A processor that was idle for long sleeps deeply
+    /// and takes long to wake; the share of the time that is spent waiting awake stays the same.
+    fn early(&self, due: Instant) -> Duration {
+        if !self.is_early {
+            return Duration::ZERO;
+        }
+        (due.saturating_duration_since(self.last) / EARLY_SHARE).clamp(EARLY_MIN, EARLY_MAX)
     }
 
     /// The earliest of what is still to fire.
@@ -132,6 +150,12 @@ impl<I: Iterator<Item = (Instant, u32)>> Thread<I> {
 
 /// Sleeps end up to this much late on an idle machine; the rest is spun.
 const SPIN: Duration = Duration::from_micros(100);
+/// A sleep ends some 50 us late, and waking a runtime takes as long again.
+const EARLY_MIN: Duration = Duration::from_micros(200);
+/// Waking from the deepest sleep was seen to take 500 us.
+const EARLY_MAX: Duration = Duration::from_millis(1);
+/// Of the time since the one before, the part that is waited awake.
+const EARLY_SHARE: u32 = 10;
 /// A long gap must not keep the thread from noticing that it is over.
 const NAP_MAX: Duration = Duration::from_millis(50);
 /// Fired but not yet taken up.

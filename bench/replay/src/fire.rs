@@ -1,4 +1,5 @@
-//! How late requests are fired: retake's engine beside tokio's timers, on the same schedules.
+//! How late requests are fired: retake's engine beside tokio's timers, on the same schedules, and
+//! beside asyncio, the pacing of load generators in Python (`asyncio_pacing.py`), on one of its kind.
 //!
 //! The error is measured where the request would be written: at the first poll of its task. The
 //! schedules are Poisson, seeded; `interval` can only fire at a constant rate and gets one.
@@ -17,11 +18,12 @@ use tokio::runtime::Runtime;
 use crate::Row;
 
 const RATES: [u32; 3] = [100, 1_000, 5_000];
-const VARIANTS: [&str; 4] = [
+const VARIANTS: [&str; 5] = [
     "retake",
     "tokio: a task and sleep_until each",
     "tokio: a loop of sleep_until",
     "tokio: interval",
+    "asyncio: a loop of sleep",
 ];
 
 /// Errors of a schedule, us.
@@ -40,7 +42,11 @@ pub(crate) fn rows(rounds: usize, secs: f64) -> Result<Vec<Row>, Box<dyn std::er
             for turn in 0..VARIANTS.len() {
                 let variant = (turn + round) % VARIANTS.len();
                 let schedule = schedule(rate, secs, round as u64, variant == 3);
-                found[variant].push(run(variant, &schedule)?);
+                found[variant].extend(match variant {
+                    // Without a Python its rows are empty.
+                    4 => asyncio(rate, secs, round as u64),
+                    _ => Some(run(variant, &schedule)?),
+                });
             }
         }
         for (name, errors) in VARIANTS.iter().zip(&found) {
@@ -60,6 +66,16 @@ pub(crate) fn rows(rounds: usize, secs: f64) -> Result<Vec<Row>, Box<dyn std::er
         }
     }
     Ok(rows)
+}
+
+/// The same from Python.
+fn asyncio(rate: u32, secs: f64, seed: u64) -> Option<Errors> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/asyncio_pacing.py");
+    let words = [script.to_owned(), rate.to_string(), secs.to_string(), seed.to_string()];
+    let output = std::process::Command::new("python3").args(words).output().ok()?;
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    let number = |name: &str| found[name].as_f64();
+    Some(Errors { p50: number("p50")?, p99: number("p99")?, cores: number("cores")? })
 }
 
 /// Times after the start.
@@ -100,8 +116,7 @@ fn ours(runtime: &Runtime, schedule: &[Duration]) -> Result<Vec<f64>, Box<dyn st
         ..Operation::default()
     };
     let operations = schedule.iter().enumerate().map(operation).collect();
-    let workload =
-        Arc::new(Workload { operations, stamp_resolution_ns: 1, ..Workload::default() });
+    let workload = Arc::new(Workload { operations, stamp_resolution_ns: 1, ..Workload::default() });
     let noting = Arc::new(Noting::default());
     let target: Arc<dyn Target> = Arc::clone(&noting) as Arc<dyn Target>;
     let options = ReplayOptions {

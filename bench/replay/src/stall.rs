@@ -50,7 +50,7 @@ pub(crate) fn rows() -> Result<Vec<Row>, Box<dyn std::error::Error>> {
             Operation { index, kind, due_ns, ..Operation::default() }
         })
         .collect();
-    let workload = Workload { operations, stamp_resolution_ns: 1, ..Workload::default() };
+    let workload = Arc::new(Workload { operations, stamp_resolution_ns: 1, ..Workload::default() });
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut rows = Vec::new();
