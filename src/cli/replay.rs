@@ -45,7 +45,7 @@ pub(crate) struct ReplayVerify {
 }
 
 /// Options of a replay.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ReplayArgs {
     /// The run whose workload to repeat, or a workload file (FILE.parquet)
     #[arg(add = complete::one_run())]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use retake_replay::sweep::Objective;
 
-use super::replay::{parse_arrival, parse_speed};
+use super::replay::{OperationsArg, parse_arrival, parse_speed};
 use super::{ArrivalArg, LlmSource, MissArg};
 use crate::complete;
 
@@ -19,6 +19,18 @@ pub(crate) struct Sweep {
     /// grid, and one with a single value holds for all
     #[arg(long, required = true, value_name = "NAME=V1,V2,...")]
     pub(crate) set: Vec<String>,
+    /// Sweep settings of this OpenAI-compatible service instead of the built-in pipeline's
+    #[arg(long, value_name = "URL", conflicts_with_all = ["llm", "predict_only", "confirm"])]
+    pub(crate) target: Option<String>,
+    /// Sweep settings of this program, as of `replay run --target-cmd`
+    #[arg(long, value_name = "CMD", conflicts_with_all = ["llm", "predict_only", "confirm", "target"])]
+    pub(crate) target_cmd: Option<String>,
+    /// What to repeat of a run recorded from outside, as of `replay run`
+    #[arg(long, value_enum)]
+    pub(crate) operations: Option<OperationsArg>,
+    /// Only operations of these kinds
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub(crate) kind: Vec<String>,
     /// What to be good at, the most important first: throughput, latency_p50, latency_p95,
     /// latency_p99, wall, cost, agreement, recall [default: what the run says something about]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', value_parser = parse_objective)]

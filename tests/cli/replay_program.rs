@@ -9,10 +9,10 @@ use crate::support::{Bench, int, text};
 const PROGRAM: &str = r#"
 import json, os, sys, time
 hello = json.loads(sys.stdin.readline())
-known = {"top_k": 4, "style": "short"}
+known = {"top_k": 4, "style": "short", "delay_ms": 10}
 unknown = [name for name in hello["settings"] if name not in known and name != "ignored"]
 if unknown:
-    print(json.dumps({"type": "refused", "message": f"no setting {unknown[0]}; there are style, top_k"}), flush=True)
+    print(json.dumps({"type": "refused", "message": f"no setting {unknown[0]}; there are delay_ms, style, top_k"}), flush=True)
     sys.exit(0)
 known.update({k: v for k, v in hello["settings"].items() if k in known})
 print("a library says hello", flush=True)
@@ -34,7 +34,7 @@ for line in sys.stdin:
         print('{"type": "result", "id": %d, "output_tokens": "many"}' % op["id"], flush=True)
     else:
         say(type="token", id=op["id"])
-        time.sleep(0.01)
+        time.sleep(known["delay_ms"] / 1000)
         say(type="token", id=op["id"], count=2)
         say(type="result", id=op["id"], output=question.upper(), model="m-1", input_tokens=3, output_tokens=3)
 "#;
@@ -154,4 +154,34 @@ fn failures_of_a_program_are_results() {
     assert_eq!(parts, [3, 1, 2, 0, 0], "{report}");
     assert!(report.to_string().is_ascii());
     assert_eq!(bench.number("select count(*) as n from spans where error_type = 'exited'"), 2);
+}
+
+/// Scenario: a setting of a program that makes it twenty times slower, swept; and one that it does not
+/// have.
+/// Guarantees: every setting is measured in interleaved order, the fast one is best, its replays are
+/// runs that say which setting they had; a setting that cannot be ends the sweep at the first replay.
+#[test]
+fn settings_of_a_program_are_swept() {
+    let bench = Bench::new();
+    record(&bench, &["why?", "how?", "when?"]);
+    let sweep = ["sweep", "app", "--target-cmd", COMMAND, "--repeat", "2", "--format", "json"];
+    let outcome = bench.retake([&sweep[..], &["--set", "delay_ms=100,5"]].concat());
+    // 32 says that the machine was too noisy to decide, which is an answer too.
+    assert!(matches!(outcome.code(), Some(0 | 32)), "{}", outcome.stderr);
+    let found = outcome.json();
+    assert_eq!(found["best"], "delay_ms=5", "{found}");
+    let settings = found["settings"].as_array().expect("settings");
+    assert_eq!(settings.len(), 2);
+    let measured = "select count(*) as n from measures where name = 'retake.measured'
+         and attr(attributes, 'retake.sweep.metric') = 'latency_p50'";
+    assert_eq!(bench.number(measured), 4, "two settings, two blocks");
+    let replays = "select count(distinct run_id) as n from spans where stage = 'program'";
+    assert_eq!(bench.number(replays), 5, "and one that warmed up");
+
+    let before = bench.runs().len();
+    let wrong = bench.retake([&sweep[..], &["--set", "nosuch=1,2"]].concat());
+    wrong.expect_code(2).expect_message(&["no setting nosuch"]);
+    assert_eq!(bench.runs().len(), before + 1, "the sweep, and no replay");
+    let both = ["--set", "delay_ms=1,2", "--predict-only"];
+    bench.retake([&sweep[..], &both].concat()).expect_code(2);
 }

@@ -284,14 +284,21 @@ impl Trace {
             .collect();
         let question = root.input_ref.as_ref().and_then(|digest| payloads.get(digest));
         let question = question.and_then(|payload| payload.content.as_deref());
-        let question: Option<Json> = question.and_then(|text| serde_json::from_str(text).ok());
+        let asked: Option<Json> = question.and_then(|text| serde_json::from_str(text).ok());
+        let question = match asked {
+            Some(Json::Object(asked)) => {
+                asked.get("question").and_then(Json::as_str).map(str::to_owned)
+            }
+            // What a program from outside was asked may be the question itself.
+            _ => question.map(str::to_owned),
+        };
         QueryRecord {
             key: root.source_span_id.clone().unwrap_or_else(|| root.span_id.clone()),
             is_ok: root.status == "ok",
             duration_ns: root.duration_ns,
             from_due_ns: end - root.due_unix_ns.unwrap_or(root.start_unix_ns),
             start_unix_ns: root.start_unix_ns,
-            question: question.and_then(|q| Some(q.get("question")?.as_str()?.to_owned())),
+            question,
             answer: root.output_ref.clone(),
             passages,
             llm_ns: llm().map(|span| span.duration_ns).sum(),

@@ -1,6 +1,6 @@
 //! `retake replay`.
 
-mod outside;
+pub(crate) mod outside;
 mod prepared;
 mod program;
 mod resume;

@@ -10,7 +10,7 @@ use retake_replay::engine::{ReplayOptions, ReplayReport, replay};
 use retake_replay::target::{Operation, ServiceSettings, ServiceTarget, Target, pairs};
 use retake_replay::workload::{Operations, Workload};
 use retake_schemas::event::{Capture, RunStatus};
-use retake_schemas::settings::{PricedTokens, RecordSettings};
+use retake_schemas::settings::{PricedTokens, Prices, RecordSettings};
 use retake_schemas::{Digest, RunId};
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
@@ -18,14 +18,21 @@ use tokio_util::sync::CancellationToken;
 use super::program::Program;
 use super::resume::{self, RESUMES_LABEL, Resumed};
 use super::{arranged, code_of, report_json, unix_ns};
-use crate::cli::{Format, ReplayArgs};
+use crate::cli::{Format, RagArgs, ReplayArgs};
 use crate::commands::{REPEAT_LABEL, rag, workload};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::{print, print_json};
 use crate::progress::Progress;
-use crate::recording::{Recording, cancel_on_signal};
+use crate::recording::{Recorded, Recording, cancel_on_signal};
 use crate::render;
+
+/// A replay that has run.
+pub(crate) struct Ran {
+    pub(crate) run_id: RunId,
+    pub(crate) report: ReplayReport,
+    recorded: Recorded,
+}
 
 /// What is replayed to.
 enum Outside {
@@ -71,10 +78,8 @@ impl Outside {
 }
 
 /// A replay that is ready to run.
-struct Prepared<'a> {
-    context: &'a Context,
-    args: &'a ReplayArgs,
-    store: Store,
+pub(crate) struct Prepared {
+    args: ReplayArgs,
     workload: Arc<Workload>,
     /// Digest of the whole workload, of which a resumed replay does a part.
     digest: Digest,
@@ -90,18 +95,21 @@ pub(super) async fn run(
     args: &ReplayArgs,
     is_plan: bool,
 ) -> Result<Code, Failure> {
-    let prepared = Prepared::new(context, args)?;
+    let store = context.store_for_writing()?;
+    let prepared = Prepared::new(context, &store, args)?;
     let format = context.format_or(Format::Table);
     if is_plan {
-        return prepared.show_plan(format);
+        return prepared.show_plan(context, format);
     }
     let cancel = cancel_on_signal()?;
     let group = (args.repeat > 1).then(|| RunId::generate(unix_ns()).to_string());
     let mut code = Code::Ok;
     for number in 1..=args.repeat {
-        let this = prepared.execute(group.as_deref(), number, format, cancel.clone()).await?;
+        let lane = (group.as_deref(), number);
+        let ran = prepared.execute(context, &store, lane, cancel.clone()).await?;
+        prepared.show(context, &ran, format)?;
         if code == Code::Ok {
-            code = this;
+            code = ran.recorded.code(code_of(&ran.report, cancel.is_cancelled()));
         }
         if cancel.is_cancelled() {
             break;
@@ -113,19 +121,22 @@ pub(super) async fn run(
     Ok(code)
 }
 
-impl<'a> Prepared<'a> {
-    fn new(context: &'a Context, args: &'a ReplayArgs) -> Result<Self, Failure> {
+impl Prepared {
+    pub(crate) fn new(
+        context: &Context,
+        store: &Store,
+        args: &ReplayArgs,
+    ) -> Result<Self, Failure> {
         // First what can be wrong without looking at anything.
         let target = Outside::of(args)?;
         let operations = args.operations.map_or_else(|| target.operations(), Operations::from);
-        let store = context.store_for_writing()?;
         let is_file = workload::is_file(Path::new(&args.source));
         let (whole, capture) = if is_file {
             (Workload::read(Path::new(&args.source))?, None)
         } else {
-            let run_id = context.select(&store, &args.source)?;
-            let kept = RunReader::open(&store, &run_id)?.manifest().facts.capture;
-            (Workload::cut(&store, &run_id, operations)?, Some(kept))
+            let run_id = context.select(store, &args.source)?;
+            let kept = RunReader::open(store, &run_id)?.manifest().facts.capture;
+            (Workload::cut(store, &run_id, operations)?, Some(kept))
         };
         let whole = if args.kind.is_empty() { whole } else { whole.only(&args.kind)? };
         let (workload, arrival) = arranged(whole, args);
@@ -133,20 +144,43 @@ impl<'a> Prepared<'a> {
         let (workload, resumed) = match &args.resume {
             None => (workload, None),
             Some(selector) => {
-                let (rest, resumed) = resume::rest(context, &store, workload, selector)?;
+                let (rest, resumed) = resume::rest(context, store, workload, selector)?;
                 if let Outside::Service(service) = &target {
                     refuse_others(&resumed, &service.settings())?;
                 }
                 (rest, Some(resumed))
             }
         };
-        let workload = Arc::new(workload);
-        Ok(Self { context, args, store, workload, digest, resumed, arrival, target, capture })
+        let (args, workload) = (args.clone(), Arc::new(workload));
+        Ok(Self { args, workload, digest, resumed, arrival, target, capture })
+    }
+
+    /// The same workload with other settings of the target.
+    pub(crate) fn with(&self, rag: RagArgs) -> Result<Self, Failure> {
+        let args = ReplayArgs { rag, ..self.args.clone() };
+        Ok(Self {
+            target: Outside::of(&args)?,
+            args,
+            workload: Arc::clone(&self.workload),
+            resumed: self.resumed.clone(),
+            digest: self.digest,
+            arrival: self.arrival,
+            capture: self.capture,
+        })
+    }
+
+    /// The target's settings as far as they are known before anything runs.
+    pub(crate) fn settings(&self) -> BTreeMap<String, Json> {
+        self.target.settings()
+    }
+
+    /// The run it replays; `None` for a workload out of a file.
+    pub(crate) fn source(&self) -> Option<&RunId> {
+        self.workload.source_run.as_ref()
     }
 
     /// What the recorded tokens cost at the prices of the models asked; `None` when one has none.
-    fn cost_usd(&self) -> Option<f64> {
-        let prices = &self.context.config.settings.prices;
+    fn cost_usd(&self, prices: &Prices) -> Option<f64> {
         let settings = self.target.settings();
         let model = settings.get("model").and_then(Json::as_str);
         let whole = |tokens: Option<u64>| i64::try_from(tokens.unwrap_or(0)).unwrap_or(i64::MAX);
@@ -159,7 +193,8 @@ impl<'a> Prepared<'a> {
         self.workload.operations.iter().map(of).sum()
     }
 
-    fn show_plan(&self, format: Format) -> Result<Code, Failure> {
+    fn show_plan(&self, context: &Context, format: Format) -> Result<Code, Failure> {
+        let cost_usd = self.cost_usd(&context.config.settings.prices);
         let stats = self.workload.stats();
         let without_input = stats.operations - stats.with_input;
         let target = self.target.name();
@@ -176,12 +211,12 @@ impl<'a> Prepared<'a> {
                 "expected_calls": stats.operations,
                 "expected_input_tokens": stats.tokens_in.sum,
                 "expected_output_tokens": stats.tokens_out.sum,
-                "expected_cost_usd": self.cost_usd(),
+                "expected_cost_usd": cost_usd,
                 "synthesised_prompts": without_input,
                 "refusal": null,
             }))?;
         } else {
-            let cost = self.cost_usd().map_or_else(
+            let cost = cost_usd.map_or_else(
                 || "no price is known ([prices] in retake.toml)".to_owned(),
                 |usd| format!("${usd:.4} by [prices]"),
             );
@@ -197,43 +232,44 @@ impl<'a> Prepared<'a> {
         Ok(Code::Ok)
     }
 
-    async fn execute(
+    /// Replays once. `lane` is what the repeats share, and which of them this is.
+    pub(crate) async fn execute(
         &self,
-        group: Option<&str>,
-        number: u16,
-        format: Format,
+        context: &Context,
+        store: &Store,
+        lane: (Option<&str>, u16),
         cancel: CancellationToken,
-    ) -> Result<Code, Failure> {
-        let program = match &self.target {
-            Outside::Service(_) => None,
+    ) -> Result<Ran, Failure> {
+        let (program, target): (_, Arc<dyn Target>) = match &self.target {
+            Outside::Service(service) => (None, Arc::clone(service) as Arc<dyn Target>),
             Outside::Program { command, settings } => {
-                Some(Program::start(self.context, command, settings, &cancel).await?)
-            }
-        };
-        let target: Arc<dyn Target> = match (&self.target, &program) {
-            (_, Some(program)) => program.target(),
-            (Outside::Service(service), None) => Arc::clone(service) as Arc<dyn Target>,
-            (Outside::Program { command, .. }, None) => {
-                return Err(Failure::new(Code::Internal, format!("{command} was not started")));
+                let program = Program::start(context, command, settings, &cancel).await?;
+                let target = program.target();
+                (Some(program), target)
             }
         };
         if let Some(resumed) = &self.resumed {
             refuse_others(resumed, &target.settings())?;
         }
-        let builder = self.builder(target.settings(), group, number)?;
-        let recording = Recording::start(self.context, builder, &self.store, &cancel)?;
+        let builder = self.builder(context, target.settings(), lane)?;
+        let recording = Recording::start(context, builder, store, &cancel)?;
         let run_id = recording.run_id().clone();
         if let Some(program) = &program {
             program.record_into(recording.dispatcher());
         }
-        let outcome = self.drive(&target, cancel.clone()).await;
+        let outcome = self.drive(context, &target, cancel.clone()).await;
         if let Some(program) = program {
-            program.stop(self.context).await;
+            program.stop(context).await;
         }
         let was_cut_short = cancel.is_cancelled() || outcome.is_err();
         let status = if was_cut_short { RunStatus::Interrupted } else { RunStatus::Finished };
-        let recorded = recording.finish(self.context, status).await;
+        let recorded = recording.finish(context, status).await;
         let report = recorded.outcome(outcome)?;
+        Ok(Ran { run_id, report, recorded })
+    }
+
+    fn show(&self, context: &Context, ran: &Ran, format: Format) -> Result<(), Failure> {
+        let Ran { run_id, report, .. } = ran;
         match format {
             Format::Json => {
                 let to = |(name, to): (String, Json)| {
@@ -241,27 +277,27 @@ impl<'a> Prepared<'a> {
                 };
                 let changes = pairs(&self.args.rag.set)?.into_iter().map(to).collect();
                 let source = self.workload.source_run.as_ref();
-                let mut json = report_json(&report, &run_id, source, changes);
+                let mut json = report_json(report, run_id, source, changes);
                 if let Some(json) = json.as_object_mut() {
                     let done = self.resumed.as_ref().map_or(0, |resumed| resumed.done);
                     json.insert("done_before".to_owned(), done.into());
                 }
                 print_json(&json)?;
             }
-            _ => print(&render::replay_outcome(&report))?,
+            _ => print(&render::replay_outcome(report))?,
         }
         for (index, message) in &report.failures {
-            self.context.warn(&format!("operation {index}: {message}"));
+            context.warn(&format!("operation {index}: {message}"));
         }
-        self.context.say(&format!("recorded as run {run_id}"));
-        Ok(recorded.code(code_of(&report, cancel.is_cancelled())))
+        context.say(&format!("recorded as run {run_id}"));
+        Ok(())
     }
 
     fn builder(
         &self,
+        context: &Context,
         in_force: BTreeMap<String, Json>,
-        group: Option<&str>,
-        number: u16,
+        (group, number): (Option<&str>, u16),
     ) -> Result<RecorderBuilder, Failure> {
         let rag = &self.args.rag;
         let mut name = rag.run.clone().unwrap_or_else(|| format!("replay of {}", self.args.source));
@@ -273,8 +309,8 @@ impl<'a> Prepared<'a> {
         if let Some(resumed) = &self.resumed {
             labels.insert(RESUMES_LABEL.to_owned(), resumed.run_id.to_string());
         }
-        let settings = &self.context.config.settings.record;
-        let record = RecordSettings { capture: self.capture(), ..settings.clone() };
+        let settings = &context.config.settings.record;
+        let record = RecordSettings { capture: self.capture(settings), ..settings.clone() };
         let builder = RecorderBuilder::new(name, "retake-replay")
             .service_version(env!("CARGO_PKG_VERSION"))
             .record_settings(record)
@@ -288,19 +324,19 @@ impl<'a> Prepared<'a> {
     }
 
     /// What the replay keeps.
-    fn capture(&self) -> Capture {
+    fn capture(&self, settings: &RecordSettings) -> Capture {
         let kept = self.capture.filter(|kept| *kept == Capture::Full);
-        let settings = &self.context.config.settings.record;
         self.args.rag.capture.or(kept).unwrap_or(settings.capture)
     }
 
     async fn drive(
         &self,
+        context: &Context,
         target: &Arc<dyn Target>,
         cancellation: CancellationToken,
     ) -> Result<ReplayReport, Failure> {
         let options = ReplayOptions { arrival: self.arrival, cassette: None, cancellation };
-        let progress = Progress::new(self.context.quiet, "replay", "operations");
+        let progress = Progress::new(context.quiet, "replay", "operations");
         progress.length(self.workload.operations.len() as u64);
         let replayed = replay(&self.workload, target, &options, &|n| progress.position(n)).await;
         progress.finish();

@@ -10,9 +10,9 @@ use retake_schemas::event::{EventBody, Measured, RunStatus};
 use retake_schemas::{Attributes, RunId, convention};
 
 use super::outcome::{Measurement, Predicted, Row};
+use super::subject::Subject;
 use crate::cli::Sweep;
 use crate::commands::rag;
-use crate::commands::replay::Source;
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::recording::warn_of_losses;
@@ -29,16 +29,17 @@ impl SweepLog {
         context: &Context,
         store: &Store,
         args: &Sweep,
-        source: &Source,
+        subject: &Subject,
     ) -> Result<Self, Failure> {
-        let name = args.name.clone().unwrap_or_else(|| format!("sweep of {}", source.run_id));
+        let source = subject.source();
+        let name = args.name.clone().unwrap_or_else(|| format!("sweep of {source}"));
         let mut labels = rag::labels(&args.label)?;
-        labels.insert(SOURCE_LABEL.to_owned(), source.run_id.to_string());
+        labels.insert(SOURCE_LABEL.to_owned(), source);
         labels.insert(GRID_LABEL.to_owned(), args.set.join(" "));
         let recorder = RecorderBuilder::new(name, "retake-sweep")
             .service_version(env!("CARGO_PKG_VERSION"))
             .record_settings(context.config.settings.record.clone())
-            .settings(source.observed.settings.clone())
+            .settings(subject.recorded_settings())
             .seed(args.seed)
             .labels(labels)
             .start(store)?;

@@ -3,10 +3,10 @@
 mod log;
 mod outcome;
 pub(crate) mod recorded;
+mod subject;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
 
 use retake_pipeline::eval::read_questions;
 use retake_recorder::{RunReader, Store};
@@ -24,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 use self::log::SweepLog;
 use self::outcome::Measurement;
 pub(crate) use self::outcome::{Compared, Outcome, Predicted, Row};
-use super::replay::{Lane, OTHER_DOCUMENTS, Prepared, Source};
-use crate::cli::{Format, HalvingArg, RagArgs, ReplayArgs, Sweep};
+use self::subject::Subject;
+use super::replay::{OTHER_DOCUMENTS, Source};
+use crate::cli::{Format, HalvingArg, RagArgs, Sweep};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::{print, print_json, unsupported};
@@ -46,7 +47,7 @@ pub(crate) async fn run(context: &Context, args: &Sweep) -> Result<Code, Failure
     let store = context.store_for_writing()?;
     let mut sweep = Under::new(context, args, &store, &points)?;
     let cancel = cancel_on_signal()?;
-    let log = SweepLog::start(context, &store, args, &sweep.source)?;
+    let log = SweepLog::start(context, &store, args, &sweep.subject)?;
     let run_id = log.run_id().clone();
     let outcome = sweep.all(&log, cancel.clone()).await;
     let is_cut_short = outcome.is_err() || cancel.is_cancelled();
@@ -74,7 +75,7 @@ struct Under<'a> {
     context: &'a Context,
     args: &'a Sweep,
     store: &'a Store,
-    source: Arc<Source>,
+    subject: Subject,
     known: Known,
     objectives: Vec<Objective>,
     rows: Vec<Row>,
@@ -97,30 +98,21 @@ impl<'a> Under<'a> {
         store: &'a Store,
         points: &[Point],
     ) -> Result<Self, Failure> {
-        let run_id = context.select(store, &args.run)?;
-        let source = Arc::new(Source::read(context, store, &run_id, &replay_args(args, &[]))?);
-        let mut known = Known::of(&source.observed);
+        let subject = Subject::read(context, store, args)?;
+        let mut known = subject.built_in().map(|s| Known::of(&s.observed)).unwrap_or_default();
         if let Some(path) = &args.questions {
             known.relevant = relevant(path)?;
         }
-        let objectives = objectives(args, &source.observed, &known)?;
-        let mut rows = Vec::with_capacity(points.len());
-        for point in points {
-            // Every setting must be possible before the first is measured.
-            let prepared =
-                Prepared::of(context, Arc::clone(&source), &replay_args(args, &point.assignments))?;
-            if let Some(reason) = &prepared.plan.refusal {
-                let message = format!("sweep {run_id} with {}: {reason}", point.label);
-                return Err(Failure::new(Code::NotReplayable, message));
-            }
-            rows.push(Row::new(point.clone(), prepared.target(), prepared.plan.changes.is_empty()));
-        }
+        let objectives = objectives(args, &subject, &known)?;
+        // Every setting must be possible before the first is measured.
+        let rows = points.iter().map(|point| subject.row(context, args, point));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
         let base = rows.iter().position(|row| row.is_as_recorded).unwrap_or(0);
         Ok(Self {
             context,
             args,
             store,
-            source,
+            subject,
             known,
             objectives,
             rows,
@@ -240,7 +232,7 @@ impl<'a> Under<'a> {
             let (run_id, observed, objection) = self.replay(&point, None, log, cancel).await?;
             if objection.as_deref() == Some(OTHER_DOCUMENTS) {
                 // It would be so for every setting: nothing is gained by trying them all.
-                let message = format!("sweep run {}: {OTHER_DOCUMENTS}", self.source.run_id);
+                let message = format!("sweep run {}: {OTHER_DOCUMENTS}", self.subject.source());
                 return Err(Failure::new(Code::ReplayInvalid, message).help(
                     "bring them back as they were, or record again: retake rag ingest PATH --capture full",
                 ));
@@ -284,15 +276,16 @@ impl<'a> Under<'a> {
 
     /// Predicts every objective of every row from all that was seen so far.
     fn predict(&mut self) {
+        let Subject::BuiltIn(source) = &self.subject else { return };
         let range = if self.args.extrapolate { Range::Any } else { Range::Seen };
         let learnt: Vec<&Observed> = self.learnt.iter().collect();
-        let predictor = Predictor::new(&self.source.observed, &learnt, range, self.args.seed);
-        let workload = self.timed_workload();
+        let predictor = Predictor::new(&source.observed, &learnt, range, self.args.seed);
+        let workload = self.timed_workload(source);
         let predictions = Predictions {
             predictor: &predictor,
             workload: &workload,
-            arrival: self.source.arrival,
-            source: &self.source.observed,
+            arrival: source.arrival,
+            source: &source.observed,
             known: &self.known,
         };
         for row in &mut self.rows {
@@ -308,8 +301,8 @@ impl<'a> Under<'a> {
 
     /// The workload, with requests as long as in the replay that warmed up, where there was one: what
     /// was recorded ran at another time, beside other work.
-    fn timed_workload(&self) -> Workload {
-        let mut workload = Workload::clone(&self.source.workload);
+    fn timed_workload(&self, source: &Source) -> Workload {
+        let mut workload = Workload::clone(&source.workload);
         let Some(warm) = &self.warm else { return workload };
         let took: HashMap<&str, i64> =
             warm.queries.iter().map(|query| (query.key.as_str(), query.duration_ns)).collect();
@@ -388,16 +381,21 @@ impl<'a> Under<'a> {
         log: &SweepLog,
         cancel: &CancellationToken,
     ) -> Result<(RunId, Observed, Option<String>), Failure> {
-        let mut args = replay_args(self.args, &point.assignments);
         let what = block.map_or_else(|| "warm-up".to_owned(), |block| format!("#{}", block + 1));
-        args.rag.run = Some(format!("sweep {} {what}", point.label));
-        args.rag.label.push(format!("{SWEEP_LABEL}={}", log.run_id()));
-        let prepared = Prepared::of(self.context, Arc::clone(&self.source), &args)?;
-        let group = format!("{} {}", log.run_id(), point.label);
-        let lane = Lane { args: &args, group: block.map(|_| group.as_str()), number: 1 };
+        let mut label = self.args.label.clone();
+        label.push(format!("{SWEEP_LABEL}={}", log.run_id()));
+        let group = block.map(|_| format!("{} {}", log.run_id(), point.label));
+        let rag = RagArgs {
+            set: point.assignments.clone(),
+            run: Some(format!("sweep {} {what}", point.label)),
+            label,
+            capture: None,
+        };
         let silent = self.context.silent();
-        let replayed = prepared.execute(&silent, self.store, lane, cancel.clone()).await?;
-        let report = &replayed.report;
+        let (run_id, report) = self
+            .subject
+            .replay(&silent, self.store, (self.args, rag), group.as_deref(), cancel.clone())
+            .await?;
         let failed = report.error + report.refused;
         let objection = report.objection.clone().or_else(|| {
             let (index, message) = report.failures.first()?;
@@ -406,15 +404,15 @@ impl<'a> Under<'a> {
                 report.planned
             ))
         });
-        let reader = RunReader::open(self.store, &replayed.run_id)?;
+        let reader = RunReader::open(self.store, &run_id)?;
         let observed = Observed::of(&reader, &self.context.config.settings.prices)?;
-        Ok((replayed.run_id, observed, objection))
+        Ok((run_id, observed, objection))
     }
 
     fn outcome(self, run_id: RunId) -> Outcome {
         Outcome::of(outcome::Found {
             run_id,
-            source: self.source.run_id.clone(),
+            source: self.subject.source(),
             objectives: self.objectives,
             rows: self.rows,
             base: self.base,
@@ -429,20 +427,16 @@ fn better(objectives: &[Objective]) -> Vec<retake_replay::sweep::Better> {
     objectives.iter().map(|objective| objective.better()).collect()
 }
 
-/// What a replay of the sweep is asked.
-fn replay_args(args: &Sweep, set: &[String]) -> ReplayArgs {
-    let rag = RagArgs { set: set.to_vec(), run: None, label: args.label.clone(), capture: None };
-    let mut replay = ReplayArgs::of(args.run.clone(), rag);
-    replay.arrival = Some(args.arrival);
-    replay.speed = args.speed;
-    replay.seed = args.seed;
-    replay.llm = args.llm;
-    replay.on_miss = args.on_miss;
-    replay
-}
-
 /// What the sweep is judged by; an objective that nothing can be said about is refused.
-fn objectives(args: &Sweep, source: &Observed, known: &Known) -> Result<Vec<Objective>, Failure> {
+fn objectives(args: &Sweep, subject: &Subject, known: &Known) -> Result<Vec<Objective>, Failure> {
+    let Subject::BuiltIn(source) = subject else {
+        return Ok(if args.objective.is_empty() {
+            vec![Objective::LatencyP50, Objective::LatencyP95, Objective::Cost]
+        } else {
+            args.objective.clone()
+        });
+    };
+    let source = &source.observed;
     if args.objective.is_empty() {
         let mut found = Objective::of_run(source);
         if !known.relevant.is_empty() {

@@ -43,7 +43,7 @@ pub(crate) struct Measurement {
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) run_id: RunId,
-    pub(crate) source: RunId,
+    pub(crate) source: String,
     pub(crate) objectives: Vec<Objective>,
     pub(crate) rows: Vec<Row>,
     pub(crate) base: usize,
@@ -341,7 +341,7 @@ mod tests {
     fn outcome(rows: Vec<Row>) -> Outcome {
         Outcome::of(Found {
             run_id: "s".parse().unwrap(),
-            source: "r".parse().unwrap(),
+            source: "r".to_owned(),
             objectives: vec![Objective::Throughput],
             rows,
             base: 0,
