@@ -1,6 +1,7 @@
 //! Breakdowns and comparisons.
 
 use retake_analyzer::check::shown;
+use retake_analyzer::diff::END_TO_END;
 use retake_analyzer::model::{Breakdown, BreakdownRow, Diff, DiffRow, Verdict};
 
 use super::sheet::{Entry, Keep, Sheet};
@@ -268,8 +269,20 @@ pub(crate) fn diff(diff: &Diff, format: Format, look: Look) -> String {
     let verdict = diff.verdict.as_str();
     let verdict =
         tone_of(diff.verdict).map_or_else(|| verdict.to_owned(), |tone| look.paint(verdict, tone));
-    text.push_str(&format!("verdict: {verdict}. {}\n", inert(&diff.note)));
+    text.push_str(&format!("verdict: {verdict}{}. {}\n", kinds(diff), inert(&diff.note)));
     text
+}
+
+/// The verdict of each kind of operation, where there are several.
+fn kinds(diff: &Diff) -> String {
+    let wholes = || diff.rows.iter().filter(|row| row.stage.ends_with(END_TO_END));
+    let is_one = wholes().count() < 2 || diff.rows.iter().any(|row| row.metric != "latency");
+    if is_one {
+        return String::new();
+    }
+    let words: Vec<String> =
+        wholes().map(|row| format!("{} {}", inert(&row.stage), row.verdict.as_str())).collect();
+    format!(": {}", words.join(", "))
 }
 
 /// How a verdict is told from others at a glance.

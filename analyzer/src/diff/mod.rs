@@ -21,7 +21,7 @@ pub(crate) mod sets;
 use retake_schemas::RunId;
 
 use crate::error::AnalyzeError;
-use crate::model::{Diff, SCHEMA_VERSION, Verdict};
+use crate::model::{Diff, SCHEMA_VERSION};
 use crate::session::Analyzer;
 
 pub use rows::END_TO_END;
@@ -94,8 +94,7 @@ pub async fn diff_repeated(
         Some(pairs) => rows::paired(pairs, &sides, &context),
         None => rows::unpaired(&sides, &context),
     };
-    let first = compared.rows.first();
-    let verdict = first.map_or(Verdict::Inconclusive, |row| row.verdict);
+    let verdict = rows::verdict(&compared.rows);
     let findings = match &pairing.pairs {
         Some(pairs) => found::paired(analyzer, &compared.rows, pairs, candidates).await?,
         None => Vec::new(),

@@ -7,7 +7,7 @@ use super::judge::{self, Context, NEEDS_MORE};
 use super::noise::half_width;
 use super::ops::{Op, Sides};
 use super::pair::Pair;
-use crate::model::DiffRow;
+use crate::model::{DiffRow, Verdict};
 use crate::stats::benjamini_hochberg;
 
 /// Rows, end to end first, and what they rest on.
@@ -19,14 +19,27 @@ pub(super) struct Compared {
 
 /// Compares the same operations pairwise, each kind by itself, the most frequent kind first.
 pub(super) fn paired(pairs: &[Pair], sides: &Sides, context: &Context) -> Compared {
-    let mut rows = Vec::new();
-    for (prefix, pairs) in by_kind(pairs, |pair| &pair.kind) {
-        rows.extend(paired_kind(&prefix, &pairs, sides, context));
-    }
-    Compared { rows, note: paired_note(pairs) }
+    let kinds = by_kind(pairs, |pair| &pair.kind);
+    let (mut wholes, stages): (Vec<DiffRow>, Vec<Vec<DiffRow>>) =
+        kinds.iter().map(|(prefix, pairs)| paired_kind(prefix, pairs, sides, context)).unzip();
+    // Each kind of operation is a question of its own: with several, one is more easily answered by
+    // chance.
+    adjust(&mut wholes);
+    wholes.iter_mut().for_each(|row| judge::decide(row, context));
+    let rows = wholes
+        .into_iter()
+        .zip(stages)
+        .flat_map(|(whole, stages)| [whole].into_iter().chain(stages));
+    Compared { rows: rows.collect(), note: paired_note(pairs) }
 }
 
-fn paired_kind(prefix: &str, pairs: &[&Pair], sides: &Sides, context: &Context) -> Vec<DiffRow> {
+/// Whole operations of a kind, undecided, and their stages.
+fn paired_kind(
+    prefix: &str,
+    pairs: &[&Pair],
+    sides: &Sides,
+    context: &Context,
+) -> (DiffRow, Vec<DiffRow>) {
     let kind = pairs.first().map_or("", |pair| pair.kind.as_str());
     let stages: BTreeSet<&String> = pairs
         .iter()
@@ -35,8 +48,7 @@ fn paired_kind(prefix: &str, pairs: &[&Pair], sides: &Sides, context: &Context) 
     let latencies: Vec<(f64, f64)> =
         pairs.iter().map(|pair| (pair.base.latency_ns, pair.candidate.latency_ns)).collect();
     let chance = half_width(sides, kind, None);
-    let mut whole = judge::paired(&format!("{prefix}{END_TO_END}"), &latencies, chance);
-    judge::decide(&mut whole, context);
+    let whole = judge::paired(&format!("{prefix}{END_TO_END}"), &latencies, chance);
     let mut rows: Vec<DiffRow> = stages
         .iter()
         .map(|stage| {
@@ -55,8 +67,22 @@ fn paired_kind(prefix: &str, pairs: &[&Pair], sides: &Sides, context: &Context) 
     let base = means(pairs.iter().map(|pair| &pair.base.stages));
     let candidate = means(pairs.iter().map(|pair| &pair.candidate.stages));
     explain(&mut rows, prefix, &base, &candidate);
-    rows.insert(0, whole);
-    rows
+    (whole, rows)
+}
+
+/// Worse when any kind of operation is; else better when any is; the same when all are.
+pub(super) fn verdict(rows: &[DiffRow]) -> Verdict {
+    let wholes = || rows.iter().filter(|row| row.stage.ends_with(END_TO_END));
+    let has = |verdict| wholes().any(|row| row.verdict == verdict);
+    if has(Verdict::Worse) {
+        Verdict::Worse
+    } else if has(Verdict::Better) {
+        Verdict::Better
+    } else if wholes().next().is_none() || has(Verdict::Inconclusive) {
+        Verdict::Inconclusive
+    } else {
+        Verdict::Same
+    }
 }
 
 /// Compares two runs with different operations.

@@ -128,12 +128,18 @@ pub(super) fn cost_of(rows: &[BreakdownRow]) -> Option<f64> {
     rows.iter().filter_map(|row| row.cost_usd).reduce(|sum, cost| sum + cost)
 }
 
-/// The row of a comparison that states the whole.
-pub(super) fn end_to_end(base: &BaselineData) -> Option<&DiffRow> {
-    base.diff.rows.iter().find(|row| is_end_to_end(row))
+/// The rows of a comparison that state whole operations, one of each kind, with the kind's name; the
+/// most frequent kind has none.
+pub(super) fn wholes(base: &BaselineData) -> impl Iterator<Item = (&str, &DiffRow)> {
+    base.diff.rows.iter().filter_map(|row| {
+        let kind = row.stage.strip_suffix(END_TO_END)?;
+        // Of a set of runs other measures than the time are wholes too.
+        let is_time = row.metric == "latency";
+        is_time.then(|| (kind.trim_end().trim_end_matches(':'), row))
+    })
 }
 
 /// Whether a row of a comparison states the whole.
 pub(super) fn is_end_to_end(row: &DiffRow) -> bool {
-    row.stage == END_TO_END
+    row.stage.ends_with(END_TO_END)
 }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::facts::{Facts, cost_of, end_to_end, is_end_to_end, is_idle};
+use super::facts::{Facts, cost_of, is_end_to_end, is_idle, wholes};
 use super::scale::percentile;
 use super::text;
 use super::units::{
@@ -132,35 +132,55 @@ fn failed_share(facts: &Facts<'_>) -> String {
 }
 
 fn comparison(facts: &Facts<'_>, base: &BaselineData) -> Markup {
-    let Some(whole) = end_to_end(base) else { return html! {} };
-    let [low, high] = whole.effect_ci;
-    let interval = html! { "95\u{a0}% interval " (change(low)) " to " (change(high)) };
+    let mut wholes = wholes(base);
+    let Some((_, first)) = wholes.next() else { return html! {} };
     let name = html! { bdi { (text::label_or_unnamed(&base.run.name)) } };
     html! {
-        @match base.diff.verdict {
+        @match first.verdict {
             Verdict::Worse => {
-                "Compared with " (name) " it is " b class="worse" {
-                    "\u{25b2}\u{a0}slower: " (change(whole.effect))
-                }
-                " end to end (" (interval) ")" (cause(facts, &base.diff.rows)) "."
+                "Compared with " (name) " it is " (moved(first)) (cause(facts, &base.diff.rows)) "."
             }
             Verdict::Better => {
-                "Compared with " (name) " it is " b class="better" {
-                    "\u{25bc}\u{a0}faster: " (change(whole.effect))
-                }
-                " end to end (" (interval) ")" (cause(facts, &base.diff.rows)) "."
+                "Compared with " (name) " it is " (moved(first)) (cause(facts, &base.diff.rows)) "."
             }
-            Verdict::Same => {
-                "It is " b { "as fast as" } " " (name) ": " (change(whole.effect)) " end to end ("
-                (interval) ")."
-            }
+            Verdict::Same => { "It is " b { "as fast as" } " " (name) ": " (measured(first)) "." }
             Verdict::Inconclusive => {
                 "Whether it is faster or slower than " (name) " " b { "cannot be told" } ": "
-                (change(whole.effect))
-                " end to end (" (interval) ")."
+                (measured(first)) "."
             }
         }
+        @for (kind, row) in wholes {
+            " Of " bdi { (text::label_or_unnamed(kind)) } ": "
+            @match row.verdict {
+                Verdict::Worse | Verdict::Better => (moved(row)),
+                Verdict::Same => { b { "as fast" } ", " (measured(row)) },
+                Verdict::Inconclusive => { b { "cannot be told" } ", " (measured(row)) },
+            }
+            "."
+        }
     }
+}
+
+/// The change of a whole that is one.
+fn moved(row: &DiffRow) -> Markup {
+    let (class, sign, word) = match row.verdict {
+        Verdict::Worse => ("worse", "\u{25b2}", "slower"),
+        _ => ("better", "\u{25bc}", "faster"),
+    };
+    html! {
+        b class=(class) { (sign) "\u{a0}" (word) ": " (change(row.effect)) }
+        " end to end (" (interval(row)) ")"
+    }
+}
+
+/// The change of a whole that is none, or may be none.
+fn measured(row: &DiffRow) -> Markup {
+    html! { (change(row.effect)) " end to end (" (interval(row)) ")" }
+}
+
+fn interval(row: &DiffRow) -> Markup {
+    let [low, high] = row.effect_ci;
+    html! { "95\u{a0}% interval " (change(low)) " to " (change(high)) }
 }
 
 /// The stage that explains most of the change.
