@@ -1,6 +1,7 @@
 //! `retake demo`: the main job end to end on real documents, offline.
 
 mod documents;
+mod models;
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use retake_schemas::event::{Capture, RunStatus};
 use retake_schemas::settings::RagSettings;
 use tokio_util::sync::CancellationToken;
 
+use self::models::Models;
 use super::{analyzer, rag, report};
 use crate::cli::{Demo, Format, RagArgs, ReplayArgs};
 use crate::commands::replay::{Lane, Prepared};
@@ -25,6 +27,8 @@ use crate::render;
 
 pub(crate) async fn run(context: Context, args: Demo) -> Result<Code, Failure> {
     let settings = rag::settings(&context.config.settings.rag, &args.set)?;
+    let models = Models::start(&settings, &args.set).await?;
+    let settings = models.as_ref().map_or(settings, |models| models.settings.clone());
     let out = args.out;
     let context = context.with_store(out.join("store"));
     let docs = documents::folder(args.docs, &out)?;
@@ -32,6 +36,9 @@ pub(crate) async fn run(context: Context, args: Demo) -> Result<Code, Failure> {
     let cancel = cancel_on_signal()?;
 
     heading(&context, "1. Record: ingest documents and answer questions");
+    if models.is_some() {
+        context.say("models: a service in this process that takes the time of a real one");
+    }
     let production = record(&context, &store, &settings, &docs, cancel.clone()).await?;
     heading(&context, "2. Break down: where did the time go?");
     breakdown(&context, &store, &production).await?;
@@ -65,12 +72,33 @@ pub(crate) async fn run(context: Context, args: Demo) -> Result<Code, Failure> {
     print(&path.canonicalize().unwrap_or(path).display().to_string())?;
     let store = out.join("store");
     let store = store.display();
+    let program = program();
     context.say(&format!(
-        "\nnext: retake --store {store} runs\n      retake --store {store} trace slowest --run demo\n      \
-         retake --store {store} sql \"select stage, count(*), approx_percentile_cont(duration_ns, 0.95) from spans group by stage\""
+        "\nnext: {program} --store {store} runs\n      {program} --store {store} trace slowest --run demo\n      \
+         {program} --store {store} sql \"select stage, count(*), approx_percentile_cont(duration_ns, 0.95) from spans group by stage\""
     ));
+    if let Some(models) = models {
+        context.say(&format!("its models, to replay more: {program} {}", models.command));
+        models.stop().await;
+    }
     Ok(Code::Ok)
 }
+
+/// How this program is called here: by its name where a shell finds it, else by its path.
+fn program() -> String {
+    let Ok(this) = std::env::current_exe() else { return NAME.to_owned() };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(NAME)).find(|p| p.is_file());
+    let real = |path: &Path| path.canonicalize().ok();
+    if found.is_some_and(|found| real(&found) == real(&this)) {
+        NAME.to_owned()
+    } else {
+        this.display().to_string()
+    }
+}
+
+/// Name of the program.
+const NAME: &str = "retake";
 
 fn heading(context: &Context, text: &str) {
     context.say(&format!("\n{text}"));
@@ -178,7 +206,7 @@ impl Lanes<'_> {
             capture: Some(Capture::Full),
         };
         let mut args = ReplayArgs::of(self.source.to_string(), rag);
-        args.concurrency = Some(1);
+        args.concurrency = Some(UNDER_WAY);
         let group = format!("demo {lane}");
         let repeat = Lane { args: &args, group: (number > 0).then_some(&group), number };
         let prepared = Prepared::new(self.context, self.store, self.source, &args)?;
@@ -195,6 +223,8 @@ impl Lanes<'_> {
 
 /// Replays on each side: enough to see how much two executions of the same differ by chance.
 const REPEATS: u16 = 5;
+/// Questions under way at the same time in a replay, so that the demo is not mostly waiting.
+const UNDER_WAY: u16 = 4;
 /// Answers printed, to see that they are real.
 const ANSWERS_SHOWN: u64 = 3;
 

@@ -394,7 +394,7 @@ impl<'a> Under<'a> {
         let silent = self.context.silent();
         let (run_id, report) = self
             .subject
-            .replay(&silent, self.store, (self.args, rag), group.as_deref(), cancel.clone())
+            .replay((&silent, self.store), (self.args, rag), group.as_deref(), cancel.clone())
             .await?;
         let failed = report.error + report.refused;
         let objection = report.objection.clone().or_else(|| {

@@ -83,8 +83,7 @@ impl Subject {
     /// Replays once with these settings.
     pub(super) async fn replay(
         &self,
-        context: &Context,
-        store: &Store,
+        (context, store): (&Context, &Store),
         (args, rag): (&Sweep, RagArgs),
         group: Option<&str>,
         cancel: CancellationToken,
