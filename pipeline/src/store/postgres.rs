@@ -7,6 +7,8 @@
 
 mod connect;
 mod copy;
+mod index;
+mod saved;
 mod statements;
 mod version;
 
@@ -17,14 +19,14 @@ use parking_lot::RwLock;
 use pgvector::Vector;
 use retake_schemas::Digest;
 use retake_schemas::settings::VectorSettings;
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Row, Transaction};
 
 use self::copy::CopyBuffer;
-use self::statements::ChunksTable;
+use self::statements::{ChunksTable, chunk_from, hit_from};
 use super::vector::{
-    CheckedDocument, DocumentColumns, DocumentRow, FORMAT, HeldCollection, Opened, check_model,
-    check_vector, checked, column, count, not_open, similarity, small_count,
+    CheckedDocument, FORMAT, HeldCollection, Opened, check_model, check_vector, checked, column,
+    count, not_open,
 };
 use super::{
     CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats, VectorStore,
@@ -83,7 +85,7 @@ impl PostgresStore {
         let statement = match mode {
             SearchMode::Exact => table.search_exact(),
             SearchMode::Indexed => {
-                prepare_index_scan(&mut transaction, top_k).await.map_err(failed(SEARCH))?;
+                index::prepare_scan(&mut transaction, top_k).await.map_err(failed(SEARCH))?;
                 table.search_indexed()
             }
         };
@@ -121,29 +123,6 @@ impl PostgresStore {
         .map_err(failed(OPEN))?;
         *self.search.write() = if has_index { SearchMode::Indexed } else { SearchMode::Exact };
         *self.opened.write() = Some(opened);
-        Ok(())
-    }
-
-    /// Builds the search index, unless the collection is too small to need one.
-    async fn build_index(&self, opened: &Opened) -> Result<(), PipelineError> {
-        let table = table(FINISH, opened)?;
-        let mut transaction = self.begin(FINISH).await?;
-        // The build of a large index outlasts any sensible limit of a query.
-        execute(&mut transaction, "SET LOCAL statement_timeout = 0").await?;
-        lock(&mut transaction, opened.id).await.map_err(failed(FINISH))?;
-        let rows: i64 = sqlx::query_scalar(table.count())
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(failed(FINISH))?;
-        let mode = if rows >= INDEX_ROWS_MIN && table.can_be_indexed() {
-            execute(&mut transaction, table.create_index()).await?;
-            SearchMode::Indexed
-        } else {
-            self.search_mode()
-        };
-        execute(&mut transaction, table.analyze()).await?;
-        transaction.commit().await.map_err(failed(FINISH))?;
-        *self.search.write() = mode;
         Ok(())
     }
 }
@@ -317,17 +296,7 @@ impl VectorStore for PostgresStore {
     }
 
     async fn collections(&self) -> Result<Vec<CollectionSpec>, PipelineError> {
-        const ACTION: &str = "list collections";
-        if !connect::has_tables(&self.pool).await? {
-            return Ok(Vec::new());
-        }
-        let rows: Vec<(String, String, i64, String)> = sqlx::query_as(
-            "SELECT name, model, dim, chunking FROM retake.collections ORDER BY name COLLATE \"C\"",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed(ACTION))?;
-        Ok(rows.into_iter().map(CollectionSpec::from).collect())
+        saved::collections(self).await
     }
 
     async fn read_documents(
@@ -335,74 +304,15 @@ impl VectorStore for PostgresStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<KeptDocument>, PipelineError> {
-        const ACTION: &str = "read documents";
-        let opened = self.opened(ACTION)?;
-        let mut transaction = self.begin(ACTION).await?;
-        // Documents and chunks as of one moment.
-        execute(&mut transaction, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await?;
-        let rows: Vec<DocumentColumns> = sqlx::query_as(
-            "SELECT id, digest, path, chunking, modified_ms FROM retake.documents
-             WHERE collection = $1 AND ($2::text IS NULL OR id > $2) ORDER BY id LIMIT $3",
-        )
-        .bind(opened.id)
-        .bind(after)
-        .bind(column(limit as u64))
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed(ACTION))?;
-        let rows: Vec<DocumentRow> = rows.into_iter().map(DocumentRow::from).collect();
-        let ids: Vec<&str> = rows.iter().map(DocumentRow::id).collect();
-        let chunk_rows = sqlx::query(table(ACTION, &opened)?.chunks_of_documents())
-            .bind(&ids)
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(failed(ACTION))?;
-        let mut chunks: HashMap<String, Vec<(Chunk, Vec<f32>)>> = HashMap::new();
-        for row in &chunk_rows {
-            let chunk = chunk_from(row).map_err(failed(ACTION))?;
-            let vector: Vector = row.try_get("embedding").map_err(failed(ACTION))?;
-            let of_document = chunks.entry(chunk.document_id.clone()).or_default();
-            of_document.push((chunk, vector.to_vec()));
-        }
-        rows.into_iter().map(|row| row.with_chunks(ACTION, &mut chunks)).collect()
+        saved::read_documents(self, after, limit).await
     }
 
     async fn take_name(&self, name: &str, revision: &Revision) -> Result<(), PipelineError> {
-        const ACTION: &str = "put collection in place";
-        let opened = self.opened(ACTION)?;
-        let mut transaction = self.begin(ACTION).await?;
-        lock(&mut transaction, NO_COLLECTION).await.map_err(failed(ACTION))?;
-        let former = held(&mut transaction, name).await.map_err(failed(ACTION))?;
-        if let Some(former) = former.filter(|former| former.id != opened.id) {
-            // Whoever commits into it just now is waited for.
-            lock(&mut transaction, former.id).await.map_err(failed(ACTION))?;
-            let table = ChunksTable { id: former.id, dim: 0 };
-            execute(&mut transaction, table.drop()).await?;
-            sqlx::query("DELETE FROM retake.collections WHERE id = $1")
-                .bind(former.id)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed(ACTION))?;
-        }
-        sqlx::query(
-            "UPDATE retake.collections SET name = $2, revision = $3::text::uuid WHERE id = $1",
-        )
-        .bind(opened.id)
-        .bind(name)
-        .bind(revision.as_str())
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(ACTION))?;
-        transaction.commit().await.map_err(failed(ACTION))?;
-        let spec = CollectionSpec { name: name.to_owned(), ..opened.spec };
-        *self.opened.write() = Some(Opened { id: opened.id, spec });
-        Ok(())
+        saved::take_name(self, name, revision).await
     }
 
     async fn finish_load(&self) -> Result<(), PipelineError> {
-        let opened = self.opened(FINISH)?;
-        self.build_index(&opened).await
+        index::build(self).await
     }
 
     async fn stats(&self) -> Result<StoreStats, PipelineError> {
@@ -581,19 +491,6 @@ async fn copy_chunks(
     copy.finish().await.map(drop).map_err(failed(COMMIT))
 }
 
-/// Lets the index find `top_k` rows: by default it looks at 40 and then stops.
-async fn prepare_index_scan(transaction: &mut Work<'_>, top_k: usize) -> Result<(), sqlx::Error> {
-    let candidates = top_k.saturating_mul(2).clamp(EF_SEARCH_MIN, EF_SEARCH_MAX);
-    sqlx::query(
-        "SELECT set_config('hnsw.ef_search', $1, true),
-                set_config('hnsw.iterative_scan', 'relaxed_order', true)",
-    )
-    .bind(candidates.to_string())
-    .execute(&mut **transaction)
-    .await
-    .map(drop)
-}
-
 /// Says that the collection is another one now, in the transaction that makes it so.
 async fn renew_revision(transaction: &mut Work<'_>, collection: i64) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE retake.collections SET revision = gen_random_uuid() WHERE id = $1")
@@ -603,23 +500,6 @@ async fn renew_revision(transaction: &mut Work<'_>, collection: i64) -> Result<(
         .map(drop)
 }
 
-fn hit_from(row: &PgRow) -> Result<Hit, sqlx::Error> {
-    let similarity = similarity(row.try_get("distance")?);
-    Ok(Hit { chunk: chunk_from(row)?, similarity, rerank_score: None })
-}
-
-fn chunk_from(row: &PgRow) -> Result<Chunk, sqlx::Error> {
-    Ok(Chunk {
-        id: row.try_get("id")?,
-        document_id: row.try_get("document_id")?,
-        ordinal: small_count(row.try_get("ordinal")?),
-        text: row.try_get("text")?,
-        start_char: count(row.try_get("start_char")?),
-        end_char: count(row.try_get("end_char")?),
-        tokens: small_count(row.try_get("tokens")?),
-    })
-}
-
 fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {
     move |error| PipelineError::Store { action, reason: error.to_string() }
 }
@@ -627,14 +507,7 @@ fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {
 const OPEN: &str = "open collection";
 const COMMIT: &str = "commit documents";
 const SEARCH: &str = "search vectors";
-const FINISH: &str = "build search index";
 /// Any number that other programs' advisory locks are unlikely to use; collections count up from it.
 const LOCK_OF_SCHEMA: i64 = 0x7265_7461_6b65_0000;
 /// Key of the lock on the fixed tables; collections count from 1.
 const NO_COLLECTION: i64 = 0;
-/// Below this an exact scan takes about a millisecond and is always right.
-const INDEX_ROWS_MIN: i64 = 1000;
-/// pgvector's own default.
-const EF_SEARCH_MIN: usize = 40;
-/// The most pgvector allows; an iterative scan goes on beyond it.
-const EF_SEARCH_MAX: usize = 1000;

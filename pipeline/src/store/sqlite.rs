@@ -9,6 +9,9 @@
 
 mod file;
 mod matrix;
+mod rows;
+mod saved;
+mod search;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -55,7 +58,7 @@ async fn unseen<T>(work: impl Future<Output = T>) -> T {
 #[async_trait]
 impl VectorStore for SqliteStore {
     fn system(&self) -> &'static str {
-        self.0.system()
+        "sqlite"
     }
 
     async fn open_collection(&self, spec: &CollectionSpec) -> Result<(), PipelineError> {

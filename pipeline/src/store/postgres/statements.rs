@@ -1,12 +1,15 @@
-//! The statements that name a collection's own table.
+//! The statements that name a collection's own table, and what their rows are.
 //!
 //! A table name cannot be a bound parameter. These are the only statements put together at run
 //! time, and only from integers: the collection's number and the width of its vectors. No text
 //! that came from outside ever meets SQL text (guarantee V2).
 
-use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _};
 
 use super::copy::COLUMNS;
+use crate::document::{Chunk, Hit};
+use crate::store::vector::{count, similarity, small_count};
 
 /// The chunks table of one collection.
 #[derive(Debug, Clone, Copy)]
@@ -142,6 +145,25 @@ impl ChunksTable {
             self.id
         ))
     }
+}
+
+/// A chunk with its similarity, of a row that has a `distance`.
+pub(super) fn hit_from(row: &PgRow) -> Result<Hit, sqlx::Error> {
+    let similarity = similarity(row.try_get("distance")?);
+    Ok(Hit { chunk: chunk_from(row)?, similarity, rerank_score: None })
+}
+
+/// A chunk, of a row with its columns.
+pub(super) fn chunk_from(row: &PgRow) -> Result<Chunk, sqlx::Error> {
+    Ok(Chunk {
+        id: row.try_get("id")?,
+        document_id: row.try_get("document_id")?,
+        ordinal: small_count(row.try_get("ordinal")?),
+        text: row.try_get("text")?,
+        start_char: count(row.try_get("start_char")?),
+        end_char: count(row.try_get("end_char")?),
+        tokens: small_count(row.try_get("tokens")?),
+    })
 }
 
 /// The widest `vector` an HNSW index takes.
