@@ -72,8 +72,49 @@ impl Chunk {
 pub struct Hit {
     /// The chunk.
     pub chunk: Chunk,
-    /// Cosine similarity to the query, -1 to 1.
+    /// Cosine similarity to the query, -1 to 1, whichever search found it.
     pub similarity: f64,
     /// Score of the reranker, when one ran; its scale is the reranker's.
     pub rerank_score: Option<f64>,
+    /// Which searches found it.
+    #[serde(default)]
+    pub found: FoundBy,
+}
+
+impl Hit {
+    /// A chunk that no search has placed and no reranker has seen.
+    #[must_use]
+    pub fn new(chunk: Chunk, similarity: f64) -> Self {
+        Self { chunk, similarity, rerank_score: None, found: FoundBy::default() }
+    }
+
+    /// The score that put it where the search has it: that of both lists, or else of its words, or
+    /// else its similarity.
+    #[must_use]
+    pub fn search_score(&self) -> f64 {
+        let FoundBy { dense, text, fused } = self.found;
+        let of_words = text.filter(|_| dense.is_none()).map(|place| place.score);
+        fused.or(of_words).unwrap_or(self.similarity)
+    }
+}
+
+/// Which searches found a chunk, and where they have it.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FoundBy {
+    /// Its place among the nearest vectors.
+    pub dense: Option<Place>,
+    /// Its place among the texts with the words of the question.
+    pub text: Option<Place>,
+    /// Its score in both lists together, after a search of both.
+    pub fused: Option<f64>,
+}
+
+/// A place in the list of one search.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Place {
+    /// Rank, from 0.
+    pub rank: u32,
+    /// Score: cosine similarity, or BM25.
+    pub score: f64,
 }

@@ -11,6 +11,7 @@ mod load;
 mod prices;
 mod rag;
 mod record;
+mod searching;
 mod url;
 mod work;
 
@@ -25,10 +26,13 @@ pub use evaluation::{EvalSettings, EvaluatorName};
 pub use load::{LoadFormat, LoadSettings};
 pub use prices::{Price, PricedTokens, Prices};
 pub use rag::{
-    ChunkSettings, EmbedProvider, EmbedSettings, RagSettings, RerankProvider, RerankSettings,
-    RetrieveSettings, SetError, SynthesizeProvider, SynthesizeSettings, VectorSettings,
+    ChunkSettings, EmbedProvider, EmbedSettings, RagSettings, SetError, SynthesizeProvider,
+    SynthesizeSettings,
 };
 pub use record::{RecordSettings, SyncPolicy, WhenFull};
+pub use searching::{
+    Fusion, RerankProvider, RerankSettings, RetrieveMode, RetrieveSettings, VectorSettings,
+};
 pub use url::without_password;
 pub use work::{CacheSettings, DocumentStrategy, IngestSettings, LimitSettings};
 

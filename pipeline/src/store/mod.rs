@@ -8,6 +8,7 @@ pub mod sqlite;
 
 mod open;
 mod sqlite_vec;
+mod text;
 mod vector;
 
 use std::collections::HashMap;
@@ -93,6 +94,15 @@ impl Revision {
     }
 }
 
+/// A chunk with words that were searched for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextHit {
+    /// The chunk.
+    pub chunk: Chunk,
+    /// Okapi BM25 with `k1` 1.2 and `b` 0.75, over the whole collection.
+    pub score: f64,
+}
+
 /// Counts of a collection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoreStats {
@@ -157,6 +167,21 @@ pub trait VectorStore: Send + Sync {
     /// # Errors
     /// The database failed, or `vector` has another width.
     async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError>;
+
+    /// Has the collection a text index from now on: it is made if it is not there, and every later
+    /// commit keeps it.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn index_words(&self) -> Result<(), PipelineError>;
+
+    /// The `top_k` chunks that say most with words of `text`, best first; equal scores in order of
+    /// id. One word in common is enough to be found; a text without any meaningful word finds
+    /// nothing. Makes the text index if it is not there.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn search_text(&self, text: &str, top_k: usize) -> Result<Vec<TextHit>, PipelineError>;
 
     /// The vectors of chunks by their ids; those that are not there are left out.
     ///

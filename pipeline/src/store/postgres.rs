@@ -11,6 +11,8 @@ mod index;
 mod saved;
 mod statements;
 mod version;
+mod words;
+mod write;
 
 use std::collections::HashMap;
 
@@ -22,14 +24,14 @@ use retake_schemas::settings::VectorSettings;
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Row, Transaction};
 
-use self::copy::CopyBuffer;
 use self::statements::{ChunksTable, chunk_from, hit_from};
+use self::words::WordsTable;
 use super::vector::{
-    CheckedDocument, FORMAT, HeldCollection, Opened, check_model, check_vector, checked, column,
-    count, not_open,
+    FORMAT, HeldCollection, Opened, check_model, check_vector, column, count, not_open,
 };
 use super::{
-    CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats, VectorStore,
+    CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats, TextHit,
+    VectorStore,
 };
 use crate::document::{Chunk, Hit};
 use crate::error::PipelineError;
@@ -207,35 +209,23 @@ impl VectorStore for PostgresStore {
     }
 
     async fn delete_documents(&self, ids: &[String]) -> Result<(), PipelineError> {
-        const ACTION: &str = "delete documents";
-        let opened = self.opened(ACTION)?;
-        let mut transaction = self.begin(ACTION).await?;
-        lock(&mut transaction, opened.id).await.map_err(failed(ACTION))?;
-        let delete = table(ACTION, &opened)?.delete_documents();
-        sqlx::query(delete).bind(ids).execute(&mut *transaction).await.map_err(failed(ACTION))?;
-        sqlx::query("DELETE FROM retake.documents WHERE collection = $1 AND id = ANY($2)")
-            .bind(opened.id)
-            .bind(ids)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed(ACTION))?;
-        renew_revision(&mut transaction, opened.id).await.map_err(failed(ACTION))?;
-        transaction.commit().await.map_err(failed(ACTION))
+        write::delete(self, ids).await
     }
 
     async fn commit(&self, documents: &[EmbeddedDocument]) -> Result<(), PipelineError> {
-        let opened = self.opened(COMMIT)?;
-        let documents = checked(COMMIT, &opened.spec, documents)?;
-        let mut transaction = self.begin(COMMIT).await?;
-        // One committer at a time: two that replace the same document would refuse each other.
-        lock(&mut transaction, opened.id).await.map_err(failed(COMMIT))?;
-        replace(&mut transaction, &opened, &documents).await?;
-        renew_revision(&mut transaction, opened.id).await.map_err(failed(COMMIT))?;
-        transaction.commit().await.map_err(failed(COMMIT))
+        write::commit(self, documents).await
     }
 
     async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError> {
         self.search_by(self.search_mode(), vector, top_k).await
+    }
+
+    async fn index_words(&self) -> Result<(), PipelineError> {
+        words::index(self).await
+    }
+
+    async fn search_text(&self, text: &str, top_k: usize) -> Result<Vec<TextHit>, PipelineError> {
+        words::search(self, text, top_k).await
     }
 
     async fn vectors(
@@ -337,6 +327,7 @@ impl VectorStore for PostgresStore {
         let mut transaction = self.begin(ACTION).await?;
         lock(&mut transaction, opened.id).await.map_err(failed(ACTION))?;
         execute(&mut transaction, table(ACTION, &opened)?.drop()).await?;
+        WordsTable::of(opened.id).drop(&mut transaction).await?;
         // Its documents go with it (ON DELETE CASCADE).
         sqlx::query("DELETE FROM retake.collections WHERE id = $1")
             .bind(opened.id)
@@ -431,73 +422,15 @@ async fn create(transaction: &mut Work<'_>, spec: &CollectionSpec) -> Result<i64
     Ok(id)
 }
 
-/// Puts documents in the place of their earlier versions.
-async fn replace(
-    transaction: &mut Work<'_>,
-    opened: &Opened,
-    documents: &[CheckedDocument<'_>],
-) -> Result<(), PipelineError> {
-    let table = table(COMMIT, opened)?;
-    let ids: Vec<&str> = documents.iter().map(|checked| checked.document.id.as_str()).collect();
-    let digests: Vec<&[u8]> =
-        documents.iter().map(|checked| checked.document.digest.as_bytes().as_slice()).collect();
-    let paths: Vec<&str> = documents.iter().map(|checked| checked.document.path.as_str()).collect();
-    let modified_ms: Vec<Option<i64>> =
-        documents.iter().map(|checked| checked.document.modified_ms).collect();
-    sqlx::query(table.delete_documents())
-        .bind(&ids)
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed(COMMIT))?;
-    sqlx::query(
-        "INSERT INTO retake.documents (collection, id, digest, path, chunking, modified_ms)
-         SELECT $1, id, digest, path, $2, modified_ms
-         FROM unnest($3::text[], $4::bytea[], $5::text[], $6::bigint[])
-             AS given (id, digest, path, modified_ms)
-         ON CONFLICT (collection, id) DO UPDATE SET digest = excluded.digest,
-             path = excluded.path, chunking = excluded.chunking,
-             modified_ms = excluded.modified_ms",
-    )
-    .bind(opened.id)
-    .bind(&opened.spec.chunking)
-    .bind(&ids)
-    .bind(&digests)
-    .bind(&paths)
-    .bind(&modified_ms)
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed(COMMIT))?;
-    copy_chunks(transaction, table, documents).await
-}
-
-async fn copy_chunks(
-    transaction: &mut Work<'_>,
-    table: ChunksTable,
-    documents: &[CheckedDocument<'_>],
-) -> Result<(), PipelineError> {
-    let mut copy = transaction.copy_in_raw(&table.copy_in()).await.map_err(failed(COMMIT))?;
-    let mut buffer = CopyBuffer::new();
-    for checked in documents {
-        for (chunk, vector) in &checked.chunks {
-            buffer.row(&checked.document.id, chunk, vector)?;
-            if buffer.is_full() {
-                copy.send(buffer.bytes()).await.map_err(failed(COMMIT))?;
-                buffer.clear();
-            }
-        }
-    }
-    buffer.finish();
-    copy.send(buffer.bytes()).await.map_err(failed(COMMIT))?;
-    copy.finish().await.map(drop).map_err(failed(COMMIT))
-}
-
-/// Says that the collection is another one now, in the transaction that makes it so.
+/// Says that the collection is another one now, in the transaction that makes it so. Words that
+/// were those of the revision before are those of the new one: who changes chunks changes them too.
 async fn renew_revision(transaction: &mut Work<'_>, collection: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE retake.collections SET revision = gen_random_uuid() WHERE id = $1")
-        .bind(collection)
-        .execute(&mut **transaction)
-        .await
-        .map(drop)
+    let renew = "
+        WITH next AS MATERIALIZED (SELECT gen_random_uuid() AS revision)
+        UPDATE retake.collections AS held SET revision = next.revision,
+            words_revision = CASE WHEN words_revision = held.revision THEN next.revision END
+        FROM next WHERE id = $1";
+    sqlx::query(renew).bind(collection).execute(&mut **transaction).await.map(drop)
 }
 
 fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {

@@ -12,6 +12,7 @@ mod matrix;
 mod rows;
 mod saved;
 mod search;
+mod words;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -23,7 +24,8 @@ use tracing::subscriber::NoSubscriber;
 
 use self::file::SqliteFile;
 use super::{
-    CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats, VectorStore,
+    CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats, TextHit,
+    VectorStore,
 };
 use crate::document::{Chunk, Hit};
 use crate::error::PipelineError;
@@ -91,6 +93,14 @@ impl VectorStore for SqliteStore {
 
     async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError> {
         unseen(self.0.search(vector, top_k)).await
+    }
+
+    async fn index_words(&self) -> Result<(), PipelineError> {
+        unseen(self.0.index_words()).await
+    }
+
+    async fn search_text(&self, text: &str, top_k: usize) -> Result<Vec<TextHit>, PipelineError> {
+        unseen(self.0.search_text(text, top_k)).await
     }
 
     async fn vectors(

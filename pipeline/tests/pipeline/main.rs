@@ -15,3 +15,4 @@ mod replay;
 mod steps;
 mod storage;
 mod stores;
+mod words;

@@ -446,6 +446,7 @@ async fn stores_of_earlier_versions_get_what_they_lack() {
                 "DROP INDEX retake.documents_by_content",
                 "ALTER TABLE retake.documents DROP COLUMN modified_ms",
                 "ALTER TABLE retake.collections DROP COLUMN revision",
+                "ALTER TABLE retake.collections DROP COLUMN words_revision",
             ] {
                 admin.execute(statement).await.unwrap();
             }
@@ -455,6 +456,7 @@ async fn stores_of_earlier_versions_get_what_they_lack() {
             for statement in [
                 "ALTER TABLE documents DROP COLUMN modified_ms",
                 "ALTER TABLE collections DROP COLUMN revision",
+                "ALTER TABLE collections DROP COLUMN words_revision",
             ] {
                 admin.execute(statement).await.unwrap();
             }

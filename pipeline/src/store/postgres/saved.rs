@@ -6,6 +6,7 @@ use pgvector::Vector;
 use sqlx::Row as _;
 
 use super::statements::{ChunksTable, chunk_from};
+use super::words::WordsTable;
 use super::{NO_COLLECTION, PostgresStore, connect, execute, failed, held, lock, table};
 use crate::document::Chunk;
 use crate::error::PipelineError;
@@ -83,19 +84,24 @@ pub(super) async fn take_name(
         lock(&mut transaction, former.id).await.map_err(failed(ACTION))?;
         let table = ChunksTable { id: former.id, dim: 0 };
         execute(&mut transaction, table.drop()).await?;
+        WordsTable::of(former.id).drop(&mut transaction).await?;
         sqlx::query("DELETE FROM retake.collections WHERE id = $1")
             .bind(former.id)
             .execute(&mut *transaction)
             .await
             .map_err(failed(ACTION))?;
     }
-    sqlx::query("UPDATE retake.collections SET name = $2, revision = $3::text::uuid WHERE id = $1")
-        .bind(opened.id)
-        .bind(name)
-        .bind(revision.as_str())
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(ACTION))?;
+    sqlx::query(
+        "UPDATE retake.collections SET name = $2, revision = $3::text::uuid,
+             words_revision = CASE WHEN words_revision = revision THEN $3::text::uuid END
+         WHERE id = $1",
+    )
+    .bind(opened.id)
+    .bind(name)
+    .bind(revision.as_str())
+    .execute(&mut *transaction)
+    .await
+    .map_err(failed(ACTION))?;
     transaction.commit().await.map_err(failed(ACTION))?;
     let spec = CollectionSpec { name: name.to_owned(), ..opened.spec };
     *store.opened.write() = Some(Opened { id: opened.id, spec });

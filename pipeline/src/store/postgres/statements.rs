@@ -100,7 +100,7 @@ impl ChunksTable {
     /// The chunks `$1`, without their vectors.
     pub(super) fn chunks(self) -> Statement {
         AssertSqlSafe(format!(
-            "SELECT id, document_id, ordinal, start_char, end_char, tokens, text
+            "SELECT {CHUNK_COLUMNS}
              FROM retake.chunks_{} WHERE id = ANY($1)",
             self.id
         ))
@@ -109,7 +109,7 @@ impl ChunksTable {
     /// The chunks of the documents `$1`, with their vectors, in their order.
     pub(super) fn chunks_of_documents(self) -> Statement {
         AssertSqlSafe(format!(
-            "SELECT id, document_id, ordinal, start_char, end_char, tokens, text, embedding
+            "SELECT {CHUNK_COLUMNS}, embedding
              FROM retake.chunks_{} WHERE document_id = ANY($1) ORDER BY document_id, ordinal",
             self.id
         ))
@@ -119,7 +119,7 @@ impl ChunksTable {
     /// which is neither near nor far.
     pub(super) fn search_exact(self) -> Statement {
         AssertSqlSafe(format!(
-            "SELECT id, document_id, ordinal, start_char, end_char, tokens, text, distance
+            "SELECT {CHUNK_COLUMNS}, distance
              FROM (SELECT *, coalesce(nullif(embedding <=> $1, 'NaN'), 1) AS distance
                    FROM retake.chunks_{}) AS chunks
              ORDER BY distance, id LIMIT $2",
@@ -138,8 +138,7 @@ impl ChunksTable {
         };
         AssertSqlSafe(format!(
             "WITH nearest AS MATERIALIZED (
-                SELECT id, document_id, ordinal, start_char, end_char, tokens, text,
-                       embedding <=> $1 AS distance
+                SELECT {CHUNK_COLUMNS}, embedding <=> $1 AS distance
                 FROM retake.chunks_{} ORDER BY {order} LIMIT $2)
              SELECT * FROM nearest ORDER BY distance + 0, id",
             self.id
@@ -149,8 +148,7 @@ impl ChunksTable {
 
 /// A chunk with its similarity, of a row that has a `distance`.
 pub(super) fn hit_from(row: &PgRow) -> Result<Hit, sqlx::Error> {
-    let similarity = similarity(row.try_get("distance")?);
-    Ok(Hit { chunk: chunk_from(row)?, similarity, rerank_score: None })
+    Ok(Hit::new(chunk_from(row)?, similarity(row.try_get("distance")?)))
 }
 
 /// A chunk, of a row with its columns.
@@ -166,6 +164,9 @@ pub(super) fn chunk_from(row: &PgRow) -> Result<Chunk, sqlx::Error> {
     })
 }
 
+/// The columns of a [`Chunk`].
+pub(super) const CHUNK_COLUMNS: &str =
+    "id, document_id, ordinal, start_char, end_char, tokens, text";
 /// The widest `vector` an HNSW index takes.
 const VECTOR_INDEX_DIM_MAX: u16 = 2000;
 /// The widest `halfvec` an HNSW index takes; wider collections are searched exactly.

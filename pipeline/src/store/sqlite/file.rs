@@ -14,6 +14,7 @@ use sqlx::{ConnectOptions as _, Row, Sqlite, Transaction};
 
 use super::matrix::Matrix;
 use super::rows::little_endian;
+use super::words::WordsTable;
 use crate::error::PipelineError;
 use crate::store::vector::{
     CheckedDocument, FORMAT, HeldCollection, Opened, check_model, checked, column, count, not_open,
@@ -116,6 +117,15 @@ impl SqliteFile {
         row.map(|row| held_from(&row)).transpose().map_err(failed(OPEN))
     }
 
+    async fn lacks_columns(&self) -> Result<bool, sqlx::Error> {
+        for (table, column, _) in ADDED_COLUMNS {
+            if !has_column(&self.pool, table, column).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     pub(super) async fn has_tables(&self) -> Result<bool, PipelineError> {
         sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'chunks')",
@@ -157,7 +167,7 @@ impl SqliteFile {
         if !self.path.exists() || !self.has_tables().await? {
             return Ok(false);
         }
-        if !has_column(&self.pool, "collections", "revision").await.map_err(failed(OPEN))? {
+        if self.lacks_columns().await.map_err(failed(OPEN))? {
             let mut transaction = self.begin(OPEN).await?;
             add_columns(&mut transaction).await.map_err(failed(OPEN))?;
             transaction.commit().await.map_err(failed(OPEN))?;
@@ -220,7 +230,12 @@ impl SqliteFile {
         const ACTION: &str = "delete documents";
         let opened = self.opened(ACTION)?;
         let mut transaction = self.begin(ACTION).await?;
+        let words =
+            WordsTable::current(&mut *transaction, opened.id).await.map_err(failed(ACTION))?;
         for id in ids {
+            if let Some(words) = words {
+                words.remove(&mut transaction, id).await.map_err(failed(ACTION))?;
+            }
             // The chunks go with it (ON DELETE CASCADE).
             sqlx::query("DELETE FROM documents WHERE collection = ? AND id = ?")
                 .bind(opened.id)
@@ -237,8 +252,11 @@ impl SqliteFile {
         let opened = self.opened(COMMIT)?;
         let documents = checked(COMMIT, &opened.spec, documents)?;
         let mut transaction = self.begin(COMMIT).await?;
+        let words =
+            WordsTable::current(&mut *transaction, opened.id).await.map_err(failed(COMMIT))?;
         for document in &documents {
-            replace(&mut transaction, &opened, document).await.map_err(failed(COMMIT))?;
+            let replaced = replace(&mut transaction, &opened, document, words).await;
+            replaced.map_err(failed(COMMIT))?;
         }
         renew_revision(&mut transaction, opened.id).await.map_err(failed(COMMIT))?;
         transaction.commit().await.map_err(failed(COMMIT))
@@ -275,6 +293,7 @@ impl SqliteFile {
         const ACTION: &str = "drop collection";
         let opened = self.opened(ACTION)?;
         let mut transaction = self.begin(ACTION).await?;
+        WordsTable::of(opened.id).drop(&mut transaction).await.map_err(failed(ACTION))?;
         for statement in [
             "DELETE FROM chunks WHERE collection = ?",
             "DELETE FROM documents WHERE collection = ?",
@@ -297,8 +316,12 @@ async fn replace(
     transaction: &mut Transaction<'_, Sqlite>,
     opened: &Opened,
     checked: &CheckedDocument<'_>,
+    words: Option<WordsTable>,
 ) -> Result<(), sqlx::Error> {
     let document = checked.document;
+    if let Some(words) = words {
+        words.remove(transaction, &document.id).await?;
+    }
     // The chunks of the old version go with it (ON DELETE CASCADE).
     sqlx::query("DELETE FROM documents WHERE collection = ? AND id = ?")
         .bind(opened.id)
@@ -318,7 +341,7 @@ async fn replace(
     .execute(&mut **transaction)
     .await?;
     for (chunk, vector) in &checked.chunks {
-        sqlx::query(
+        let inserted = sqlx::query(
             "INSERT INTO chunks (collection, id, document_id, ordinal, start_char, end_char, \
              tokens, embedding, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
@@ -333,6 +356,9 @@ async fn replace(
         .bind(&chunk.text)
         .execute(&mut **transaction)
         .await?;
+        if let Some(words) = words {
+            words.add(transaction, inserted.last_insert_rowid(), &chunk.text).await?;
+        }
     }
     Ok(())
 }
@@ -371,16 +397,18 @@ async fn has_column(
         .await
 }
 
-/// Says that the collection is another one now, in the transaction that makes it so.
+/// Says that the collection is another one now, in the transaction that makes it so. Words that
+/// were those of the revision before are those of the new one: who changes chunks changes them too.
 async fn renew_revision(
     transaction: &mut Transaction<'_, Sqlite>,
     collection: i64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE collections SET revision = randomblob(16) WHERE id = ?")
-        .bind(collection)
-        .execute(&mut **transaction)
-        .await
-        .map(drop)
+    let renew = "
+        WITH next (revision) AS MATERIALIZED (SELECT randomblob(16))
+        UPDATE collections SET revision = next.revision,
+            words_revision = CASE WHEN words_revision = collections.revision THEN next.revision END
+        FROM next WHERE id = ?";
+    sqlx::query(renew).bind(collection).execute(&mut **transaction).await.map(drop)
 }
 
 pub(super) fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {
@@ -392,7 +420,7 @@ const SCHEMA: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS collections (
         id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, model TEXT NOT NULL,
         dim INTEGER NOT NULL, chunking TEXT NOT NULL, format INTEGER NOT NULL,
-        revision BLOB) STRICT",
+        revision BLOB, words_revision BLOB) STRICT",
     "CREATE TABLE IF NOT EXISTS documents (
         collection INTEGER NOT NULL REFERENCES collections (id) ON DELETE CASCADE,
         id TEXT NOT NULL, digest BLOB NOT NULL, path TEXT NOT NULL, chunking TEXT NOT NULL,
@@ -410,8 +438,9 @@ const SCHEMA: [&str; 5] = [
 ];
 
 /// Columns that came later: table, column, and the statement that adds it.
-const ADDED_COLUMNS: [(&str, &str, &str); 2] = [
+const ADDED_COLUMNS: [(&str, &str, &str); 3] = [
     ("collections", "revision", "ALTER TABLE collections ADD COLUMN revision BLOB"),
+    ("collections", "words_revision", "ALTER TABLE collections ADD COLUMN words_revision BLOB"),
     ("documents", "modified_ms", "ALTER TABLE documents ADD COLUMN modified_ms INTEGER"),
 ];
 

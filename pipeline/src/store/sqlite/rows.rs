@@ -8,8 +8,7 @@ use crate::store::vector::{count, similarity, small_count};
 
 /// A chunk with its similarity, of a row that has a `distance`.
 pub(super) fn hit_from(row: &SqliteRow) -> Result<Hit, sqlx::Error> {
-    let similarity = similarity(row.try_get("distance")?);
-    Ok(Hit { chunk: chunk_from(row)?, similarity, rerank_score: None })
+    Ok(Hit::new(chunk_from(row)?, similarity(row.try_get("distance")?)))
 }
 
 /// A chunk, of a row with its columns.

@@ -7,6 +7,7 @@ use sqlx::Row as _;
 use super::file::{SqliteFile, failed};
 use super::rows::{chunk_from, from_little_endian};
 use super::search::json_list;
+use super::words::WordsTable;
 use crate::document::Chunk;
 use crate::error::PipelineError;
 use crate::store::vector::{DocumentColumns, DocumentRow, Opened, column};
@@ -74,6 +75,16 @@ impl SqliteFile {
         const ACTION: &str = "put collection in place";
         let opened = self.opened(ACTION)?;
         let mut transaction = self.begin(ACTION).await?;
+        let former: Vec<i64> =
+            sqlx::query_scalar("SELECT id FROM collections WHERE name = ? AND id <> ?")
+                .bind(name)
+                .bind(opened.id)
+                .fetch_all(&mut *transaction)
+                .await
+                .map_err(failed(ACTION))?;
+        for id in former {
+            WordsTable::of(id).drop(&mut transaction).await.map_err(failed(ACTION))?;
+        }
         for statement in [
             "DELETE FROM chunks WHERE collection IN
                 (SELECT id FROM collections WHERE name = ?1 AND id <> ?2)",
@@ -88,7 +99,11 @@ impl SqliteFile {
                 .await
                 .map_err(failed(ACTION))?;
         }
-        sqlx::query("UPDATE collections SET name = ?1, revision = unhex(?3) WHERE id = ?2")
+        let take = "
+            UPDATE collections SET name = ?1, revision = unhex(?3),
+                words_revision = CASE WHEN words_revision = revision THEN unhex(?3) END
+            WHERE id = ?2";
+        sqlx::query(take)
             .bind(name)
             .bind(opened.id)
             .bind(revision.as_str())

@@ -189,7 +189,7 @@ async fn chunks_at(
         .bind(place)
         .fetch_one(&mut **transaction)
         .await?;
-        hits.push(Hit { chunk: chunk_from(&row)?, similarity: *similarity, rerank_score: None });
+        hits.push(Hit::new(chunk_from(&row)?, *similarity));
     }
     Ok(hits)
 }
