@@ -1,6 +1,7 @@
 //! The things that flow through the pipeline.
 
 use retake_schemas::Digest;
+use retake_schemas::settings::LoadFormat;
 use serde::{Deserialize, Serialize};
 
 /// A loaded document: plain text with the place it came from.
@@ -38,6 +39,34 @@ pub enum Format {
     Code,
     /// Reduced to the text of its pages.
     Pdf,
+}
+
+impl Format {
+    /// The format by its setting.
+    #[must_use]
+    pub const fn setting(self) -> LoadFormat {
+        match self {
+            Self::Text => LoadFormat::Text,
+            Self::Markdown => LoadFormat::Markdown,
+            Self::Html => LoadFormat::Html,
+            Self::Jsonl => LoadFormat::Jsonl,
+            Self::Code => LoadFormat::Code,
+            Self::Pdf => LoadFormat::Pdf,
+        }
+    }
+
+    /// The word for it in a database and in settings.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.setting().as_str()
+    }
+
+    /// The format that a word means.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        use Format::{Code, Html, Jsonl, Markdown, Pdf, Text};
+        [Text, Markdown, Html, Jsonl, Code, Pdf].into_iter().find(|format| format.as_str() == word)
+    }
 }
 
 /// A piece of a document, the unit of embedding and retrieval.

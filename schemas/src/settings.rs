@@ -7,6 +7,7 @@
 mod answering;
 mod budget;
 mod evaluation;
+pub mod filter;
 mod load;
 mod prices;
 mod rag;
@@ -23,6 +24,7 @@ pub use answering::{
 };
 pub use budget::{Budget, BudgetSettings, BudgetTokens, ModelBudgetSettings, OnExceeded};
 pub use evaluation::{EvalSettings, EvaluatorName};
+pub use filter::Filter;
 pub use load::{LoadFormat, LoadSettings};
 pub use prices::{Price, PricedTokens, Prices};
 pub use rag::{
@@ -31,7 +33,8 @@ pub use rag::{
 };
 pub use record::{RecordSettings, SyncPolicy, WhenFull};
 pub use searching::{
-    Fusion, RerankProvider, RerankSettings, RetrieveMode, RetrieveSettings, VectorSettings,
+    Fusion, RerankProtocol, RerankProvider, RerankSettings, RetrieveMode, RetrieveSettings,
+    VectorIndex, VectorSettings,
 };
 pub use url::without_password;
 pub use work::{CacheSettings, DocumentStrategy, IngestSettings, LimitSettings};

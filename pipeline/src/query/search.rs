@@ -11,6 +11,7 @@ use super::{Engine, spans};
 use crate::document::{FoundBy, Hit, Place};
 use crate::error::PipelineError;
 use crate::postprocess::{self, cosine};
+use crate::store::Wanted;
 use crate::trace::Stage;
 
 /// What is searched for.
@@ -101,7 +102,8 @@ impl Engine {
     ) -> Result<Vec<Hit>, PipelineError> {
         match arm {
             Arm::Dense => {
-                let mut hits = self.store.search(&searched.vector, top_k).await?;
+                let mut hits =
+                    self.store.search_within(&searched.vector, self.wanted(top_k)).await?;
                 for (hit, rank) in hits.iter_mut().zip(0..) {
                     let place = Place { rank, score: hit.similarity };
                     hit.found = FoundBy { dense: Some(place), ..FoundBy::default() };
@@ -112,6 +114,10 @@ impl Engine {
         }
     }
 
+    fn wanted(&self, top_k: usize) -> Wanted<'_> {
+        Wanted { top_k, filter: self.settings.retrieve.filter.as_ref() }
+    }
+
     /// Chunks with the words. Their similarity is computed, because a step after the search may ask
     /// for it whatever search it was.
     async fn search_text(
@@ -119,7 +125,7 @@ impl Engine {
         searched: &Searched,
         top_k: usize,
     ) -> Result<Vec<Hit>, PipelineError> {
-        let found = self.store.search_text(&searched.text, top_k).await?;
+        let found = self.store.search_text_within(&searched.text, self.wanted(top_k)).await?;
         let ids: Vec<String> = found.iter().map(|hit| hit.chunk.id.clone()).collect();
         let vectors = if ids.is_empty() {
             std::collections::HashMap::new()

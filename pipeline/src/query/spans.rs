@@ -154,6 +154,9 @@ pub(super) fn rerank(model: &str, top_k: usize, parent: &Span) -> Span {
         "retake.document.count" = field::Empty,
         "retake.rerank.unrated" = field::Empty,
         "retake.rerank.unreadable" = field::Empty,
+        "gen_ai.usage.input_tokens" = field::Empty,
+        "retake.tokens.source" = field::Empty,
+        "retake.retries" = field::Empty,
     )
 }
 

@@ -1,4 +1,4 @@
-//! The PostgreSQL store: pgvector, loaded by COPY, searched by HNSW.
+//! The PostgreSQL store: pgvector, loaded by COPY, searched by HNSW or IVFFlat.
 //!
 //! Every collection has a chunks table of its own, so its width is checked by the database, its
 //! index is its own, dropping it costs nothing to the others, and no search needs a filter. The
@@ -24,14 +24,15 @@ use retake_schemas::settings::VectorSettings;
 use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Row, Transaction};
 
+use self::index::Index;
 use self::statements::{ChunksTable, chunk_from, hit_from};
 use self::words::WordsTable;
 use super::vector::{
-    FORMAT, HeldCollection, Opened, check_model, check_vector, column, count, not_open,
+    FORMAT, HeldCollection, Opened, check_model, check_vector, column, count, digests, not_open,
 };
 use super::{
     CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats, TextHit,
-    VectorStore,
+    VectorStore, Wanted,
 };
 use crate::document::{Chunk, Hit};
 use crate::error::PipelineError;
@@ -40,8 +41,10 @@ use crate::error::PipelineError;
 #[derive(Debug)]
 pub struct PostgresStore {
     pool: PgPool,
+    settings: VectorSettings,
     opened: RwLock<Option<Opened>>,
-    search: RwLock<SearchMode>,
+    /// The index of the open collection.
+    index: RwLock<Option<Index>>,
 }
 
 /// How the nearest vectors are found.
@@ -49,7 +52,7 @@ pub struct PostgresStore {
 pub enum SearchMode {
     /// All vectors are compared.
     Exact,
-    /// The HNSW index is asked; a neighbour may be missed.
+    /// The index is asked; a neighbour may be missed.
     Indexed,
 }
 
@@ -61,13 +64,14 @@ impl PostgresStore {
     pub async fn connect(url: &str, settings: &VectorSettings) -> Result<Self, PipelineError> {
         let pool = connect::connect(url, settings).await?;
         connect::ensure_extension(&pool, url).await?;
-        Ok(Self { pool, opened: RwLock::new(None), search: RwLock::new(SearchMode::Exact) })
+        let settings = settings.clone();
+        Ok(Self { pool, settings, opened: RwLock::new(None), index: RwLock::new(None) })
     }
 
     /// How searches are done now.
     #[must_use]
     pub fn search_mode(&self) -> SearchMode {
-        *self.search.read()
+        if self.index.read().is_some() { SearchMode::Indexed } else { SearchMode::Exact }
     }
 
     /// Searches in a given mode, to compare one with the other.
@@ -78,25 +82,23 @@ impl PostgresStore {
         &self,
         mode: SearchMode,
         vector: &[f32],
-        top_k: usize,
+        wanted: Wanted<'_>,
     ) -> Result<Vec<Hit>, PipelineError> {
         let opened = self.opened(SEARCH)?;
         check_vector(SEARCH, &opened.spec, "the query", vector)?;
         let table = table(SEARCH, &opened)?;
         let mut transaction = self.begin(SEARCH).await?;
-        let statement = match mode {
-            SearchMode::Exact => table.search_exact(),
+        let mut search = match mode {
+            SearchMode::Exact => table.search_exact(vector, wanted),
             SearchMode::Indexed => {
-                index::prepare_scan(&mut transaction, top_k).await.map_err(failed(SEARCH))?;
-                table.search_indexed()
+                let index = *self.index.read();
+                index::prepare_scan(&mut transaction, index, &self.settings, wanted)
+                    .await
+                    .map_err(failed(SEARCH))?;
+                table.search_indexed(vector, wanted)
             }
         };
-        let rows = sqlx::query(statement)
-            .bind(Vector::from(vector.to_vec()))
-            .bind(column(top_k as u64))
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(failed(SEARCH))?;
+        let rows = search.build().fetch_all(&mut *transaction).await.map_err(failed(SEARCH))?;
         transaction.commit().await.map_err(failed(SEARCH))?;
         rows.iter().map(hit_from).collect::<Result<_, _>>().map_err(failed(SEARCH))
     }
@@ -114,16 +116,8 @@ impl PostgresStore {
 
     async fn remember(&self, id: i64, spec: &CollectionSpec) -> Result<(), PipelineError> {
         let opened = Opened { id, spec: spec.clone() };
-        let has_index: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid
-             JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname = 'retake' AND c.relname = $1 AND i.indisvalid)",
-        )
-        .bind(table(OPEN, &opened)?.index_name())
-        .fetch_one(&self.pool)
-        .await
-        .map_err(failed(OPEN))?;
-        *self.search.write() = if has_index { SearchMode::Indexed } else { SearchMode::Exact };
+        let found = index::find(&self.pool, table(OPEN, &opened)?).await.map_err(failed(OPEN))?;
+        *self.index.write() = found.map(|(_, index)| index);
         *self.opened.write() = Some(opened);
         Ok(())
     }
@@ -164,20 +158,23 @@ impl VectorStore for PostgresStore {
         self.remember(held.id, spec).await.map(|()| true)
     }
 
-    async fn committed_digest(&self, document_id: &str) -> Result<Option<Digest>, PipelineError> {
-        const ACTION: &str = "look up document";
+    async fn committed_digests(
+        &self,
+        document_ids: &[String],
+    ) -> Result<HashMap<String, Digest>, PipelineError> {
+        const ACTION: &str = "look up documents";
         let opened = self.opened(ACTION)?;
-        let digest: Option<Vec<u8>> = sqlx::query_scalar(
-            "SELECT digest FROM retake.documents
-             WHERE collection = $1 AND id = $2 AND chunking = $3",
+        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, digest FROM retake.documents
+             WHERE collection = $1 AND id = ANY($2) AND chunking = $3",
         )
         .bind(opened.id)
-        .bind(document_id)
+        .bind(document_ids)
         .bind(&opened.spec.chunking)
-        .fetch_optional(&self.pool)
+        .fetch_all(&self.pool)
         .await
         .map_err(failed(ACTION))?;
-        Ok(digest.and_then(|bytes| bytes.try_into().ok()).map(Digest::from_bytes))
+        Ok(digests(rows))
     }
 
     async fn holds_content(&self, digest: &Digest) -> Result<bool, PipelineError> {
@@ -216,16 +213,32 @@ impl VectorStore for PostgresStore {
         write::commit(self, documents).await
     }
 
-    async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError> {
-        self.search_by(self.search_mode(), vector, top_k).await
+    async fn search_within(
+        &self,
+        vector: &[f32],
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<Hit>, PipelineError> {
+        let mode = self.search_mode();
+        let found = self.search_by(mode, vector, wanted).await?;
+        // An index scan gives up after a number of rows (`max_scan_tuples`), however few of them the
+        // filter let through; what it lets through is then so little that a scan finds it soon.
+        let gave_up = wanted.filter.is_some() && found.len() < wanted.top_k;
+        if mode == SearchMode::Indexed && gave_up {
+            return self.search_by(SearchMode::Exact, vector, wanted).await;
+        }
+        Ok(found)
     }
 
     async fn index_words(&self) -> Result<(), PipelineError> {
         words::index(self).await
     }
 
-    async fn search_text(&self, text: &str, top_k: usize) -> Result<Vec<TextHit>, PipelineError> {
-        words::search(self, text, top_k).await
+    async fn search_text_within(
+        &self,
+        text: &str,
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<TextHit>, PipelineError> {
+        words::search(self, text, wanted).await
     }
 
     async fn vectors(
@@ -336,7 +349,7 @@ impl VectorStore for PostgresStore {
             .map_err(failed(ACTION))?;
         transaction.commit().await.map_err(failed(ACTION))?;
         *self.opened.write() = None;
-        *self.search.write() = SearchMode::Exact;
+        *self.index.write() = None;
         Ok(())
     }
 }

@@ -21,11 +21,11 @@ impl IndexedText {
     pub(super) fn of(text: &str) -> Self {
         let mut bytes = 0;
         let mut words = words::meaningful_words(text);
-        let fits = |word: &String| {
+        let mut fits = |word: &String| {
             bytes += word.len() + WORD_OVERHEAD_BYTES;
             bytes <= INDEXED_BYTES_MAX
         };
-        let kept = words.iter().map_while(|word| Some(word).filter(|word| fits(word))).count();
+        let kept = words.iter().take_while(|word| fits(word)).count();
         words.truncate(kept);
         Self { words }
     }

@@ -4,6 +4,7 @@ mod capture;
 mod cuts;
 mod eval;
 mod fake;
+mod filters;
 mod fixtures;
 mod ingest;
 mod keeping;

@@ -275,7 +275,9 @@ async fn a_hybrid_search_says_which_search_found_what() {
             for (arm, which) in [(dense, "dense"), (text, "text")] {
                 for hit in &hits {
                     let of_arm = if which == "dense" { hit.found.dense } else { hit.found.text };
-                    let event = arm.events.iter().find(|(_, of)| of["id"] == hit.chunk.id);
+                    // A new connection is an event too.
+                    let is_of = |of: &capture::Fields| of.get("id") == Some(&hit.chunk.id);
+                    let event = arm.events.iter().find(|(_, of)| is_of(of));
                     assert_eq!(event.is_some(), of_arm.is_some(), "{which}");
                     if let (Some((_, of)), Some(place)) = (event, of_arm) {
                         assert_eq!(of["rank"], place.rank.to_string());

@@ -330,6 +330,7 @@ impl RagSettings {
             ("retrieve.arm_candidates", self.retrieve.arm_candidates),
             ("rerank.candidates", self.rerank.candidates),
             ("rerank.llm_batch", self.rerank.llm_batch),
+            ("rerank.service_batch", self.rerank.service_batch),
         ];
         let limits = [
             ("workers", self.workers, WORKERS_MAX),
@@ -354,6 +355,7 @@ impl RagSettings {
         if let Some((name, _, most)) = limits.iter().find(|(_, value, most)| value > most) {
             return Err(OutOfRange { name, reason: format!("must be at most {most}") });
         }
+        self.vectors.check()?;
         if self.chunk.overlap >= self.chunk.size {
             return Err(OutOfRange {
                 name: "chunk.overlap",

@@ -35,11 +35,15 @@ pub(super) async fn connect(url: &str, settings: &VectorSettings) -> Result<PgPo
         .after_connect(move |connection, _| {
             let timeout_ms = timeout_ms.clone();
             Box::pin(async move {
-                sqlx::query("SELECT set_config('statement_timeout', $1, false)")
-                    .bind(timeout_ms)
-                    .execute(connection)
-                    .await
-                    .map(drop)
+                // Notices would be events in the trace of the stage that caused them.
+                sqlx::query(
+                    "SELECT set_config('statement_timeout', $1, false),
+                            set_config('client_min_messages', 'warning', false)",
+                )
+                .bind(timeout_ms)
+                .execute(connection)
+                .await
+                .map(drop)
             })
         })
         .connect_with(options)
@@ -118,7 +122,7 @@ pub(super) async fn ensure_tables(pool: &PgPool) -> Result<(), PipelineError> {
 async fn are_current(pool: &PgPool) -> Result<bool, PipelineError> {
     sqlx::query_scalar(
         "SELECT count(*) = 2 FROM (VALUES ('retake.collections', 'words_revision'),
-             ('retake.documents', 'modified_ms')) AS added (of_table, name)
+             ('retake.documents', 'kind')) AS added (of_table, name)
          JOIN pg_attribute ON attrelid = to_regclass(of_table) AND attname = name
              AND NOT attisdropped",
     )
@@ -136,7 +140,7 @@ pub(super) async fn has_tables(pool: &PgPool) -> Result<bool, PipelineError> {
 }
 
 /// What was added last has to be named in [`are_current`].
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 8] = [
     "CREATE SCHEMA IF NOT EXISTS retake",
     "CREATE TABLE IF NOT EXISTS retake.collections (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL UNIQUE,
@@ -150,6 +154,7 @@ const TABLES: [&str; 7] = [
         ADD COLUMN IF NOT EXISTS revision uuid NOT NULL DEFAULT gen_random_uuid()",
     "ALTER TABLE retake.documents ADD COLUMN IF NOT EXISTS modified_ms bigint",
     "ALTER TABLE retake.collections ADD COLUMN IF NOT EXISTS words_revision uuid",
+    "ALTER TABLE retake.documents ADD COLUMN IF NOT EXISTS kind text",
     "CREATE INDEX IF NOT EXISTS documents_by_content ON retake.documents (collection, digest)",
 ];
 

@@ -42,7 +42,7 @@ pub(super) async fn read_documents(
     // Documents and chunks as of one moment.
     execute(&mut transaction, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     let rows: Vec<DocumentColumns> = sqlx::query_as(
-        "SELECT id, digest, path, chunking, modified_ms FROM retake.documents
+        "SELECT id, digest, path, chunking, modified_ms, kind FROM retake.documents
          WHERE collection = $1 AND ($2::text IS NULL OR id > $2) ORDER BY id LIMIT $3",
     )
     .bind(opened.id)

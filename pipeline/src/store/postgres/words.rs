@@ -11,15 +11,15 @@
 //! `collections.words_revision` says of which revision it is. A retake from before there was a text
 //! index changes the revision and leaves the index behind; the next search makes it anew.
 
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::{AssertSqlSafe, Postgres, QueryBuilder, Row as _};
 
 use super::copy::CopyBuffer;
-use super::statements::{CHUNK_COLUMNS, chunk_from};
+use super::statements::{ChunksTable, chunk_from};
 use super::{PostgresStore, Work, execute, failed, lock};
 use crate::error::PipelineError;
-use crate::store::TextHit;
 use crate::store::text::{IndexedText, searched_words};
 use crate::store::vector::{CheckedDocument, Opened, column};
+use crate::store::{TextHit, Wanted};
 
 /// The words of one collection. Its statements are made of the collection's number and of the text
 /// in this file, see [`super::statements`].
@@ -149,20 +149,35 @@ impl WordsTable {
             .map_err(failed(INDEX))
     }
 
-    /// The best `$3` for the words `$2`, which as a query are `$1`. The idf and the defaults of `k1`
-    /// and `b` are those of FTS5, <https://www.sqlite.org/fts5.html#the_bm25_function>. Scores are
-    /// rounded, so that sums in another order make no other order.
-    fn search(self) -> AssertSqlSafe<String> {
+    /// The best for distinct words. The idf and the defaults of `k1` and `b` are those of FTS5,
+    /// <https://www.sqlite.org/fts5.html#the_bm25_function>. Scores are rounded, so that sums in
+    /// another order make no other order.
+    fn search(
+        self,
+        words: &[String],
+        chunks: ChunksTable,
+        wanted: Wanted<'_>,
+    ) -> QueryBuilder<Postgres> {
         let Self { collection } = self;
-        AssertSqlSafe(format!(
+        // Quoted, a word of letters and digits is a word to `tsquery` and nothing else.
+        let query: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+        let mut search = QueryBuilder::new(format!(
             "WITH found AS MATERIALIZED (
                 SELECT chunk_id, word_count, words FROM retake.words_{collection}
-                WHERE words @@ $1::text::tsquery),
+                WHERE words @@ "
+        ));
+        search.push_bind(query.join(" | "));
+        search.push(
+            "::text::tsquery),
              held AS MATERIALIZED (
                 SELECT chunk_id, word_count, word.lexeme,
                        cardinality(word.positions)::float8 AS frequency
                 FROM found CROSS JOIN LATERAL unnest(words) AS word
-                WHERE word.lexeme = ANY ($2)),
+                WHERE word.lexeme = ANY (",
+        );
+        search.push_bind(words.to_vec());
+        search.push(format!(
+            ")),
              whole AS MATERIALIZED (
                 SELECT count(*)::float8 AS texts, avg(word_count)::float8 AS mean
                 FROM retake.words_{collection}),
@@ -175,10 +190,13 @@ impl WordsTable {
                     / (frequency + 1.2 * (0.25 + 0.75 * word_count / mean)))::numeric, 9)::float8
                     AS score
                 FROM held JOIN rarity USING (lexeme) CROSS JOIN whole GROUP BY chunk_id)
-             SELECT {CHUNK_COLUMNS}, score
-             FROM scored JOIN retake.chunks_{collection} ON id = chunk_id
-             ORDER BY score DESC, id LIMIT $3"
-        ))
+             SELECT c.id, c.document_id, c.ordinal, c.start_char, c.end_char, c.tokens, c.text, score
+             FROM scored JOIN retake.chunks_{collection} AS c ON c.id = chunk_id"
+        ));
+        chunks.push_filter(&mut search, wanted);
+        search.push(" ORDER BY score DESC, c.id LIMIT ");
+        search.push_bind(column(wanted.top_k as u64));
+        search
     }
 }
 
@@ -192,7 +210,7 @@ pub(super) async fn index(store: &PostgresStore) -> Result<(), PipelineError> {
 pub(super) async fn search(
     store: &PostgresStore,
     text: &str,
-    top_k: usize,
+    wanted: Wanted<'_>,
 ) -> Result<Vec<TextHit>, PipelineError> {
     let opened = store.opened(SEARCH)?;
     let words: Vec<String> = searched_words(text).into_iter().collect();
@@ -200,15 +218,8 @@ pub(super) async fn search(
         return Ok(Vec::new());
     }
     let table = current(store, &opened).await?;
-    // Quoted, a word of letters and digits is a word to `tsquery` and nothing else.
-    let query: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
-    let rows = sqlx::query(table.search())
-        .bind(query.join(" | "))
-        .bind(&words)
-        .bind(column(top_k as u64))
-        .fetch_all(&store.pool)
-        .await
-        .map_err(failed(SEARCH))?;
+    let mut search = table.search(&words, super::table(SEARCH, &opened)?, wanted);
+    let rows = search.build().fetch_all(&store.pool).await.map_err(failed(SEARCH))?;
     let hit = |row| Ok(TextHit { chunk: chunk_from(row)?, score: row.try_get("score")? });
     rows.iter().map(hit).collect::<Result<_, _>>().map_err(failed(SEARCH))
 }

@@ -4,6 +4,7 @@ use super::copy::CopyBuffer;
 use super::statements::ChunksTable;
 use super::words::WordsTable;
 use super::{COMMIT, PostgresStore, Work, failed, lock, renew_revision, table};
+use crate::document::Format;
 use crate::error::PipelineError;
 use crate::store::EmbeddedDocument;
 use crate::store::vector::{CheckedDocument, Opened, checked};
@@ -71,19 +72,21 @@ async fn replace(
     let paths: Vec<&str> = documents.iter().map(|checked| checked.document.path.as_str()).collect();
     let modified_ms: Vec<Option<i64>> =
         documents.iter().map(|checked| checked.document.modified_ms).collect();
+    let kinds: Vec<Option<&str>> =
+        documents.iter().map(|checked| checked.document.kind.map(Format::as_str)).collect();
     sqlx::query(table.delete_documents())
         .bind(&ids)
         .execute(&mut **transaction)
         .await
         .map_err(failed(COMMIT))?;
     sqlx::query(
-        "INSERT INTO retake.documents (collection, id, digest, path, chunking, modified_ms)
-         SELECT $1, id, digest, path, $2, modified_ms
-         FROM unnest($3::text[], $4::bytea[], $5::text[], $6::bigint[])
-             AS given (id, digest, path, modified_ms)
+        "INSERT INTO retake.documents (collection, id, digest, path, chunking, modified_ms, kind)
+         SELECT $1, id, digest, path, $2, modified_ms, kind
+         FROM unnest($3::text[], $4::bytea[], $5::text[], $6::bigint[], $7::text[])
+             AS given (id, digest, path, modified_ms, kind)
          ON CONFLICT (collection, id) DO UPDATE SET digest = excluded.digest,
              path = excluded.path, chunking = excluded.chunking,
-             modified_ms = excluded.modified_ms",
+             modified_ms = excluded.modified_ms, kind = excluded.kind",
     )
     .bind(opened.id)
     .bind(&opened.spec.chunking)
@@ -91,6 +94,7 @@ async fn replace(
     .bind(&digests)
     .bind(&paths)
     .bind(&modified_ms)
+    .bind(&kinds)
     .execute(&mut **transaction)
     .await
     .map_err(failed(COMMIT))?;

@@ -1,5 +1,6 @@
 //! The file behind [`super::SqliteStore`]: its tables, and how documents come into them.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +11,17 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, Row, Sqlite, Transaction};
+use sqlx::{ConnectOptions as _, QueryBuilder, Row, Sqlite, Transaction};
 
 use super::matrix::Matrix;
 use super::rows::little_endian;
+use super::search::json_list;
 use super::words::WordsTable;
+use crate::document::{Chunk, Format};
 use crate::error::PipelineError;
 use crate::store::vector::{
-    CheckedDocument, FORMAT, HeldCollection, Opened, check_model, checked, column, count, not_open,
+    CheckedDocument, FORMAT, HeldCollection, Opened, check_model, checked, column, count, digests,
+    not_open,
 };
 use crate::store::{
     CollectionSpec, EmbeddedDocument, HeldDocument, Revision, StoreStats, sqlite_vec,
@@ -181,22 +185,23 @@ impl SqliteFile {
         Ok(true)
     }
 
-    pub(super) async fn committed_digest(
+    pub(super) async fn committed_digests(
         &self,
-        document_id: &str,
-    ) -> Result<Option<Digest>, PipelineError> {
-        const ACTION: &str = "look up document";
+        document_ids: &[String],
+    ) -> Result<HashMap<String, Digest>, PipelineError> {
+        const ACTION: &str = "look up documents";
         let opened = self.opened(ACTION)?;
-        let digest: Option<Vec<u8>> = sqlx::query_scalar(
-            "SELECT digest FROM documents WHERE collection = ? AND id = ? AND chunking = ?",
+        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, digest FROM documents WHERE collection = ?1
+               AND id IN (SELECT value FROM json_each(?2)) AND chunking = ?3",
         )
         .bind(opened.id)
-        .bind(document_id)
+        .bind(json_list(ACTION, document_ids)?)
         .bind(&opened.spec.chunking)
-        .fetch_optional(&self.pool)
+        .fetch_all(&self.pool)
         .await
         .map_err(failed(ACTION))?;
-        Ok(digest.and_then(|bytes| bytes.try_into().ok()).map(Digest::from_bytes))
+        Ok(digests(rows))
     }
 
     pub(super) async fn holds_content(&self, digest: &Digest) -> Result<bool, PipelineError> {
@@ -254,10 +259,8 @@ impl SqliteFile {
         let mut transaction = self.begin(COMMIT).await?;
         let words =
             WordsTable::current(&mut *transaction, opened.id).await.map_err(failed(COMMIT))?;
-        for document in &documents {
-            let replaced = replace(&mut transaction, &opened, document, words).await;
-            replaced.map_err(failed(COMMIT))?;
-        }
+        let replaced = replace(&mut transaction, &opened, &documents, words).await;
+        replaced.map_err(failed(COMMIT))?;
         renew_revision(&mut transaction, opened.id).await.map_err(failed(COMMIT))?;
         transaction.commit().await.map_err(failed(COMMIT))
     }
@@ -311,53 +314,89 @@ impl SqliteFile {
     }
 }
 
-/// Puts a document in the place of its earlier version.
+/// Puts documents in the place of their earlier versions. Rows go in by the dozen: a statement costs
+/// more than a row.
 async fn replace(
     transaction: &mut Transaction<'_, Sqlite>,
     opened: &Opened,
-    checked: &CheckedDocument<'_>,
+    documents: &[CheckedDocument<'_>],
     words: Option<WordsTable>,
 ) -> Result<(), sqlx::Error> {
-    let document = checked.document;
-    if let Some(words) = words {
-        words.remove(transaction, &document.id).await?;
-    }
-    // The chunks of the old version go with it (ON DELETE CASCADE).
-    sqlx::query("DELETE FROM documents WHERE collection = ? AND id = ?")
-        .bind(opened.id)
-        .bind(&document.id)
-        .execute(&mut **transaction)
-        .await?;
-    sqlx::query(
-        "INSERT INTO documents (collection, id, digest, path, chunking, modified_ms)
-         VALUES (?, ?, ?, ?, ?, ?)",
-    )
-    .bind(opened.id)
-    .bind(&document.id)
-    .bind(document.digest.as_bytes().as_slice())
-    .bind(&document.path)
-    .bind(&opened.spec.chunking)
-    .bind(document.modified_ms)
-    .execute(&mut **transaction)
-    .await?;
-    for (chunk, vector) in &checked.chunks {
-        let inserted = sqlx::query(
-            "INSERT INTO chunks (collection, id, document_id, ordinal, start_char, end_char, \
-             tokens, embedding, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(opened.id)
-        .bind(&chunk.id)
-        .bind(&document.id)
-        .bind(chunk.ordinal)
-        .bind(column(chunk.start_char))
-        .bind(column(chunk.end_char))
-        .bind(chunk.tokens)
-        .bind(little_endian(vector))
-        .bind(&chunk.text)
-        .execute(&mut **transaction)
-        .await?;
+    for checked in documents {
+        let id = &checked.document.id;
         if let Some(words) = words {
-            words.add(transaction, inserted.last_insert_rowid(), &chunk.text).await?;
+            words.remove(transaction, id).await?;
+        }
+        // The chunks of the old version go with it (ON DELETE CASCADE).
+        sqlx::query("DELETE FROM documents WHERE collection = ? AND id = ?")
+            .bind(opened.id)
+            .bind(id)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    for documents in documents.chunks(ROWS_AT_ONCE) {
+        let mut insert = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO documents (collection, id, digest, path, chunking, modified_ms, kind) ",
+        );
+        insert.push_values(documents, |mut row, checked| {
+            let document = checked.document;
+            row.push_bind(opened.id)
+                .push_bind(&document.id)
+                .push_bind(document.digest.as_bytes().as_slice())
+                .push_bind(&document.path)
+                .push_bind(&opened.spec.chunking)
+                .push_bind(document.modified_ms)
+                .push_bind(document.kind.map(Format::as_str));
+        });
+        insert.build().execute(&mut **transaction).await?;
+    }
+    let chunks: Vec<(&str, &Chunk, &[f32])> = documents
+        .iter()
+        .flat_map(|checked| {
+            let document_id = checked.document.id.as_str();
+            checked
+                .chunks
+                .iter()
+                .map(move |(chunk, vector)| (document_id, chunk, vector.as_slice()))
+        })
+        .collect();
+    for chunks in chunks.chunks(ROWS_AT_ONCE) {
+        insert_chunks(transaction, opened, chunks, words).await?;
+    }
+    Ok(())
+}
+
+async fn insert_chunks(
+    transaction: &mut Transaction<'_, Sqlite>,
+    opened: &Opened,
+    chunks: &[(&str, &Chunk, &[f32])],
+    words: Option<WordsTable>,
+) -> Result<(), sqlx::Error> {
+    let mut insert = QueryBuilder::<Sqlite>::new(
+        "INSERT INTO chunks (collection, id, document_id, ordinal, start_char, end_char, tokens, \
+         embedding, text) ",
+    );
+    insert.push_values(chunks, |mut row, (document_id, chunk, vector)| {
+        row.push_bind(opened.id)
+            .push_bind(&chunk.id)
+            .push_bind(*document_id)
+            .push_bind(chunk.ordinal)
+            .push_bind(column(chunk.start_char))
+            .push_bind(column(chunk.end_char))
+            .push_bind(chunk.tokens)
+            .push_bind(little_endian(vector))
+            .push_bind(&chunk.text);
+    });
+    let Some(words) = words else {
+        return insert.build().execute(&mut **transaction).await.map(drop);
+    };
+    insert.push(" RETURNING rowid, id");
+    let places: Vec<(i64, String)> = insert.build_query_as().fetch_all(&mut **transaction).await?;
+    let texts: HashMap<&str, &str> =
+        chunks.iter().map(|(_, chunk, _)| (chunk.id.as_str(), chunk.text.as_str())).collect();
+    for (place, id) in &places {
+        if let Some(text) = texts.get(id.as_str()) {
+            words.add(transaction, *place, text).await?;
         }
     }
     Ok(())
@@ -424,7 +463,7 @@ const SCHEMA: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS documents (
         collection INTEGER NOT NULL REFERENCES collections (id) ON DELETE CASCADE,
         id TEXT NOT NULL, digest BLOB NOT NULL, path TEXT NOT NULL, chunking TEXT NOT NULL,
-        modified_ms INTEGER,
+        modified_ms INTEGER, kind TEXT,
         PRIMARY KEY (collection, id)) STRICT, WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS chunks (
         collection INTEGER NOT NULL, id TEXT NOT NULL, document_id TEXT NOT NULL,
@@ -438,14 +477,17 @@ const SCHEMA: [&str; 5] = [
 ];
 
 /// Columns that came later: table, column, and the statement that adds it.
-const ADDED_COLUMNS: [(&str, &str, &str); 3] = [
+const ADDED_COLUMNS: [(&str, &str, &str); 4] = [
     ("collections", "revision", "ALTER TABLE collections ADD COLUMN revision BLOB"),
     ("collections", "words_revision", "ALTER TABLE collections ADD COLUMN words_revision BLOB"),
     ("documents", "modified_ms", "ALTER TABLE documents ADD COLUMN modified_ms INTEGER"),
+    ("documents", "kind", "ALTER TABLE documents ADD COLUMN kind TEXT"),
 ];
 
 /// The default of 4 KiB holds one chunk of 256 tokens with 384 dimensions, and half of it is air.
 const PAGE_BYTES: u32 = 16 << 10;
+/// Rows of a statement: at nine values a row far below SQLite's 32,766, and beyond it nothing is gained.
+const ROWS_AT_ONCE: usize = 32;
 /// Longer than any commit of ours takes; after it another writer is stuck, not slow.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// One writer, and as many readers as there may be queries at the same time on a usual machine.

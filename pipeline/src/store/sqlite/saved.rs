@@ -36,7 +36,7 @@ impl SqliteFile {
         let opened = self.opened(ACTION)?;
         let mut transaction = self.pool.begin().await.map_err(failed(ACTION))?;
         let rows: Vec<DocumentColumns> = sqlx::query_as(
-            "SELECT id, digest, path, chunking, modified_ms FROM documents
+            "SELECT id, digest, path, chunking, modified_ms, kind FROM documents
              WHERE collection = ?1 AND (?2 IS NULL OR id > ?2) ORDER BY id LIMIT ?3",
         )
         .bind(opened.id)

@@ -1,19 +1,21 @@
 //! Searching the file, and looking up in it by ids.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::TryStreamExt as _;
+use retake_schemas::settings::Filter;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, Sqlite, Transaction};
+use sqlx::{FromRow, QueryBuilder, Sqlite, Transaction};
 
 use super::file::{SqliteFile, failed};
 use super::matrix::{Matrix, Near};
 use super::rows::{chunk_from, from_little_endian, hit_from, little_endian};
 use crate::document::{Chunk, Hit};
 use crate::error::PipelineError;
-use crate::store::Revision;
+use crate::store::filter::{Dialect, push_condition};
 use crate::store::vector::{Opened, check_vector, column};
+use crate::store::{Revision, Wanted};
 
 /// Columns of the rows of a table whose ids are in a list: `?1` the collection, `?2` the list.
 macro_rules! by_ids {
@@ -27,13 +29,11 @@ macro_rules! by_ids {
         )
     };
 }
-use by_ids;
-
 impl SqliteFile {
     pub(super) async fn search(
         &self,
         vector: &[f32],
-        top_k: usize,
+        wanted: Wanted<'_>,
     ) -> Result<Vec<Hit>, PipelineError> {
         const ACTION: &str = "search vectors";
         let opened = self.opened(ACTION)?;
@@ -42,24 +42,29 @@ impl SqliteFile {
         let mut transaction = self.pool.begin().await.map_err(failed(ACTION))?;
         match self.current_matrix(&mut transaction, &opened).await.map_err(failed(ACTION))? {
             Some(matrix) => {
-                let query = vector.to_vec();
+                let among = match wanted.filter {
+                    Some(filter) => {
+                        let places = places(&mut transaction, opened.id, filter).await;
+                        Some(places.map_err(failed(ACTION))?)
+                    }
+                    None => None,
+                };
+                let (query, top_k) = (vector.to_vec(), wanted.top_k);
                 // The scan of a large collection takes milliseconds; the runtime is for waiting.
-                let near = tokio::task::spawn_blocking(move || matrix.nearest(&query, top_k))
-                    .await
-                    .map_err(|error| PipelineError::Store {
-                        action: ACTION,
-                        reason: error.to_string(),
-                    })?;
+                let near = tokio::task::spawn_blocking(move || {
+                    matrix.nearest(&query, top_k, among.as_ref())
+                })
+                .await
+                .map_err(|error| PipelineError::Store {
+                    action: ACTION,
+                    reason: error.to_string(),
+                })?;
                 chunks_at(&mut transaction, &near).await.map_err(failed(ACTION))
             }
             None => {
-                let rows = sqlx::query(SEARCH)
-                    .bind(little_endian(vector))
-                    .bind(opened.id)
-                    .bind(column(top_k as u64))
-                    .fetch_all(&mut *transaction)
-                    .await
-                    .map_err(failed(ACTION))?;
+                let mut scan = scan(vector, opened.id, wanted);
+                let rows =
+                    scan.build().fetch_all(&mut *transaction).await.map_err(failed(ACTION))?;
                 rows.iter().map(hit_from).collect::<Result<_, _>>().map_err(failed(ACTION))
             }
         }
@@ -148,7 +153,7 @@ impl SqliteFile {
             return Ok(None);
         }
         let mut matrix = Matrix::new(revision, opened.spec.dim, rows);
-        // In order of the pages of the file, see `SEARCH`.
+        // In order of the pages of the file, see `scan`.
         let mut found = sqlx::query_as::<_, (i64, String, Vec<u8>)>(
             "SELECT rowid, id, embedding FROM chunks NOT INDEXED WHERE collection = ?",
         )
@@ -200,14 +205,55 @@ pub(super) fn json_list(action: &'static str, items: &[String]) -> Result<String
         .map_err(|error| PipelineError::Store { action, reason: error.to_string() })
 }
 
-/// Reads the table in order of its pages: by the index on `(collection, id)` every row would be a
-/// jump. A vector of length 0 has no distance; 1 puts it between near and far.
-const SEARCH: &str = "
-    WITH nearest AS MATERIALIZED (
-        SELECT rowid AS place, coalesce(vec_distance_cosine(embedding, ?1), 1.0) AS distance
-        FROM chunks NOT INDEXED WHERE collection = ?2 ORDER BY distance, id LIMIT ?3)
-    SELECT id, document_id, ordinal, start_char, end_char, tokens, text, distance
-    FROM nearest JOIN chunks ON chunks.rowid = nearest.place ORDER BY distance, id";
+/// Scans the file. Without a filter it reads the table in order of its pages: by the index on
+/// `(collection, id)` every row would be a jump. A vector of length 0 has no distance; 1 puts it
+/// between near and far.
+fn scan(vector: &[f32], collection: i64, wanted: Wanted<'_>) -> QueryBuilder<Sqlite> {
+    let mut scan = QueryBuilder::new(
+        "WITH nearest AS MATERIALIZED (
+            SELECT c.rowid AS place, coalesce(vec_distance_cosine(c.embedding, ",
+    );
+    scan.push_bind(little_endian(vector)).push("), 1.0) AS distance ");
+    match wanted.filter {
+        None => {
+            scan.push("FROM chunks AS c NOT INDEXED WHERE c.collection = ").push_bind(collection)
+        }
+        Some(filter) => push_filtered(&mut scan, collection, filter),
+    };
+    scan.push(" ORDER BY distance, c.id LIMIT ").push_bind(column(wanted.top_k as u64));
+    scan.push(
+        ") SELECT id, document_id, ordinal, start_char, end_char, tokens, text, distance
+         FROM nearest JOIN chunks ON chunks.rowid = nearest.place ORDER BY distance, id",
+    );
+    scan
+}
+
+/// The rows of the chunks that may be found.
+async fn places(
+    transaction: &mut Transaction<'_, Sqlite>,
+    collection: i64,
+    filter: &Filter,
+) -> Result<HashSet<i64>, sqlx::Error> {
+    let mut query = QueryBuilder::new("SELECT c.rowid ");
+    push_filtered(&mut query, collection, filter);
+    let places: Vec<i64> = query.build_query_scalar().fetch_all(&mut **transaction).await?;
+    Ok(places.into_iter().collect())
+}
+
+/// Appends the chunks `c` of a collection that may be found, with their documents `d`.
+fn push_filtered<'q>(
+    query: &'q mut QueryBuilder<Sqlite>,
+    collection: i64,
+    filter: &Filter,
+) -> &'q mut QueryBuilder<Sqlite> {
+    query.push(
+        "FROM chunks AS c JOIN documents AS d ON d.collection = c.collection AND d.id = c.document_id
+         WHERE c.collection = ",
+    );
+    query.push_bind(collection).push(" AND ");
+    push_condition(query, filter.condition(), Dialect::Sqlite);
+    query
+}
 
 /// A million and more vectors of 384 dimensions. Beyond it a search reads the file.
 const MATRIX_BYTES_MAX: usize = 2 << 30;

@@ -8,15 +8,15 @@
 //! `collections.words_revision` says of which revision it is. A retake from before there was a text
 //! index changes the revision and leaves the index behind; the next search makes it anew.
 
-use sqlx::{AssertSqlSafe, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, QueryBuilder, Row as _, Sqlite, Transaction};
 
 use super::file::{SqliteFile, failed};
 use super::rows::chunk_from;
 use crate::error::PipelineError;
-use crate::store::TextHit;
+use crate::store::filter::{Dialect, push_condition};
 use crate::store::text::{IndexedText, searched_words};
 use crate::store::vector::{Opened, column};
-use sqlx::Row as _;
+use crate::store::{TextHit, Wanted};
 
 /// The FTS5 table of one collection.
 ///
@@ -126,22 +126,34 @@ impl WordsTable {
             .map(drop)
     }
 
-    /// The best `?2` for the FTS5 query `?1`, with all that are as good as the last of them, of which
-    /// the ids decide. Scores are rounded, so that sums in another order make no other order.
-    fn search(self) -> AssertSqlSafe<String> {
+    /// The best for an FTS5 query. First all that have the words and may be found, then of the best
+    /// and of those as good as the last of them the chunks, of which the ids decide. Scores are
+    /// rounded, so that sums in another order make no other order.
+    fn search(self, query: String, wanted: Wanted<'_>) -> QueryBuilder<Sqlite> {
         let words = format!("words_{}", self.collection);
-        AssertSqlSafe(format!(
+        let top_k = column(wanted.top_k as u64);
+        let mut search = QueryBuilder::new(format!(
             "WITH found AS MATERIALIZED (
                 SELECT rowid AS place, round(-bm25({words}), 9) AS score
-                FROM {words} WHERE {words} MATCH ?1),
-             least AS (
-                SELECT min(score) AS score FROM
-                    (SELECT score FROM found ORDER BY score DESC LIMIT ?2))
-             SELECT id, document_id, ordinal, start_char, end_char, tokens, text, found.score AS score
-             FROM found JOIN chunks ON chunks.rowid = found.place
-             WHERE found.score >= (SELECT score FROM least)
-             ORDER BY found.score DESC, id LIMIT ?2"
-        ))
+                FROM {words} WHERE {words} MATCH "
+        ));
+        search.push_bind(query).push("), kept AS MATERIALIZED (SELECT place, score FROM found");
+        if let Some(filter) = wanted.filter {
+            search.push(
+                " JOIN chunks AS c ON c.rowid = found.place
+                  JOIN documents AS d ON d.collection = c.collection AND d.id = c.document_id WHERE ",
+            );
+            push_condition(&mut search, filter.condition(), Dialect::Sqlite);
+        }
+        search.push("), best AS (SELECT score FROM kept ORDER BY score DESC LIMIT ");
+        search.push_bind(top_k).push(
+            ") SELECT id, document_id, ordinal, start_char, end_char, tokens, text, kept.score AS score
+             FROM kept JOIN chunks ON chunks.rowid = kept.place
+             WHERE kept.score >= (SELECT min(score) FROM best)
+             ORDER BY kept.score DESC, id LIMIT ",
+        );
+        search.push_bind(top_k);
+        search
     }
 }
 
@@ -154,7 +166,7 @@ impl SqliteFile {
     pub(super) async fn search_text(
         &self,
         text: &str,
-        top_k: usize,
+        wanted: Wanted<'_>,
     ) -> Result<Vec<TextHit>, PipelineError> {
         let opened = self.opened(SEARCH)?;
         let words = searched_words(text);
@@ -163,12 +175,8 @@ impl SqliteFile {
         }
         let table = self.current_words(&opened).await?;
         let query: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
-        let rows = sqlx::query(table.search())
-            .bind(query.join(" OR "))
-            .bind(column(top_k as u64))
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed(SEARCH))?;
+        let mut search = table.search(query.join(" OR "), wanted);
+        let rows = search.build().fetch_all(&self.pool).await.map_err(failed(SEARCH))?;
         let hit = |row| Ok(TextHit { chunk: chunk_from(row)?, score: row.try_get("score")? });
         rows.iter().map(hit).collect::<Result<_, _>>().map_err(failed(SEARCH))
     }
