@@ -172,7 +172,12 @@ pub(crate) fn eval(report: &EvalReport, format: Format) -> String {
         ("mean reciprocal rank", share(report.mrr_mean)),
         ("answers with an accepted answer", share(report.answer_match_rate)),
         ("mean latency", ms(report.latency_ms_mean)),
+        ("latency, p50", ms(report.latency_ms_p50)),
+        ("latency, p95", ms(report.latency_ms_p95)),
         ("mean time to first token", ms(report.ttft_ms_mean)),
+        ("calls of the model", report.tokens.calls.to_string()),
+        ("input tokens of answers", report.tokens.input.to_string()),
+        ("output tokens of answers", report.tokens.output.to_string()),
     ] {
         row(&mut shown, [name.to_owned(), value]);
     }

@@ -124,7 +124,7 @@ fn a_hybrid_search_says_which_search_found_what() {
     let names: Vec<&str> = spans.iter().filter_map(|row| row["name"].as_str()).collect();
     assert_eq!(names, ["retrieve", "retrieve_dense", "retrieve_text"]);
     let printed = ask(&["retrieve.mode=hybrid", "retrieve.fusion=relative_score"], "table");
-    printed.expect_code(0);
+    let printed = printed.expect_code(0);
     assert!(printed.stdout.contains("dense 1, text 1"), "{}", printed.stdout);
     ask(&["retrieve.mode=sparse"], "json").expect_code(2).expect_message(&["hybrid"]);
     ask(&["retrieve.dense_weight=2"], "json").expect_code(2).expect_message(&["from 0 to 1"]);
@@ -199,6 +199,10 @@ fn an_evaluation_measures_against_what_is_known() {
     assert_eq!(of("known")["hit"], true);
     assert_eq!(of("wrong")["hit"], false);
     assert!(of("bare")["hit"].is_null() && of("bare")["ok"] == true);
+    let printed = bench.retake(["rag", "eval", "questions.jsonl"]).expect_code(0).stdout;
+    for row in ["latency, p50", "latency, p95", "output tokens of answers", "hit rate"] {
+        assert!(printed.contains(row), "{printed}");
+    }
 }
 
 /// Scenario: an evaluation is repeated after its output lost the end of its last line.
