@@ -134,7 +134,7 @@ const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 const COLUMN_COUNT: i16 = 8;
 const WORDS_COLUMN_COUNT: i16 = 3;
 /// The most positions of one word that a `tsvector` takes, less one.
-const POSITIONS_MAX: u16 = 255;
+pub(super) const POSITIONS_MAX: u16 = 255;
 /// Large enough that a send costs little beside its bytes, small enough to stay in the cache.
 const PIECE_BYTES: usize = 256 << 10;
 /// PostgreSQL's limit of one field, a little below 1 GiB.

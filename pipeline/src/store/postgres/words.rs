@@ -169,15 +169,22 @@ impl WordsTable {
         search.push_bind(query.join(" | "));
         search.push(
             "::text::tsquery),
-             held AS MATERIALIZED (
-                SELECT chunk_id, word_count, word.lexeme,
-                       cardinality(word.positions)::float8 AS frequency
-                FROM found CROSS JOIN LATERAL unnest(words) AS word
-                WHERE word.lexeme = ANY (",
+             wanted AS (
+                SELECT word AS lexeme, ('''' || word || '''')::tsquery AS query
+                FROM unnest(",
         );
         search.push_bind(words.to_vec());
+        search.push(
+            "::text[]) AS word),
+             held AS MATERIALIZED (
+                SELECT * FROM (
+                    SELECT chunk_id, word_count, lexeme, width_bucket(
+                        ts_rank('{1, 1, 1, 1}', words, query)::float8, ",
+        );
+        search.push_bind(rank_steps());
         search.push(format!(
-            ")),
+            "::float8[])::float8 AS frequency FROM found CROSS JOIN wanted) AS counted
+                WHERE frequency > 0),
              whole AS MATERIALIZED (
                 SELECT count(*)::float8 AS texts, avg(word_count)::float8 AS mean
                 FROM retake.words_{collection}),
@@ -198,6 +205,21 @@ impl WordsTable {
         search.push_bind(column(wanted.top_k as u64));
         search
     }
+}
+
+/// Where the rank of a text with `n` times a word begins, for `n` from 1. Of one word with weight 1,
+/// `ts_rank` is the sum of `1 / i^2` for `i` up to `n`, divided by its limit; so it tells how often
+/// the word is there, in a tenth of the time that it takes to take the `tsvector` apart.
+fn rank_steps() -> Vec<f64> {
+    let mut sum = 0.0;
+    (1..=super::copy::POSITIONS_MAX)
+        .map(|count| {
+            let next = 1.0 / (f64::from(count) * f64::from(count));
+            let step = (sum + next / 2.0) / (std::f64::consts::PI.powi(2) / 6.0);
+            sum += next;
+            step
+        })
+        .collect()
 }
 
 /// See `VectorStore::index_words`.

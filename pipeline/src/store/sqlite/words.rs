@@ -71,16 +71,20 @@ impl WordsTable {
         document_id: &str,
     ) -> Result<(), sqlx::Error> {
         let Self { collection } = self;
-        let delete = format!(
-            "DELETE FROM words_{collection} WHERE rowid IN
-                (SELECT rowid FROM chunks WHERE collection = ? AND document_id = ?)"
-        );
-        sqlx::query(AssertSqlSafe(delete))
-            .bind(collection)
-            .bind(document_id)
-            .execute(&mut **transaction)
-            .await
-            .map(drop)
+        let places: Vec<i64> =
+            sqlx::query_scalar("SELECT rowid FROM chunks WHERE collection = ? AND document_id = ?")
+                .bind(collection)
+                .bind(document_id)
+                .fetch_all(&mut **transaction)
+                .await?;
+        let delete = format!("DELETE FROM words_{collection} WHERE rowid = ?");
+        for place in places {
+            sqlx::query(AssertSqlSafe(delete.clone()))
+                .bind(place)
+                .execute(&mut **transaction)
+                .await?;
+        }
+        Ok(())
     }
 
     /// Drops the table, if it is there.
@@ -148,7 +152,7 @@ impl WordsTable {
         search.push("), best AS (SELECT score FROM kept ORDER BY score DESC LIMIT ");
         search.push_bind(top_k).push(
             ") SELECT id, document_id, ordinal, start_char, end_char, tokens, text, kept.score AS score
-             FROM kept JOIN chunks ON chunks.rowid = kept.place
+             FROM kept CROSS JOIN chunks ON chunks.rowid = kept.place
              WHERE kept.score >= (SELECT min(score) FROM best)
              ORDER BY kept.score DESC, id LIMIT ",
         );
