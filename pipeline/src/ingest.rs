@@ -178,8 +178,16 @@ async fn finish_load(
         "retake.stage" = "index",
         "db.system.name" = deps.store.system(),
     ));
+    let work = async {
+        deps.store.finish_load().await?;
+        // Else the first question would wait for it.
+        if deps.settings.retrieve.mode.searches_words() {
+            deps.store.index_words().await?;
+        }
+        Ok(())
+    };
     let built = tokio::select! {
-        built = deps.store.finish_load().instrument(stage.span().clone()) => built,
+        built = work.instrument(stage.span().clone()) => built,
         () = cancel.cancelled() => Ok(()),
     };
     stage.end(built)

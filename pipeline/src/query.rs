@@ -5,6 +5,8 @@
 //! in between, they say `retake.cancelled`.
 
 mod cached;
+mod fuse;
+mod search;
 mod spans;
 mod transform;
 
@@ -36,6 +38,7 @@ use crate::synthesize::{self, Written};
 use crate::trace::{Stage, nanos};
 use crate::{collection, embed_call};
 
+use self::search::Searched;
 use self::transform::{mean_vector, searched_texts};
 
 /// Answers questions from a collection.
@@ -272,9 +275,9 @@ impl Engine {
             on_part(&answer.text);
             return Ok(answer);
         }
-        let vector = self.searched_vector(asking, own.as_deref(), &mut spent).await?;
-        let found = self.retrieve(&vector, asking.root).await?;
-        let hits = self.postprocess(asking, &vector, found, &mut spent).await?;
+        let searched = self.searched(asking, own.as_deref(), &mut spent).await?;
+        let found = self.retrieve(&searched, asking.root).await?;
+        let hits = self.postprocess(asking, &searched.vector, found, &mut spent).await?;
         let synthesis = Instant::now();
         let written = self.synthesize(asking, &hits, schema, on_part).await?;
         spent.add_all(&written.spent);
@@ -297,7 +300,7 @@ impl Engine {
             finish_reason: written.finish_reason,
             cached: None,
         };
-        self.keep(asking, scope, own.as_deref().unwrap_or(&vector), &answer).await;
+        self.keep(asking, scope, own.as_deref().unwrap_or(&searched.vector), &answer).await;
         Ok(answer)
     }
 
@@ -313,19 +316,22 @@ impl Engine {
         if is_worded { check(settings.style, &written.text, hits, is_cut) } else { None }
     }
 
-    /// The vector that is searched for: the question's, or that of what it becomes.
-    async fn searched_vector(
+    /// What is searched for: the question, or what it becomes. The first text has its words; a passage
+    /// that a model made up has words of its own.
+    async fn searched(
         &self,
         asking: Asking<'_>,
         own: Option<&[f32]>,
         spent: &mut Spent,
-    ) -> Result<Vec<f32>, PipelineError> {
+    ) -> Result<Searched, PipelineError> {
         let Asking { question, caller, root } = asking;
         let texts = searched_texts(question, &self.settings, caller, root, spent).await?;
-        match (own, texts.as_slice()) {
-            (Some(own), [text]) if text == question => Ok(own.to_vec()),
-            _ => self.embed(&texts, root).await,
-        }
+        let vector = match (own, texts.as_slice()) {
+            (Some(own), [text]) if text == question => own.to_vec(),
+            _ => self.embed(&texts, root).await?,
+        };
+        let text = texts.into_iter().next().unwrap_or_else(|| question.to_owned());
+        Ok(Searched { text, vector })
     }
 
     /// The mean of the vectors of `texts`.
@@ -334,18 +340,6 @@ impl Engine {
         let span = embed_call::span(self.embedder.as_ref(), root, texts.len());
         let embeddings = embed_call::embed(self.embedder.as_ref(), &texts, span).await?;
         Ok(mean_vector(embeddings.vectors))
-    }
-
-    async fn retrieve(&self, vector: &[f32], root: &Span) -> Result<Vec<Hit>, PipelineError> {
-        let top_k = postprocess::candidates(&self.steps, &self.settings);
-        let stage = Stage::new(spans::retrieve(self.store.system(), top_k, root));
-        let span = stage.span().clone();
-        let found = self.store.search(vector, top_k).instrument(span.clone()).await;
-        if let Ok(hits) = &found {
-            span.record("retake.document.count", hits.len());
-            spans::retrieved(&span, hits);
-        }
-        stage.end(found)
     }
 
     async fn postprocess(

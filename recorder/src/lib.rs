@@ -44,6 +44,7 @@ pub mod redact;
 #[cfg(feature = "remote")]
 pub mod remote;
 pub mod sampler;
+pub mod scope;
 pub mod seal;
 mod sealed_file;
 pub mod store;
@@ -58,6 +59,7 @@ pub use dispatcher::{Dispatcher, Handler, Interest};
 pub use layer::RecorderLayer;
 pub use reader::RunReader;
 pub use recorder::{Recorder, RecorderBuilder};
+pub use scope::{OpenSpan, Scope};
 pub use sealed_file::SealedFile;
 pub use store::Store;
 pub use subscriber::RecorderSubscriber;

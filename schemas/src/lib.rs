@@ -11,10 +11,12 @@
 
 pub mod attributes;
 pub mod convention;
+pub mod date;
 pub mod event;
 pub mod id;
 pub mod manifest;
 pub mod mapping;
+pub mod propagation;
 pub mod redaction;
 pub mod settings;
 pub mod tables;

@@ -7,10 +7,12 @@
 mod answering;
 mod budget;
 mod evaluation;
+pub mod filter;
 mod load;
 mod prices;
 mod rag;
 mod record;
+mod searching;
 mod url;
 mod work;
 
@@ -22,13 +24,18 @@ pub use answering::{
 };
 pub use budget::{Budget, BudgetSettings, BudgetTokens, ModelBudgetSettings, OnExceeded};
 pub use evaluation::{EvalSettings, EvaluatorName};
+pub use filter::Filter;
 pub use load::{LoadFormat, LoadSettings};
 pub use prices::{Price, PricedTokens, Prices};
 pub use rag::{
-    ChunkSettings, EmbedProvider, EmbedSettings, RagSettings, RerankProvider, RerankSettings,
-    RetrieveSettings, SetError, SynthesizeProvider, SynthesizeSettings, VectorSettings,
+    ChunkSettings, EmbedProvider, EmbedSettings, RagSettings, SetError, SynthesizeProvider,
+    SynthesizeSettings,
 };
 pub use record::{RecordSettings, SyncPolicy, WhenFull};
+pub use searching::{
+    Fusion, RerankProtocol, RerankProvider, RerankSettings, RetrieveMode, RetrieveSettings,
+    VectorIndex, VectorSettings,
+};
 pub use url::without_password;
 pub use work::{CacheSettings, DocumentStrategy, IngestSettings, LimitSettings};
 

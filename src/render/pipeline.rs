@@ -1,5 +1,6 @@
 //! What the built-in pipeline and replays report.
 
+use retake_pipeline::document::{FoundBy, Hit, Place};
 use retake_pipeline::eval::EvalReport;
 use retake_pipeline::ingest::IngestReport;
 use retake_pipeline::query::Answer;
@@ -82,7 +83,8 @@ pub(crate) fn answer(answer: &Answer) -> String {
     for hit in &answer.hits {
         let score = hit.rerank_score.map_or_else(String::new, |s| format!(", rerank {s:.2}"));
         let chunk = inert(&hit.chunk.id);
-        text.push_str(&format!("  [{:.3}{score}] {chunk}\n", hit.similarity));
+        let found = found(hit);
+        text.push_str(&format!("  [{:.3}{found}{score}] {chunk}\n", hit.similarity));
     }
     if let Some(similarity) = answer.cached {
         text.push_str(&format!(
@@ -103,6 +105,16 @@ pub(crate) fn answer(answer: &Answer) -> String {
     text
 }
 
+/// Where each search of several has a chunk, counted from 1.
+fn found(hit: &Hit) -> String {
+    let FoundBy { dense, text, fused } = hit.found;
+    let place = |name: &str, place: Option<Place>| {
+        place.map_or_else(String::new, |place| format!(", {name} {}", place.rank + 1))
+    };
+    let dense = if fused.is_some() { place("dense", dense) } else { String::new() };
+    format!("{dense}{}", place("text", text))
+}
+
 /// An answer as JSON.
 pub(crate) fn answer_json(run_id: &RunId, answer: &Answer) -> Value {
     let hits: Vec<Value> = answer
@@ -115,6 +127,7 @@ pub(crate) fn answer_json(run_id: &RunId, answer: &Answer) -> Value {
                 "start_char": hit.chunk.start_char,
                 "end_char": hit.chunk.end_char,
                 "similarity": hit.similarity,
+                "found": hit.found,
                 "rerank_score": hit.rerank_score,
             })
         })
@@ -160,7 +173,12 @@ pub(crate) fn eval(report: &EvalReport, format: Format) -> String {
         ("mean reciprocal rank", share(report.mrr_mean)),
         ("answers with an accepted answer", share(report.answer_match_rate)),
         ("mean latency", ms(report.latency_ms_mean)),
+        ("latency, p50", ms(report.latency_ms_p50)),
+        ("latency, p95", ms(report.latency_ms_p95)),
         ("mean time to first token", ms(report.ttft_ms_mean)),
+        ("calls of the model", report.tokens.calls.to_string()),
+        ("input tokens of answers", report.tokens.input.to_string()),
+        ("output tokens of answers", report.tokens.output.to_string()),
     ] {
         row(&mut shown, [name.to_owned(), value]);
     }

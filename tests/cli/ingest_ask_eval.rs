@@ -98,6 +98,38 @@ fn an_answer_is_made_as_the_settings_say() {
     assert!(with("form.json").stderr.contains("does not have the form"));
 }
 
+/// Scenario: a question by vectors, by words and by both, printed and as JSON; settings out of range.
+/// Guarantees: the results say which search found them, and each search of a hybrid one is a span.
+#[test]
+fn a_hybrid_search_says_which_search_found_what() {
+    let bench = Bench::with_documents();
+    let ask = |changes: &[&str], format: &str| {
+        let changes: Vec<&str> = changes.iter().flat_map(|change| ["--set", change]).collect();
+        let question = ["rag", "ask", "What was the keeper of Skerryvore called?"];
+        bench.retake([&question[..], &changes, &["--format", format]].concat())
+    };
+    let dense = ask(&[], "json").expect_code(0).json();
+    assert_eq!(dense["hits"][0]["found"]["dense"]["rank"], 0, "{dense}");
+    assert!(dense["hits"][0]["found"]["text"].is_null(), "{dense}");
+    let text = ask(&["retrieve.mode=text"], "json").expect_code(0).json();
+    let best = &text["hits"][0]["found"];
+    assert!(best["text"]["score"].as_f64() > Some(0.0) && best["dense"].is_null(), "{text}");
+    let hybrid = ask(&["retrieve.mode=hybrid"], "json").expect_code(0).json();
+    assert!(hybrid["hits"][0]["found"]["fused"].as_f64() > Some(0.0), "{hybrid}");
+    assert!(crate::support::text(&hybrid["answer"]).contains(KEEPER), "{hybrid}");
+    let spans = bench.rows(&format!(
+        "select name from spans where kind = 'retriever' and run_id = '{}' order by name",
+        crate::support::text(&hybrid["run_id"])
+    ));
+    let names: Vec<&str> = spans.iter().filter_map(|row| row["name"].as_str()).collect();
+    assert_eq!(names, ["retrieve", "retrieve_dense", "retrieve_text"]);
+    let printed = ask(&["retrieve.mode=hybrid", "retrieve.fusion=relative_score"], "table");
+    let printed = printed.expect_code(0);
+    assert!(printed.stdout.contains("dense 1, text 1"), "{}", printed.stdout);
+    ask(&["retrieve.mode=sparse"], "json").expect_code(2).expect_message(&["hybrid"]);
+    ask(&["retrieve.dense_weight=2"], "json").expect_code(2).expect_message(&["from 0 to 1"]);
+}
+
 /// Scenario: a question asked twice with a cache of answers, then after a document changed.
 /// Guarantees: the second is the first one's answer and says so; a changed document is seen.
 #[test]
@@ -167,6 +199,10 @@ fn an_evaluation_measures_against_what_is_known() {
     assert_eq!(of("known")["hit"], true);
     assert_eq!(of("wrong")["hit"], false);
     assert!(of("bare")["hit"].is_null() && of("bare")["ok"] == true);
+    let printed = bench.retake(["rag", "eval", "questions.jsonl"]).expect_code(0).stdout;
+    for row in ["latency, p50", "latency, p95", "output tokens of answers", "hit rate"] {
+        assert!(printed.contains(row), "{printed}");
+    }
 }
 
 /// Scenario: an evaluation is repeated after its output lost the end of its last line.

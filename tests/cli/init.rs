@@ -101,11 +101,12 @@ fn is_name(text: &str) -> bool {
 }
 
 /// Settings that have no default; the documentation shows what they look like.
-const EXAMPLES: [&str; 10] = [
+const EXAMPLES: [&str; 11] = [
     "store =",
     "model_dir =",
     "url =",
     "judge_url =",
+    "filter =",
     "upload =",
     "input_tokens =",
     "output_tokens =",

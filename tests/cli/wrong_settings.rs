@@ -18,6 +18,8 @@ fn a_wrong_setting_is_refused_before_anything_is_recorded() {
     set("chunk.overlap=256").expect_message(&["chunk.overlap", "chunk.size"]);
     set("embed.provider=magic").expect_message(&["embed.provider", "hashing", "minilm"]);
     set("synthesize.stream=perhaps").expect_message(&["synthesize.stream"]);
+    set("retrieve.filter=author = 'Ann'").expect_message(&["author", "document, path, kind"]);
+    set("retrieve.filter=kind = markdown and").expect_message(&["character 20", "a field"]);
     bench
         .retake(["replay", "plan", "last", "--set", "nothing=1"])
         .expect_code(2)
@@ -54,6 +56,11 @@ fn a_wrong_configuration_file_is_named() {
     runs("[rag]\nworkers = = 2\n").expect_message(&["retake.toml", "line 2"]);
     runs("[rag]\nworker = 2\n").expect_message(&["retake.toml", "worker", "workers"]);
     runs("[rag.embed]\nbatch_size = \"many\"\n").expect_message(&["retake.toml", "batch_size"]);
+    runs("[rag.retrieve]\nfilter = \"size > 3\"\n").expect_message(&[
+        "retake.toml",
+        "size",
+        "path",
+    ]);
     runs("[no_such_table]\n").expect_message(&["retake.toml", "no_such_table"]);
     runs("[rag]\nworkers = 0\n").expect_message(&["workers", "at least 1"]);
     runs("[record.redact]\ndetectors = [\"mails\"]\n").expect_message(&["mails", "emails"]);

@@ -14,7 +14,7 @@ use retake_pipeline::ingest::{IngestDeps, IngestReport, IngestRequest, Silent, i
 use retake_pipeline::query::{AskOptions, Engine};
 use retake_pipeline::store::postgres::{PostgresStore, SearchMode};
 use retake_pipeline::store::sqlite::SqliteStore;
-use retake_pipeline::store::{CollectionSpec, EmbeddedDocument, VectorStore as _};
+use retake_pipeline::store::{CollectionSpec, EmbeddedDocument, VectorStore as _, Wanted};
 use retake_pipeline::tokens;
 use retake_recorder::{RecorderBuilder, RecorderLayer, Store};
 use retake_schemas::Digest;
@@ -107,8 +107,7 @@ async fn deps(
 
 /// Documents per second, and what the ingest says of itself.
 async fn timed(folder: &Path, deps: &IngestDeps) -> Result<(f64, IngestReport), Box<dyn Error>> {
-    let request =
-        IngestRequest { roots: vec![folder.to_owned()], ..IngestRequest::default() };
+    let request = IngestRequest { roots: vec![folder.to_owned()], ..IngestRequest::default() };
     let started = Instant::now();
     let report = ingest(request, deps, &Silent, CancellationToken::new()).await?;
     Ok((report.found as f64 / started.elapsed().as_secs_f64(), report))
@@ -134,8 +133,7 @@ async fn cached(folder: &Path) -> Measured {
         std::fs::write(documents.join(Path::new(path).file_name().unwrap_or_default()), text)?;
     }
     let file = scratch.path().join("rag.sqlite");
-    let cache =
-        Arc::new(VectorCache::open(&scratch.path().join("cache.sqlite"), 1 << 30).await?);
+    let cache = Arc::new(VectorCache::open(&scratch.path().join("cache.sqlite"), 1 << 30).await?);
     let (cold, report) =
         timed(&documents, &deps(&file, "one", Some(Arc::clone(&cache))).await?).await?;
     let (warm, other) =
@@ -228,6 +226,7 @@ fn embedded(id: &str, chunks: Vec<(Chunk, Vec<f32>)>) -> EmbeddedDocument {
         id: id.to_owned(),
         digest: Digest::of(id.as_bytes()),
         path: id.to_owned(),
+        kind: None,
         modified_ms: None,
         chunks,
     }
@@ -373,11 +372,12 @@ async fn pgvector() -> Measured {
     let index = started.elapsed().as_secs_f64();
     let (mut ms, mut found, mut wanted) = (Vec::new(), 0, 0);
     for query in vectors.iter().step_by(ROWS / SEARCHES) {
-        let query: Vec<f32> = query.iter().enumerate().map(|(n, v)| v + 0.01 * (n % 3) as f32).collect();
+        let query: Vec<f32> =
+            query.iter().enumerate().map(|(n, v)| v + 0.01 * (n % 3) as f32).collect();
         let started = Instant::now();
-        let indexed = store.search_by(SearchMode::Indexed, &query, 10).await?;
+        let indexed = store.search_by(SearchMode::Indexed, &query, Wanted::of_all(10)).await?;
         ms.push(started.elapsed().as_secs_f64() * 1e3);
-        let exact = store.search_by(SearchMode::Exact, &query, 10).await?;
+        let exact = store.search_by(SearchMode::Exact, &query, Wanted::of_all(10)).await?;
         let is_exact = |id: &str| exact.iter().any(|hit| hit.chunk.id == id);
         found += indexed.iter().filter(|hit| is_exact(&hit.chunk.id)).count();
         wanted += exact.len();

@@ -164,19 +164,16 @@ pub(crate) mod tests {
     use crate::document::Chunk;
 
     pub(crate) fn hit(id: &str, text: &str) -> Hit {
-        Hit {
-            chunk: Chunk {
-                id: id.to_owned(),
-                document_id: "a.md".to_owned(),
-                ordinal: 0,
-                text: text.to_owned(),
-                start_char: 0,
-                end_char: text.chars().count() as u64,
-                tokens: 1,
-            },
-            similarity: 0.5,
-            rerank_score: None,
-        }
+        let chunk = Chunk {
+            id: id.to_owned(),
+            document_id: "a.md".to_owned(),
+            ordinal: 0,
+            text: text.to_owned(),
+            start_char: 0,
+            end_char: text.chars().count() as u64,
+            tokens: 1,
+        };
+        Hit::new(chunk, 0.5)
     }
 
     pub(crate) fn request(question: &str, passages: &[&str]) -> ChatRequest {

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use sqlx::sqlite::SqlitePool;
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::CacheKey;
+use super::{CacheKey, documents};
 use crate::error::PipelineError;
 use crate::sqlite_file::{self, failed, unseen};
 
@@ -14,7 +14,7 @@ use crate::sqlite_file::{self, failed, unseen};
 #[derive(Debug)]
 pub struct VectorCache {
     path: PathBuf,
-    pool: SqlitePool,
+    pub(super) pool: SqlitePool,
     bytes_max: u64,
     counts: Mutex<Counts>,
 }
@@ -76,6 +76,10 @@ impl VectorCache {
         counts.hits += hits;
         counts.misses += vectors.len() as u64 - hits;
         Ok(vectors)
+    }
+
+    pub(super) fn count_hits(&self, hits: u64) {
+        self.counts.lock().hits += hits;
     }
 
     /// Keeps vectors in `collection`, in one transaction, and makes room for them.
@@ -175,13 +179,13 @@ impl VectorCache {
 
     async fn make_tables(&self) -> Result<(), PipelineError> {
         let mut transaction = self.begin().await.map_err(failed(OPEN))?;
-        for statement in SCHEMA {
+        for statement in SCHEMA.into_iter().chain(documents::SCHEMA) {
             sqlx::query(statement).execute(&mut *transaction).await.map_err(failed(OPEN))?;
         }
         transaction.commit().await.map_err(failed(OPEN))
     }
 
-    async fn begin(&self) -> Result<Transaction<'_, Sqlite>, sqlx::Error> {
+    pub(super) async fn begin(&self) -> Result<Transaction<'_, Sqlite>, sqlx::Error> {
         self.pool.begin_with("BEGIN IMMEDIATE").await
     }
 
@@ -249,7 +253,9 @@ impl VectorCache {
 }
 
 /// Numbers uses; a clock may be set back, this cannot.
-async fn next_turn(transaction: &mut Transaction<'_, Sqlite>) -> Result<i64, sqlx::Error> {
+pub(super) async fn next_turn(
+    transaction: &mut Transaction<'_, Sqlite>,
+) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("UPDATE state SET turn = turn + 1 RETURNING turn")
         .fetch_one(&mut **transaction)
         .await
@@ -271,7 +277,8 @@ async fn evict(
     remove_oldest(transaction, excess).await
 }
 
-/// Removes the entries used longest ago, of at least `excess` bytes.
+/// Removes the entries used longest ago, of at least `excess` bytes. One is used when its chunk is,
+/// or a document that has it.
 async fn remove_oldest(
     transaction: &mut Transaction<'_, Sqlite>,
     excess: i64,
@@ -279,8 +286,12 @@ async fn remove_oldest(
     sqlx::query(
         "DELETE FROM vectors WHERE key IN (
             SELECT key FROM (
-                SELECT key, sum(length(vector)) OVER (ORDER BY used, key) - length(vector) AS before
-                FROM vectors)
+                SELECT key, sum(length(vector)) OVER (ORDER BY last, key) - length(vector) AS before
+                FROM (SELECT key, vector, max(used, coalesce((
+                          SELECT max(documents.used) FROM placed
+                          JOIN documents ON documents.key = placed.document
+                          WHERE placed.vector = vectors.key), 0)) AS last
+                      FROM vectors))
             WHERE before < ?)",
     )
     .bind(excess)
@@ -290,7 +301,7 @@ async fn remove_oldest(
 }
 
 /// A kept vector, if it is whole: a damaged one would only be found by wrong answers.
-fn vector(bytes: &[u8], dim: usize) -> Option<Vec<f32>> {
+pub(super) fn vector(bytes: &[u8], dim: usize) -> Option<Vec<f32>> {
     let (values, rest) = bytes.as_chunks::<4>();
     if values.len() != dim || !rest.is_empty() {
         return None;

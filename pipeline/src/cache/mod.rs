@@ -1,17 +1,19 @@
 //! Vectors kept by the text they were made of.
 //!
 //! One entry per chunk, not per batch: when one document of a thousand changes, its chunks are made
-//! again and no others. The key is a digest of length-prefixed fields, so no two lists of fields
+//! again and no others. A document that did not change is found as a whole. The key is a digest of length-prefixed fields, so no two lists of fields
 //! are written the same; it holds the model's name and nothing secret.
 //!
 //! The cache is one SQLite file. A process killed in the middle of a write leaves the entries
 //! before it. Its size is bounded; the entries used longest ago go first. It is never needed: what
 //! goes wrong with it is told, and the vectors are made again.
 
+mod documents;
 mod file;
 
 use retake_schemas::Digest;
 
+pub use self::documents::{Cut, CutDocument};
 pub use self::file::{CacheStats, VectorCache};
 
 use crate::embed::Embedder;
@@ -46,6 +48,9 @@ impl CacheKey {
 
 /// Changes whenever the same text and model would be kept as something else.
 const VERSION: &str = "retake vector 1";
+
+/// The same for documents as they are cut.
+const DOCUMENT_VERSION: &str = "retake document 1";
 
 #[cfg(test)]
 mod tests {

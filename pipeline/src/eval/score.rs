@@ -123,7 +123,7 @@ pub(super) mod tests {
             end_char,
             tokens: 0,
         };
-        Hit { chunk, similarity: 0.0, rerank_score: None }
+        Hit::new(chunk, 0.0)
     }
 
     #[test]

@@ -112,7 +112,8 @@ pub(super) fn embeddings(request: &Json, settings: &FakeSettings) -> Result<Json
     }))
 }
 
-/// Answers `/rerank` as Jina, Cohere and vLLM do: best first, with a score from 0 to 1.
+/// Answers `/rerank` as Jina, Cohere and vLLM do, or, to a request with `texts`, as Text Embeddings
+/// Inference: best first, with a score from 0 to 1.
 pub(super) fn rerank(request: &Json, settings: &FakeSettings) -> Result<Json, Unanswerable> {
     let query = request.get("query").and_then(Json::as_str);
     let query = query.ok_or_else(|| Unanswerable("query: must be a text".to_owned()))?;
@@ -136,6 +137,11 @@ pub(super) fn rerank(request: &Json, settings: &FakeSettings) -> Result<Json, Un
     scored.sort_by(|one, other| other.0.total_cmp(&one.0).then(one.1.cmp(&other.1)));
     let top_n = request.get("top_n").and_then(Json::as_u64);
     scored.truncate(top_n.and_then(|top_n| usize::try_from(top_n).ok()).unwrap_or(usize::MAX));
+    if request.get("documents").is_none() {
+        let score =
+            |(score, index, _): &(f64, usize, &str)| json!({"index": index, "score": score});
+        return Ok(scored.iter().map(score).collect());
+    }
     let with_text = request.get("return_documents").and_then(Json::as_bool) == Some(true);
     let results: Vec<Json> = scored
         .into_iter()

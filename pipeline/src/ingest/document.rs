@@ -8,10 +8,10 @@ use tracing::{Instrument as _, Span, field};
 
 use super::cached::CacheUse;
 use crate::chunk::Chunker;
-use crate::document::{Chunk, Document};
+use crate::document::{Chunk, Document, Format};
 use crate::embed::Embedder;
 use crate::error::PipelineError;
-use crate::load::{self, Found};
+use crate::load::{self, Compared, Found};
 use crate::store::{EmbeddedDocument, VectorStore};
 use crate::trace::{Stage, stage_span};
 
@@ -31,6 +31,24 @@ pub(super) struct Loader {
     pub(super) strategy: DocumentStrategy,
     /// Parent of all spans.
     pub(super) root: Span,
+}
+
+/// A document that waits to be loaded.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    /// Its file.
+    pub(super) found: Found,
+    /// What is committed of it.
+    pub(super) committed: Committed,
+}
+
+/// What the store said of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Committed {
+    /// Under which digest it is committed, if it is.
+    As(Option<Digest>),
+    /// It was not asked, or did not answer.
+    NotLookedUp,
 }
 
 /// The end of a load.
@@ -59,6 +77,7 @@ pub(super) struct NewDocument {
     /// Digest of its file.
     pub(super) digest: Digest,
     path: String,
+    kind: Format,
     modified_ms: Option<i64>,
     chunks: Vec<Chunk>,
     /// Vectors that the cache had, one place per chunk.
@@ -67,57 +86,80 @@ pub(super) struct NewDocument {
 
 impl Loader {
     /// Loads a document and cuts it, unless it is committed already.
-    pub(super) async fn load(self: Arc<Self>, found: Found) -> Loaded {
-        let id = found.id.clone();
-        let result = Arc::clone(&self).content(found).await;
+    pub(super) async fn load(self: Arc<Self>, awaited: Awaited) -> Loaded {
+        let id = awaited.found.id.clone();
+        let result = Arc::clone(&self).content(awaited).await;
         Loaded { id, result }
     }
 
-    async fn content(self: Arc<Self>, found: Found) -> Result<Content, PipelineError> {
+    async fn content(self: Arc<Self>, awaited: Awaited) -> Result<Content, PipelineError> {
         let stage = Stage::new(stage_span!(
             parent: &self.root, "load",
             "retake.stage" = "load",
-            "document.id" = found.id,
+            "document.id" = awaited.found.id,
             "document.bytes" = field::Empty,
-            "document.format" = field::Empty,
+            "document.format" = field::debug(awaited.found.format),
             "retake.cache_hit" = field::Empty,
         ));
         let span = stage.span().clone();
-        let read = Arc::clone(&self).read(found).instrument(span).await;
+        let read = Arc::clone(&self).read(awaited).instrument(span).await;
         match stage.end(read)? {
-            (document, Known::Unchanged) => Ok(Content::Unchanged(document.digest)),
-            (_, Known::Elsewhere) => Ok(Content::Duplicate),
-            (document, Known::Not) => self.cut(document).await.map(Content::New),
+            Read::Unchanged(digest) => Ok(Content::Unchanged(digest)),
+            Read::Elsewhere => Ok(Content::Duplicate),
+            Read::New(document) => self.cut(document).await.map(Content::New),
         }
     }
 
-    /// The document, and whether it is committed as it is.
-    async fn read(self: Arc<Self>, found: Found) -> Result<(Document, Known), PipelineError> {
+    /// The document, unless it is committed as it is.
+    async fn read(self: Arc<Self>, awaited: Awaited) -> Result<Read, PipelineError> {
         let span = Span::current();
+        let Awaited { found, committed } = awaited;
+        let committed = match committed {
+            Committed::As(digest) => digest,
+            Committed::NotLookedUp => self.store.committed_digest(&found.id).await?,
+        };
         let path = found.path.clone();
         let loader = Arc::clone(&self);
         let inside = span.clone();
-        let read = move || inside.in_scope(|| load::read(&found, &loader.settings));
-        let document = tokio::task::spawn_blocking(read)
+        let read = move || {
+            inside.in_scope(|| load::read_other(&found, &loader.settings, committed.as_ref()))
+        };
+        let compared = tokio::task::spawn_blocking(read)
             .await
             .unwrap_or_else(|_| Err(gave_up(path, "the reader panicked")))?;
-        span.record("document.bytes", document.bytes);
-        span.record("document.format", field::debug(document.format));
-        let committed = self.store.committed_digest(&document.id).await?;
-        let known = if committed == Some(document.digest) {
-            Known::Unchanged
-        } else if self.strategy == DocumentStrategy::DuplicatesOnly
-            && self.store.holds_content(&document.digest).await?
-        {
-            Known::Elsewhere
-        } else {
-            Known::Not
+        let read = match compared {
+            Compared::Same { digest, bytes } => {
+                span.record("document.bytes", bytes);
+                Read::Unchanged(digest)
+            }
+            Compared::Other(document) => {
+                span.record("document.bytes", document.bytes);
+                let drops_duplicates = self.strategy == DocumentStrategy::DuplicatesOnly;
+                if drops_duplicates && self.store.holds_content(&document.digest).await? {
+                    Read::Elsewhere
+                } else {
+                    Read::New(document)
+                }
+            }
         };
-        span.record("retake.cache_hit", known != Known::Not);
-        Ok((document, known))
+        span.record("retake.cache_hit", !matches!(read, Read::New(_)));
+        Ok(read)
     }
 
     async fn cut(self: Arc<Self>, document: Document) -> Result<NewDocument, PipelineError> {
+        if let Some(cache) = &self.cache
+            && let Some((chunks, vectors)) =
+                cache.find_document(self.embedder.as_ref(), &document, &self.root).await
+        {
+            return Ok(NewDocument {
+                digest: document.digest,
+                path: document.path.to_string_lossy().into_owned(),
+                kind: document.format,
+                modified_ms: document.modified_ms,
+                chunks,
+                vectors,
+            });
+        }
         let stage = Stage::new(stage_span!(
             parent: &self.root, "chunk",
             "retake.stage" = "chunk",
@@ -126,7 +168,7 @@ impl Loader {
         ));
         let span = stage.span().clone();
         let (digest, path) = (document.digest, document.path.clone());
-        let modified_ms = document.modified_ms;
+        let (kind, modified_ms) = (document.format, document.modified_ms);
         let loader = Arc::clone(&self);
         let cut = move || span.in_scope(|| loader.chunker.chunk(&document));
         let chunks = tokio::task::spawn_blocking(cut)
@@ -141,18 +183,18 @@ impl Loader {
             None => vec![None; chunks.len()],
         };
         let path = path.to_string_lossy().into_owned();
-        Ok(NewDocument { digest, path, modified_ms, chunks, vectors })
+        Ok(NewDocument { digest, path, kind, modified_ms, chunks, vectors })
     }
 }
 
-/// Whether a document's content is committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
-    Not,
-    /// Under its own id.
-    Unchanged,
-    /// Under another id.
+/// What reading a document came to.
+enum Read {
+    /// It is committed as it is.
+    Unchanged(Digest),
+    /// Its content is committed under another id.
     Elsewhere,
+    /// Something new.
+    New(Document),
 }
 
 fn gave_up(path: std::path::PathBuf, reason: &str) -> PipelineError {
@@ -167,6 +209,7 @@ pub(super) struct Assembly {
     /// Digest of its file.
     pub(super) digest: Digest,
     path: String,
+    kind: Format,
     modified_ms: Option<i64>,
     chunks: Arc<[Chunk]>,
     vectors: Vec<Option<Vec<f32>>>,
@@ -181,6 +224,7 @@ impl Assembly {
             id,
             digest: new.digest,
             path: new.path,
+            kind: new.kind,
             modified_ms: new.modified_ms,
             chunks: new.chunks.into(),
             vectors: new.vectors,
@@ -228,6 +272,7 @@ impl Assembly {
             id: self.id,
             digest: self.digest,
             path: self.path,
+            kind: Some(self.kind),
             modified_ms: self.modified_ms,
             chunks,
         }

@@ -24,10 +24,10 @@ use super::IngestDeps;
 use super::adaptive::{BatchSize, Change};
 use super::batch::{Embedded, Queue, Supply};
 use super::cached::CacheUse;
-use super::document::{Assembly, Content, Loaded, Loader, NewDocument};
+use super::document::{Assembly, Awaited, Committed, Content, Loaded, Loader, NewDocument};
 use super::report::{DocumentOutcome, IngestProgress, IngestReport, Tally};
 use crate::chunk::Chunker;
-use crate::embed::Embeddings;
+use crate::embed::{Embedder, Embeddings};
 use crate::error::PipelineError;
 use crate::load::{Discovery, Found};
 use crate::store::{CollectionSpec, EmbeddedDocument, VectorStore};
@@ -40,7 +40,7 @@ pub(super) struct Flow<'a> {
     loader: Arc<Loader>,
     progress: &'a dyn IngestProgress,
     root: &'a Span,
-    found: VecDeque<Found>,
+    found: VecDeque<Awaited>,
     loads: JoinSet<Loaded>,
     /// Documents that wait for vectors, by the number of their arrival.
     assemblies: HashMap<u64, Assembly>,
@@ -58,13 +58,13 @@ pub(super) struct Flow<'a> {
     ready: VecDeque<EmbeddedDocument>,
     /// Documents of a commit that failed; each is tried alone, so that one cannot hurt the others.
     suspects: VecDeque<EmbeddedDocument>,
-    commits: JoinSet<Committed>,
+    commits: JoinSet<CommitEnd>,
     store_failures: u32,
     tally: Tally,
 }
 
 /// The end of a commit.
-struct Committed {
+struct CommitEnd {
     documents: Vec<EmbeddedDocument>,
     result: Result<(), PipelineError>,
 }
@@ -83,6 +83,7 @@ impl<'a> Flow<'a> {
             cache: Arc::clone(cache),
             collection: spec.name.as_str().into(),
             dim: spec.dim,
+            chunking: spec.chunking.as_str().into(),
         });
         let loader = Loader {
             settings: deps.settings.load.clone(),
@@ -126,7 +127,7 @@ impl<'a> Flow<'a> {
         discovery: Discovery,
         cancel: &CancellationToken,
     ) -> Result<IngestReport, PipelineError> {
-        self.take_in(discovery);
+        self.take_in(discovery).await;
         while self.start() {
             let deadline = self.deadline();
             tokio::select! {
@@ -143,11 +144,11 @@ impl<'a> Flow<'a> {
         Ok(self.tally.finish())
     }
 
-    fn take_in(&mut self, discovery: Discovery) {
+    async fn take_in(&mut self, discovery: Discovery) {
         let skipped =
             discovery.skipped.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
         self.tally.found(discovery.found.len() as u64, skipped);
-        self.found = discovery.found.into();
+        self.found = self.look_up(discovery.found).await;
         for error in discovery.failures {
             let stage = Stage::new(stage_span!(
                 parent: self.root, "discover", "retake.stage" = "discover",
@@ -155,6 +156,26 @@ impl<'a> Flow<'a> {
             stage.fail(&error);
             self.failed(&place(&error), &error);
         }
+    }
+
+    /// What is committed of each file: a look for many costs hardly more than one for one. When the
+    /// store does not answer, each document asks for itself, and fails for itself.
+    async fn look_up(&self, found: Vec<Found>) -> VecDeque<Awaited> {
+        let mut awaited = VecDeque::with_capacity(found.len());
+        let mut found = found.into_iter().peekable();
+        while found.peek().is_some() {
+            let page: Vec<Found> = found.by_ref().take(LOOKED_UP_AT_ONCE).collect();
+            let ids: Vec<String> = page.iter().map(|found| found.id.clone()).collect();
+            let digests = self.deps.store.committed_digests(&ids).await.ok();
+            awaited.extend(page.into_iter().map(|found| {
+                let committed = match &digests {
+                    Some(digests) => Committed::As(digests.get(&found.id).copied()),
+                    None => Committed::NotLookedUp,
+                };
+                Awaited { found, committed }
+            }));
+        }
+        awaited
     }
 
     /// Starts everything that may be started; `false` when nothing is left to wait for.
@@ -197,7 +218,8 @@ impl<'a> Flow<'a> {
         };
         if !documents.is_empty() {
             let store = Arc::clone(&self.deps.store);
-            self.commits.spawn(commit(documents, store, self.root.clone()));
+            let cache = self.cache.clone().map(|cache| (cache, Arc::clone(&self.deps.embedder)));
+            self.commits.spawn(commit(documents, store, cache, self.root.clone()));
         }
     }
 
@@ -351,8 +373,8 @@ impl<'a> Flow<'a> {
         }
     }
 
-    fn committed(&mut self, committed: Committed) -> Result<(), PipelineError> {
-        let Committed { mut documents, result } = committed;
+    fn committed(&mut self, committed: CommitEnd) -> Result<(), PipelineError> {
+        let CommitEnd { mut documents, result } = committed;
         match result {
             Ok(()) => {
                 self.store_failures = 0;
@@ -416,8 +438,9 @@ impl<'a> Flow<'a> {
 async fn commit(
     documents: Vec<EmbeddedDocument>,
     store: Arc<dyn VectorStore>,
+    cache: Option<(CacheUse, Arc<dyn Embedder>)>,
     root: Span,
-) -> Committed {
+) -> CommitEnd {
     let rows: usize = documents.iter().map(|document| document.chunks.len()).sum();
     let stage = Stage::new(stage_span!(
         parent: &root, "insert",
@@ -429,7 +452,10 @@ async fn commit(
     ));
     let span = stage.span().clone();
     let result = stage.end(store.commit(&documents).instrument(span).await);
-    Committed { documents, result }
+    if let (Ok(()), Some((cache, embedder))) = (&result, cache) {
+        cache.keep_documents(embedder.as_ref(), &documents).await;
+    }
+    CommitEnd { documents, result }
 }
 
 /// Whether every other document would fail in the same way.
@@ -461,5 +487,7 @@ const DOCUMENTS_UNDER_WAY_MAX: usize = 128;
 const BATCHES_AHEAD: usize = 4;
 /// A commit costs one flush of the disk whatever its size; a larger one only delays "committed".
 const COMMIT_DOCUMENTS_MAX: usize = 32;
+/// Documents of which the store is asked together: some hundred KB of ids.
+const LOOKED_UP_AT_ONCE: usize = 1000;
 /// A database that failed this often in a row will fail for the rest too.
 const STORE_FAILURES_MAX: u32 = 8;

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use ignore::WalkBuilder;
 use retake_schemas::Digest;
-use retake_schemas::settings::{LoadFormat, LoadSettings};
+use retake_schemas::settings::LoadSettings;
 
 use crate::document::{Document, Format};
 use crate::error::PipelineError;
@@ -106,20 +106,57 @@ pub fn discover(roots: &[PathBuf], settings: &LoadSettings) -> Result<Discovery,
 /// [`PipelineError::NotText`] for one that is too large, binary, not UTF-8, or not readable as
 /// its format; [`PipelineError::NotFound`] and [`PipelineError::Io`] for the disk.
 pub fn read(found: &Found, settings: &LoadSettings) -> Result<Document, PipelineError> {
-    let (bytes, file_modified_ms) = read_bytes(&found.path, settings.file_bytes_max)?;
-    let digest = Digest::of(&bytes);
-    let size_bytes = bytes.len() as u64;
-    let text =
-        to_text(bytes, found.format, settings).map_err(|reason| not_text(&found.path, reason))?;
+    let bytes = read_bytes(&found.path, settings.file_bytes_max)?;
+    to_document(found, bytes, settings)
+}
+
+/// A file, compared with what is known of it.
+#[derive(Debug)]
+pub enum Compared {
+    /// Its bytes have the digest that is known; how they would be read does not matter.
+    Same {
+        /// It.
+        digest: Digest,
+        /// How many bytes there are.
+        bytes: u64,
+    },
+    /// Something else.
+    Other(Document),
+}
+
+/// Reads a found file, unless its bytes have the digest `known`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_other(
+    found: &Found,
+    settings: &LoadSettings,
+    known: Option<&Digest>,
+) -> Result<Compared, PipelineError> {
+    let read = read_bytes(&found.path, settings.file_bytes_max)?;
+    if known == Some(&read.digest) {
+        return Ok(Compared::Same { digest: read.digest, bytes: read.bytes.len() as u64 });
+    }
+    to_document(found, read, settings).map(Compared::Other)
+}
+
+fn to_document(
+    found: &Found,
+    read: Read,
+    settings: &LoadSettings,
+) -> Result<Document, PipelineError> {
+    let size_bytes = read.bytes.len() as u64;
+    let text = to_text(read.bytes, found.format, settings)
+        .map_err(|reason| not_text(&found.path, reason))?;
     let stated = (found.format == Format::Markdown).then(|| date::of_front_matter(&text)).flatten();
     Ok(Document {
         id: found.id.clone(),
         path: found.path.clone(),
         format: found.format,
         text,
-        digest,
+        digest: read.digest,
         bytes: size_bytes,
-        modified_ms: stated.or(file_modified_ms),
+        modified_ms: stated.or(read.modified_ms),
     })
 }
 
@@ -135,18 +172,6 @@ fn to_text(bytes: Vec<u8>, format: Format, settings: &LoadSettings) -> Result<St
             Err("this retake was built without PDF; build it with --features pdf".to_owned())
         }
     }
-}
-
-fn is_wanted(format: Format, settings: &LoadSettings) -> bool {
-    let name = match format {
-        Format::Text => LoadFormat::Text,
-        Format::Markdown => LoadFormat::Markdown,
-        Format::Html => LoadFormat::Html,
-        Format::Jsonl => LoadFormat::Jsonl,
-        Format::Code => LoadFormat::Code,
-        Format::Pdf => LoadFormat::Pdf,
-    };
-    settings.formats.contains(&name)
 }
 
 /// What stands before the ids of each root: nothing for one root, a unique name for several.
@@ -201,7 +226,7 @@ fn walk(root: &Path, prefix: &str, settings: &LoadSettings, discovery: &mut Disc
             continue;
         }
         match classify(root, prefix, &entry) {
-            Ok(found) if !is_wanted(found.format, settings) => {
+            Ok(found) if !settings.formats.contains(&found.format.setting()) => {
                 *discovery.skipped.entry(Skip::UnwantedFormat).or_default() += 1;
             }
             Ok(found) => discovery.found.push(found),
@@ -263,9 +288,16 @@ fn format_of(path: &Path) -> Option<Format> {
     }
 }
 
-/// Reads at most `bytes_max` bytes, whatever the folder entry says: a file may still grow. With
-/// them comes when the file was changed, ms since 1970, where the file system knows.
-fn read_bytes(path: &Path, bytes_max: u64) -> Result<(Vec<u8>, Option<i64>), PipelineError> {
+/// A file as it was read.
+struct Read {
+    bytes: Vec<u8>,
+    digest: Digest,
+    /// When it was changed, ms since 1970, where the file system knows.
+    modified_ms: Option<i64>,
+}
+
+/// Reads at most `bytes_max` bytes, whatever the folder entry says: a file may still grow.
+fn read_bytes(path: &Path, bytes_max: u64) -> Result<Read, PipelineError> {
     let file = File::open(path).map_err(|source| io_error(path, source))?;
     let modified_ms = file.metadata().ok().and_then(|metadata| date::of_file(&metadata));
     let mut bytes = Vec::new();
@@ -276,7 +308,7 @@ fn read_bytes(path: &Path, bytes_max: u64) -> Result<(Vec<u8>, Option<i64>), Pip
         let reason = format!("it is larger than load.file_bytes_max ({bytes_max} bytes)");
         return Err(not_text(path, reason));
     }
-    Ok((bytes, modified_ms))
+    Ok(Read { digest: Digest::of(&bytes), bytes, modified_ms })
 }
 
 fn decode(bytes: Vec<u8>) -> Result<String, String> {

@@ -4,6 +4,8 @@ use std::fs;
 
 use tempfile::TempDir;
 
+use retake_schemas::settings::LoadFormat;
+
 use super::*;
 
 fn folder(files: &[(&str, &[u8])]) -> TempDir {

@@ -17,6 +17,7 @@ mod ratings;
 mod recency;
 mod reorder;
 mod sentences;
+mod service_rerank;
 
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ pub use self::ratings::{Ratings, Unreadable, read_json_ratings, read_ratings};
 pub use self::recency::{EmbeddingRecency, FixedRecency, TimeWeighted};
 pub use self::reorder::{LongContextReorder, long_context_order};
 pub use self::sentences::SentenceFilter;
+pub use self::service_rerank::{Relevance, ServiceReranker};
 
 use crate::document::Hit;
 use crate::embed::Embedder;
@@ -115,6 +117,7 @@ pub fn from_settings(settings: &RagSettings) -> Result<Vec<Arc<dyn Postprocessor
         RerankProvider::Llm => Some(PostprocessStep::LlmRerank),
         RerankProvider::StructuredLlm => Some(PostprocessStep::StructuredLlmRerank),
         RerankProvider::CrossEncoder => Some(PostprocessStep::CrossEncoder),
+        RerankProvider::Service => Some(PostprocessStep::ServiceRerank),
     };
     let steps = settings.postprocess.steps.iter().filter_map(|step| match step {
         PostprocessStep::Rerank => of_provider,
@@ -138,6 +141,7 @@ fn of_step(
         Step::Rerank | Step::Bm25 => Arc::new(Bm25Reranker),
         Step::LlmRerank => Arc::new(LlmReranker::new(settings, RatingForm::Lines)),
         Step::StructuredLlmRerank => Arc::new(LlmReranker::new(settings, RatingForm::Json)),
+        Step::ServiceRerank => Arc::new(ServiceReranker::new(&settings.rerank, &settings.limits)?),
         Step::CrossEncoder => cross_encoder(settings)?,
         Step::Mmr => Arc::new(Mmr { lambda: of.mmr_lambda }),
         Step::FixedRecency => Arc::new(FixedRecency),

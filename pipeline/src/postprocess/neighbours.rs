@@ -56,7 +56,7 @@ impl Postprocessor for Neighbours {
         let added = |chunk: Chunk| {
             let vector = vectors.get(&chunk.id);
             let similarity = vector.map_or(0.0, |vector| cosine(query.vector, vector));
-            Hit { chunk, similarity, rerank_score: None }
+            Hit::new(chunk, similarity)
         };
         Ok(places(hits, chunks, self.0)
             .into_iter()
@@ -204,7 +204,7 @@ impl Place {
 }
 
 fn is_better(one: &Hit, other: &Hit) -> bool {
-    let score = |hit: &Hit| hit.rerank_score.unwrap_or(hit.similarity);
+    let score = |hit: &Hit| hit.rerank_score.unwrap_or_else(|| hit.search_score());
     score(one) > score(other)
 }
 
@@ -230,7 +230,7 @@ mod tests {
     }
 
     fn found(document: &str, ordinal: u32, similarity: f64) -> Hit {
-        Hit { chunk: chunk(document, ordinal), similarity, rerank_score: None }
+        Hit::new(chunk(document, ordinal), similarity)
     }
 
     fn placed(hits: Vec<Hit>, reach: Reach) -> Vec<Place> {

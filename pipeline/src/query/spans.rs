@@ -3,7 +3,7 @@
 //! Names are those of `retake_schemas::convention` and of the conventions in `mapping.toml`.
 
 use retake_schemas::convention::TARGET_DOCUMENT;
-use retake_schemas::settings::SynthesisMode;
+use retake_schemas::settings::{RetrieveMode, SynthesisMode};
 use tracing::{Span, field};
 
 use super::{AskOptions, Quality, QueryInput};
@@ -76,10 +76,40 @@ pub(super) fn transform(name: &str, parent: &Span) -> Span {
 }
 
 /// The search.
-pub(super) fn retrieve(system: &'static str, top_k: usize, parent: &Span) -> Span {
+pub(super) fn retrieve(
+    system: &'static str,
+    mode: RetrieveMode,
+    top_k: usize,
+    parent: &Span,
+) -> Span {
     stage_span!(
         parent: parent, "retrieve",
         "retake.stage" = "retrieve",
+        "gen_ai.operation.name" = "retrieval",
+        "gen_ai.retrieval.top_k" = top_k,
+        "db.system.name" = system,
+        "retake.retrieve.mode" = mode.as_str(),
+        "retake.document.count" = field::Empty,
+    )
+}
+
+/// The search of the nearest vectors within a hybrid one.
+pub(super) fn retrieve_dense(system: &'static str, top_k: usize, parent: &Span) -> Span {
+    stage_span!(
+        parent: parent, "retrieve_dense",
+        "retake.stage" = "retrieve_dense",
+        "gen_ai.operation.name" = "retrieval",
+        "gen_ai.retrieval.top_k" = top_k,
+        "db.system.name" = system,
+        "retake.document.count" = field::Empty,
+    )
+}
+
+/// The search of words within a hybrid one.
+pub(super) fn retrieve_text(system: &'static str, top_k: usize, parent: &Span) -> Span {
+    stage_span!(
+        parent: parent, "retrieve_text",
+        "retake.stage" = "retrieve_text",
         "gen_ai.operation.name" = "retrieval",
         "gen_ai.retrieval.top_k" = top_k,
         "db.system.name" = system,
@@ -93,9 +123,22 @@ pub(super) fn retrieved(span: &Span, hits: &[Hit]) {
         let chunk = &hit.chunk;
         tracing::info!(
             target: TARGET_DOCUMENT, parent: span,
-            role = "retrieved", rank, id = chunk.id, score = hit.similarity,
+            role = "retrieved", rank, id = chunk.id, score = hit.search_score(),
             source = chunk.document_id, start_char = chunk.start_char,
             end_char = chunk.end_char, content = chunk.text,
+        );
+    }
+}
+
+/// The chunks that one search of a hybrid one found; their texts stand with the whole.
+pub(super) fn retrieved_by_arm(span: &Span, hits: &[Hit]) {
+    for (rank, hit) in hits.iter().enumerate() {
+        let chunk = &hit.chunk;
+        tracing::info!(
+            target: TARGET_DOCUMENT, parent: span,
+            role = "retrieved", rank, id = chunk.id, score = hit.search_score(),
+            source = chunk.document_id, start_char = chunk.start_char,
+            end_char = chunk.end_char,
         );
     }
 }
@@ -111,6 +154,9 @@ pub(super) fn rerank(model: &str, top_k: usize, parent: &Span) -> Span {
         "retake.document.count" = field::Empty,
         "retake.rerank.unrated" = field::Empty,
         "retake.rerank.unreadable" = field::Empty,
+        "gen_ai.usage.input_tokens" = field::Empty,
+        "retake.tokens.source" = field::Empty,
+        "retake.retries" = field::Empty,
     )
 }
 
@@ -132,7 +178,7 @@ pub(super) fn reranked(span: &Span, hits: &[Hit]) {
         tracing::info!(
             target: TARGET_DOCUMENT, parent: span,
             role = "rerank_output", rank, id = chunk.id,
-            score = hit.rerank_score.unwrap_or(hit.similarity),
+            score = hit.rerank_score.unwrap_or_else(|| hit.search_score()),
             source = chunk.document_id, start_char = chunk.start_char,
             end_char = chunk.end_char,
         );

@@ -6,18 +6,21 @@
 pub mod postgres;
 pub mod sqlite;
 
+mod filter;
 mod open;
 mod sqlite_vec;
+mod text;
 mod vector;
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
 use retake_schemas::Digest;
+use retake_schemas::settings::Filter;
 
 pub use self::open::open;
 
-use crate::document::{Chunk, Hit};
+use crate::document::{Chunk, Format, Hit};
 use crate::error::PipelineError;
 
 /// A document with its vectors, ready to be committed.
@@ -29,6 +32,8 @@ pub struct EmbeddedDocument {
     pub digest: Digest,
     /// Path it was read from.
     pub path: String,
+    /// Format it was read as, where that is known.
+    pub kind: Option<Format>,
     /// When it was last changed, ms since 1970, where that is known.
     pub modified_ms: Option<i64>,
     /// Its chunks with their vectors, in order.
@@ -93,6 +98,32 @@ impl Revision {
     }
 }
 
+/// How many chunks are wanted, and which may be found.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'f> {
+    /// The most.
+    pub top_k: usize,
+    /// What has to hold of them.
+    pub filter: Option<&'f Filter>,
+}
+
+impl Wanted<'_> {
+    /// The best of all.
+    #[must_use]
+    pub const fn of_all(top_k: usize) -> Self {
+        Self { top_k, filter: None }
+    }
+}
+
+/// A chunk with words that were searched for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextHit {
+    /// The chunk.
+    pub chunk: Chunk,
+    /// Okapi BM25 with `k1` 1.2 and `b` 0.75, over the whole collection.
+    pub score: f64,
+}
+
 /// Counts of a collection.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoreStats {
@@ -120,11 +151,24 @@ pub trait VectorStore: Send + Sync {
     /// [`PipelineError::ModelMismatch`], or the database failed.
     async fn open_existing(&self, spec: &CollectionSpec) -> Result<bool, PipelineError>;
 
+    /// The digests under which documents are committed with the collection's present chunking, by
+    /// their ids; those that are not are left out.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn committed_digests(
+        &self,
+        document_ids: &[String],
+    ) -> Result<HashMap<String, Digest>, PipelineError>;
+
     /// The digest under which a document is committed with the collection's present chunking.
     ///
     /// # Errors
     /// The database failed.
-    async fn committed_digest(&self, document_id: &str) -> Result<Option<Digest>, PipelineError>;
+    async fn committed_digest(&self, document_id: &str) -> Result<Option<Digest>, PipelineError> {
+        let id = document_id.to_owned();
+        Ok(self.committed_digests(std::slice::from_ref(&id)).await?.remove(&id))
+    }
 
     /// Whether content of this digest is committed with the collection's present chunking, under
     /// whatever id.
@@ -152,11 +196,51 @@ pub trait VectorStore: Send + Sync {
     /// The database failed; then nothing has changed.
     async fn commit(&self, documents: &[EmbeddedDocument]) -> Result<(), PipelineError>;
 
-    /// The `top_k` chunks most similar to `vector`, best first; equal similarities in order of id.
+    /// The chunks most similar to `vector`, best first; equal similarities in order of id. As many as
+    /// are wanted, if so many may be found at all.
     ///
     /// # Errors
     /// The database failed, or `vector` has another width.
-    async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError>;
+    async fn search_within(
+        &self,
+        vector: &[f32],
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<Hit>, PipelineError>;
+
+    /// The `top_k` chunks of all most similar to `vector`.
+    ///
+    /// # Errors
+    /// As [`VectorStore::search_within`].
+    async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError> {
+        self.search_within(vector, Wanted::of_all(top_k)).await
+    }
+
+    /// Has the collection a text index from now on: it is made if it is not there, and every later
+    /// commit keeps it.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn index_words(&self) -> Result<(), PipelineError>;
+
+    /// The chunks that say most with words of `text`, best first; equal scores in order of id. One
+    /// word in common is enough to be found; a text without any meaningful word finds nothing. Makes
+    /// the text index if it is not there.
+    ///
+    /// # Errors
+    /// The database failed.
+    async fn search_text_within(
+        &self,
+        text: &str,
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<TextHit>, PipelineError>;
+
+    /// The `top_k` chunks of all that say most with words of `text`.
+    ///
+    /// # Errors
+    /// As [`VectorStore::search_text_within`].
+    async fn search_text(&self, text: &str, top_k: usize) -> Result<Vec<TextHit>, PipelineError> {
+        self.search_text_within(text, Wanted::of_all(top_k)).await
+    }
 
     /// The vectors of chunks by their ids; those that are not there are left out.
     ///

@@ -1,4 +1,4 @@
-//! The PostgreSQL store: pgvector, loaded by COPY, searched by HNSW.
+//! The PostgreSQL store: pgvector, loaded by COPY, searched by HNSW or IVFFlat.
 //!
 //! Every collection has a chunks table of its own, so its width is checked by the database, its
 //! index is its own, dropping it costs nothing to the others, and no search needs a filter. The
@@ -7,8 +7,12 @@
 
 mod connect;
 mod copy;
+mod index;
+mod saved;
 mod statements;
 mod version;
+mod words;
+mod write;
 
 use std::collections::HashMap;
 
@@ -17,17 +21,18 @@ use parking_lot::RwLock;
 use pgvector::Vector;
 use retake_schemas::Digest;
 use retake_schemas::settings::VectorSettings;
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::PgPool;
 use sqlx::{Postgres, Row, Transaction};
 
-use self::copy::CopyBuffer;
-use self::statements::ChunksTable;
+use self::index::Index;
+use self::statements::{ChunksTable, chunk_from, hit_from};
+use self::words::WordsTable;
 use super::vector::{
-    CheckedDocument, DocumentColumns, DocumentRow, FORMAT, HeldCollection, Opened, check_model,
-    check_vector, checked, column, count, not_open, similarity, small_count,
+    FORMAT, HeldCollection, Opened, check_model, check_vector, column, count, digests, not_open,
 };
 use super::{
-    CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats, VectorStore,
+    CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats, TextHit,
+    VectorStore, Wanted,
 };
 use crate::document::{Chunk, Hit};
 use crate::error::PipelineError;
@@ -36,8 +41,10 @@ use crate::error::PipelineError;
 #[derive(Debug)]
 pub struct PostgresStore {
     pool: PgPool,
+    settings: VectorSettings,
     opened: RwLock<Option<Opened>>,
-    search: RwLock<SearchMode>,
+    /// The index of the open collection.
+    index: RwLock<Option<Index>>,
 }
 
 /// How the nearest vectors are found.
@@ -45,7 +52,7 @@ pub struct PostgresStore {
 pub enum SearchMode {
     /// All vectors are compared.
     Exact,
-    /// The HNSW index is asked; a neighbour may be missed.
+    /// The index is asked; a neighbour may be missed.
     Indexed,
 }
 
@@ -57,13 +64,14 @@ impl PostgresStore {
     pub async fn connect(url: &str, settings: &VectorSettings) -> Result<Self, PipelineError> {
         let pool = connect::connect(url, settings).await?;
         connect::ensure_extension(&pool, url).await?;
-        Ok(Self { pool, opened: RwLock::new(None), search: RwLock::new(SearchMode::Exact) })
+        let settings = settings.clone();
+        Ok(Self { pool, settings, opened: RwLock::new(None), index: RwLock::new(None) })
     }
 
     /// How searches are done now.
     #[must_use]
     pub fn search_mode(&self) -> SearchMode {
-        *self.search.read()
+        if self.index.read().is_some() { SearchMode::Indexed } else { SearchMode::Exact }
     }
 
     /// Searches in a given mode, to compare one with the other.
@@ -74,25 +82,23 @@ impl PostgresStore {
         &self,
         mode: SearchMode,
         vector: &[f32],
-        top_k: usize,
+        wanted: Wanted<'_>,
     ) -> Result<Vec<Hit>, PipelineError> {
         let opened = self.opened(SEARCH)?;
         check_vector(SEARCH, &opened.spec, "the query", vector)?;
         let table = table(SEARCH, &opened)?;
         let mut transaction = self.begin(SEARCH).await?;
-        let statement = match mode {
-            SearchMode::Exact => table.search_exact(),
+        let mut search = match mode {
+            SearchMode::Exact => table.search_exact(vector, wanted),
             SearchMode::Indexed => {
-                prepare_index_scan(&mut transaction, top_k).await.map_err(failed(SEARCH))?;
-                table.search_indexed()
+                let index = *self.index.read();
+                index::prepare_scan(&mut transaction, index, &self.settings, wanted)
+                    .await
+                    .map_err(failed(SEARCH))?;
+                table.search_indexed(vector, wanted)
             }
         };
-        let rows = sqlx::query(statement)
-            .bind(Vector::from(vector.to_vec()))
-            .bind(column(top_k as u64))
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(failed(SEARCH))?;
+        let rows = search.build().fetch_all(&mut *transaction).await.map_err(failed(SEARCH))?;
         transaction.commit().await.map_err(failed(SEARCH))?;
         rows.iter().map(hit_from).collect::<Result<_, _>>().map_err(failed(SEARCH))
     }
@@ -110,40 +116,9 @@ impl PostgresStore {
 
     async fn remember(&self, id: i64, spec: &CollectionSpec) -> Result<(), PipelineError> {
         let opened = Opened { id, spec: spec.clone() };
-        let has_index: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid
-             JOIN pg_namespace n ON n.oid = c.relnamespace
-             WHERE n.nspname = 'retake' AND c.relname = $1 AND i.indisvalid)",
-        )
-        .bind(table(OPEN, &opened)?.index_name())
-        .fetch_one(&self.pool)
-        .await
-        .map_err(failed(OPEN))?;
-        *self.search.write() = if has_index { SearchMode::Indexed } else { SearchMode::Exact };
+        let found = index::find(&self.pool, table(OPEN, &opened)?).await.map_err(failed(OPEN))?;
+        *self.index.write() = found.map(|(_, index)| index);
         *self.opened.write() = Some(opened);
-        Ok(())
-    }
-
-    /// Builds the search index, unless the collection is too small to need one.
-    async fn build_index(&self, opened: &Opened) -> Result<(), PipelineError> {
-        let table = table(FINISH, opened)?;
-        let mut transaction = self.begin(FINISH).await?;
-        // The build of a large index outlasts any sensible limit of a query.
-        execute(&mut transaction, "SET LOCAL statement_timeout = 0").await?;
-        lock(&mut transaction, opened.id).await.map_err(failed(FINISH))?;
-        let rows: i64 = sqlx::query_scalar(table.count())
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(failed(FINISH))?;
-        let mode = if rows >= INDEX_ROWS_MIN && table.can_be_indexed() {
-            execute(&mut transaction, table.create_index()).await?;
-            SearchMode::Indexed
-        } else {
-            self.search_mode()
-        };
-        execute(&mut transaction, table.analyze()).await?;
-        transaction.commit().await.map_err(failed(FINISH))?;
-        *self.search.write() = mode;
         Ok(())
     }
 }
@@ -183,20 +158,23 @@ impl VectorStore for PostgresStore {
         self.remember(held.id, spec).await.map(|()| true)
     }
 
-    async fn committed_digest(&self, document_id: &str) -> Result<Option<Digest>, PipelineError> {
-        const ACTION: &str = "look up document";
+    async fn committed_digests(
+        &self,
+        document_ids: &[String],
+    ) -> Result<HashMap<String, Digest>, PipelineError> {
+        const ACTION: &str = "look up documents";
         let opened = self.opened(ACTION)?;
-        let digest: Option<Vec<u8>> = sqlx::query_scalar(
-            "SELECT digest FROM retake.documents
-             WHERE collection = $1 AND id = $2 AND chunking = $3",
+        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, digest FROM retake.documents
+             WHERE collection = $1 AND id = ANY($2) AND chunking = $3",
         )
         .bind(opened.id)
-        .bind(document_id)
+        .bind(document_ids)
         .bind(&opened.spec.chunking)
-        .fetch_optional(&self.pool)
+        .fetch_all(&self.pool)
         .await
         .map_err(failed(ACTION))?;
-        Ok(digest.and_then(|bytes| bytes.try_into().ok()).map(Digest::from_bytes))
+        Ok(digests(rows))
     }
 
     async fn holds_content(&self, digest: &Digest) -> Result<bool, PipelineError> {
@@ -228,35 +206,39 @@ impl VectorStore for PostgresStore {
     }
 
     async fn delete_documents(&self, ids: &[String]) -> Result<(), PipelineError> {
-        const ACTION: &str = "delete documents";
-        let opened = self.opened(ACTION)?;
-        let mut transaction = self.begin(ACTION).await?;
-        lock(&mut transaction, opened.id).await.map_err(failed(ACTION))?;
-        let delete = table(ACTION, &opened)?.delete_documents();
-        sqlx::query(delete).bind(ids).execute(&mut *transaction).await.map_err(failed(ACTION))?;
-        sqlx::query("DELETE FROM retake.documents WHERE collection = $1 AND id = ANY($2)")
-            .bind(opened.id)
-            .bind(ids)
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed(ACTION))?;
-        renew_revision(&mut transaction, opened.id).await.map_err(failed(ACTION))?;
-        transaction.commit().await.map_err(failed(ACTION))
+        write::delete(self, ids).await
     }
 
     async fn commit(&self, documents: &[EmbeddedDocument]) -> Result<(), PipelineError> {
-        let opened = self.opened(COMMIT)?;
-        let documents = checked(COMMIT, &opened.spec, documents)?;
-        let mut transaction = self.begin(COMMIT).await?;
-        // One committer at a time: two that replace the same document would refuse each other.
-        lock(&mut transaction, opened.id).await.map_err(failed(COMMIT))?;
-        replace(&mut transaction, &opened, &documents).await?;
-        renew_revision(&mut transaction, opened.id).await.map_err(failed(COMMIT))?;
-        transaction.commit().await.map_err(failed(COMMIT))
+        write::commit(self, documents).await
     }
 
-    async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError> {
-        self.search_by(self.search_mode(), vector, top_k).await
+    async fn search_within(
+        &self,
+        vector: &[f32],
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<Hit>, PipelineError> {
+        let mode = self.search_mode();
+        let found = self.search_by(mode, vector, wanted).await?;
+        // An index scan gives up after a number of rows (`max_scan_tuples`), however few of them the
+        // filter let through; what it lets through is then so little that a scan finds it soon.
+        let gave_up = wanted.filter.is_some() && found.len() < wanted.top_k;
+        if mode == SearchMode::Indexed && gave_up {
+            return self.search_by(SearchMode::Exact, vector, wanted).await;
+        }
+        Ok(found)
+    }
+
+    async fn index_words(&self) -> Result<(), PipelineError> {
+        words::index(self).await
+    }
+
+    async fn search_text_within(
+        &self,
+        text: &str,
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<TextHit>, PipelineError> {
+        words::search(self, text, wanted).await
     }
 
     async fn vectors(
@@ -317,17 +299,7 @@ impl VectorStore for PostgresStore {
     }
 
     async fn collections(&self) -> Result<Vec<CollectionSpec>, PipelineError> {
-        const ACTION: &str = "list collections";
-        if !connect::has_tables(&self.pool).await? {
-            return Ok(Vec::new());
-        }
-        let rows: Vec<(String, String, i64, String)> = sqlx::query_as(
-            "SELECT name, model, dim, chunking FROM retake.collections ORDER BY name COLLATE \"C\"",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed(ACTION))?;
-        Ok(rows.into_iter().map(CollectionSpec::from).collect())
+        saved::collections(self).await
     }
 
     async fn read_documents(
@@ -335,74 +307,15 @@ impl VectorStore for PostgresStore {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<KeptDocument>, PipelineError> {
-        const ACTION: &str = "read documents";
-        let opened = self.opened(ACTION)?;
-        let mut transaction = self.begin(ACTION).await?;
-        // Documents and chunks as of one moment.
-        execute(&mut transaction, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await?;
-        let rows: Vec<DocumentColumns> = sqlx::query_as(
-            "SELECT id, digest, path, chunking, modified_ms FROM retake.documents
-             WHERE collection = $1 AND ($2::text IS NULL OR id > $2) ORDER BY id LIMIT $3",
-        )
-        .bind(opened.id)
-        .bind(after)
-        .bind(column(limit as u64))
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed(ACTION))?;
-        let rows: Vec<DocumentRow> = rows.into_iter().map(DocumentRow::from).collect();
-        let ids: Vec<&str> = rows.iter().map(DocumentRow::id).collect();
-        let chunk_rows = sqlx::query(table(ACTION, &opened)?.chunks_of_documents())
-            .bind(&ids)
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(failed(ACTION))?;
-        let mut chunks: HashMap<String, Vec<(Chunk, Vec<f32>)>> = HashMap::new();
-        for row in &chunk_rows {
-            let chunk = chunk_from(row).map_err(failed(ACTION))?;
-            let vector: Vector = row.try_get("embedding").map_err(failed(ACTION))?;
-            let of_document = chunks.entry(chunk.document_id.clone()).or_default();
-            of_document.push((chunk, vector.to_vec()));
-        }
-        rows.into_iter().map(|row| row.with_chunks(ACTION, &mut chunks)).collect()
+        saved::read_documents(self, after, limit).await
     }
 
     async fn take_name(&self, name: &str, revision: &Revision) -> Result<(), PipelineError> {
-        const ACTION: &str = "put collection in place";
-        let opened = self.opened(ACTION)?;
-        let mut transaction = self.begin(ACTION).await?;
-        lock(&mut transaction, NO_COLLECTION).await.map_err(failed(ACTION))?;
-        let former = held(&mut transaction, name).await.map_err(failed(ACTION))?;
-        if let Some(former) = former.filter(|former| former.id != opened.id) {
-            // Whoever commits into it just now is waited for.
-            lock(&mut transaction, former.id).await.map_err(failed(ACTION))?;
-            let table = ChunksTable { id: former.id, dim: 0 };
-            execute(&mut transaction, table.drop()).await?;
-            sqlx::query("DELETE FROM retake.collections WHERE id = $1")
-                .bind(former.id)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed(ACTION))?;
-        }
-        sqlx::query(
-            "UPDATE retake.collections SET name = $2, revision = $3::text::uuid WHERE id = $1",
-        )
-        .bind(opened.id)
-        .bind(name)
-        .bind(revision.as_str())
-        .execute(&mut *transaction)
-        .await
-        .map_err(failed(ACTION))?;
-        transaction.commit().await.map_err(failed(ACTION))?;
-        let spec = CollectionSpec { name: name.to_owned(), ..opened.spec };
-        *self.opened.write() = Some(Opened { id: opened.id, spec });
-        Ok(())
+        saved::take_name(self, name, revision).await
     }
 
     async fn finish_load(&self) -> Result<(), PipelineError> {
-        let opened = self.opened(FINISH)?;
-        self.build_index(&opened).await
+        index::build(self).await
     }
 
     async fn stats(&self) -> Result<StoreStats, PipelineError> {
@@ -427,6 +340,7 @@ impl VectorStore for PostgresStore {
         let mut transaction = self.begin(ACTION).await?;
         lock(&mut transaction, opened.id).await.map_err(failed(ACTION))?;
         execute(&mut transaction, table(ACTION, &opened)?.drop()).await?;
+        WordsTable::of(opened.id).drop(&mut transaction).await?;
         // Its documents go with it (ON DELETE CASCADE).
         sqlx::query("DELETE FROM retake.collections WHERE id = $1")
             .bind(opened.id)
@@ -435,7 +349,7 @@ impl VectorStore for PostgresStore {
             .map_err(failed(ACTION))?;
         transaction.commit().await.map_err(failed(ACTION))?;
         *self.opened.write() = None;
-        *self.search.write() = SearchMode::Exact;
+        *self.index.write() = None;
         Ok(())
     }
 }
@@ -521,103 +435,15 @@ async fn create(transaction: &mut Work<'_>, spec: &CollectionSpec) -> Result<i64
     Ok(id)
 }
 
-/// Puts documents in the place of their earlier versions.
-async fn replace(
-    transaction: &mut Work<'_>,
-    opened: &Opened,
-    documents: &[CheckedDocument<'_>],
-) -> Result<(), PipelineError> {
-    let table = table(COMMIT, opened)?;
-    let ids: Vec<&str> = documents.iter().map(|checked| checked.document.id.as_str()).collect();
-    let digests: Vec<&[u8]> =
-        documents.iter().map(|checked| checked.document.digest.as_bytes().as_slice()).collect();
-    let paths: Vec<&str> = documents.iter().map(|checked| checked.document.path.as_str()).collect();
-    let modified_ms: Vec<Option<i64>> =
-        documents.iter().map(|checked| checked.document.modified_ms).collect();
-    sqlx::query(table.delete_documents())
-        .bind(&ids)
-        .execute(&mut **transaction)
-        .await
-        .map_err(failed(COMMIT))?;
-    sqlx::query(
-        "INSERT INTO retake.documents (collection, id, digest, path, chunking, modified_ms)
-         SELECT $1, id, digest, path, $2, modified_ms
-         FROM unnest($3::text[], $4::bytea[], $5::text[], $6::bigint[])
-             AS given (id, digest, path, modified_ms)
-         ON CONFLICT (collection, id) DO UPDATE SET digest = excluded.digest,
-             path = excluded.path, chunking = excluded.chunking,
-             modified_ms = excluded.modified_ms",
-    )
-    .bind(opened.id)
-    .bind(&opened.spec.chunking)
-    .bind(&ids)
-    .bind(&digests)
-    .bind(&paths)
-    .bind(&modified_ms)
-    .execute(&mut **transaction)
-    .await
-    .map_err(failed(COMMIT))?;
-    copy_chunks(transaction, table, documents).await
-}
-
-async fn copy_chunks(
-    transaction: &mut Work<'_>,
-    table: ChunksTable,
-    documents: &[CheckedDocument<'_>],
-) -> Result<(), PipelineError> {
-    let mut copy = transaction.copy_in_raw(&table.copy_in()).await.map_err(failed(COMMIT))?;
-    let mut buffer = CopyBuffer::new();
-    for checked in documents {
-        for (chunk, vector) in &checked.chunks {
-            buffer.row(&checked.document.id, chunk, vector)?;
-            if buffer.is_full() {
-                copy.send(buffer.bytes()).await.map_err(failed(COMMIT))?;
-                buffer.clear();
-            }
-        }
-    }
-    buffer.finish();
-    copy.send(buffer.bytes()).await.map_err(failed(COMMIT))?;
-    copy.finish().await.map(drop).map_err(failed(COMMIT))
-}
-
-/// Lets the index find `top_k` rows: by default it looks at 40 and then stops.
-async fn prepare_index_scan(transaction: &mut Work<'_>, top_k: usize) -> Result<(), sqlx::Error> {
-    let candidates = top_k.saturating_mul(2).clamp(EF_SEARCH_MIN, EF_SEARCH_MAX);
-    sqlx::query(
-        "SELECT set_config('hnsw.ef_search', $1, true),
-                set_config('hnsw.iterative_scan', 'relaxed_order', true)",
-    )
-    .bind(candidates.to_string())
-    .execute(&mut **transaction)
-    .await
-    .map(drop)
-}
-
-/// Says that the collection is another one now, in the transaction that makes it so.
+/// Says that the collection is another one now, in the transaction that makes it so. Words that
+/// were those of the revision before are those of the new one: who changes chunks changes them too.
 async fn renew_revision(transaction: &mut Work<'_>, collection: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE retake.collections SET revision = gen_random_uuid() WHERE id = $1")
-        .bind(collection)
-        .execute(&mut **transaction)
-        .await
-        .map(drop)
-}
-
-fn hit_from(row: &PgRow) -> Result<Hit, sqlx::Error> {
-    let similarity = similarity(row.try_get("distance")?);
-    Ok(Hit { chunk: chunk_from(row)?, similarity, rerank_score: None })
-}
-
-fn chunk_from(row: &PgRow) -> Result<Chunk, sqlx::Error> {
-    Ok(Chunk {
-        id: row.try_get("id")?,
-        document_id: row.try_get("document_id")?,
-        ordinal: small_count(row.try_get("ordinal")?),
-        text: row.try_get("text")?,
-        start_char: count(row.try_get("start_char")?),
-        end_char: count(row.try_get("end_char")?),
-        tokens: small_count(row.try_get("tokens")?),
-    })
+    let renew = "
+        WITH next AS MATERIALIZED (SELECT gen_random_uuid() AS revision)
+        UPDATE retake.collections AS held SET revision = next.revision,
+            words_revision = CASE WHEN words_revision = held.revision THEN next.revision END
+        FROM next WHERE id = $1";
+    sqlx::query(renew).bind(collection).execute(&mut **transaction).await.map(drop)
 }
 
 fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {
@@ -627,14 +453,7 @@ fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {
 const OPEN: &str = "open collection";
 const COMMIT: &str = "commit documents";
 const SEARCH: &str = "search vectors";
-const FINISH: &str = "build search index";
 /// Any number that other programs' advisory locks are unlikely to use; collections count up from it.
 const LOCK_OF_SCHEMA: i64 = 0x7265_7461_6b65_0000;
 /// Key of the lock on the fixed tables; collections count from 1.
 const NO_COLLECTION: i64 = 0;
-/// Below this an exact scan takes about a millisecond and is always right.
-const INDEX_ROWS_MIN: i64 = 1000;
-/// pgvector's own default.
-const EF_SEARCH_MIN: usize = 40;
-/// The most pgvector allows; an iterative scan goes on beyond it.
-const EF_SEARCH_MAX: usize = 1000;

@@ -9,6 +9,10 @@
 
 mod file;
 mod matrix;
+mod rows;
+mod saved;
+mod search;
+mod words;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,7 +24,8 @@ use tracing::subscriber::NoSubscriber;
 
 use self::file::SqliteFile;
 use super::{
-    CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats, VectorStore,
+    CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats, TextHit,
+    VectorStore, Wanted,
 };
 use crate::document::{Chunk, Hit};
 use crate::error::PipelineError;
@@ -55,7 +60,7 @@ async fn unseen<T>(work: impl Future<Output = T>) -> T {
 #[async_trait]
 impl VectorStore for SqliteStore {
     fn system(&self) -> &'static str {
-        self.0.system()
+        "sqlite"
     }
 
     async fn open_collection(&self, spec: &CollectionSpec) -> Result<(), PipelineError> {
@@ -66,8 +71,11 @@ impl VectorStore for SqliteStore {
         unseen(self.0.open_existing(spec)).await
     }
 
-    async fn committed_digest(&self, document_id: &str) -> Result<Option<Digest>, PipelineError> {
-        unseen(self.0.committed_digest(document_id)).await
+    async fn committed_digests(
+        &self,
+        document_ids: &[String],
+    ) -> Result<HashMap<String, Digest>, PipelineError> {
+        unseen(self.0.committed_digests(document_ids)).await
     }
 
     async fn holds_content(&self, digest: &Digest) -> Result<bool, PipelineError> {
@@ -86,8 +94,24 @@ impl VectorStore for SqliteStore {
         unseen(self.0.commit(documents)).await
     }
 
-    async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError> {
-        unseen(self.0.search(vector, top_k)).await
+    async fn search_within(
+        &self,
+        vector: &[f32],
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<Hit>, PipelineError> {
+        unseen(self.0.search(vector, wanted)).await
+    }
+
+    async fn index_words(&self) -> Result<(), PipelineError> {
+        unseen(self.0.index_words()).await
+    }
+
+    async fn search_text_within(
+        &self,
+        text: &str,
+        wanted: Wanted<'_>,
+    ) -> Result<Vec<TextHit>, PipelineError> {
+        unseen(self.0.search_text(text, wanted)).await
     }
 
     async fn vectors(

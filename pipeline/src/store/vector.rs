@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use retake_schemas::Digest;
 
 use super::{CollectionSpec, EmbeddedDocument, KeptDocument};
-use crate::document::Chunk;
+use crate::document::{Chunk, Format};
 use crate::error::PipelineError;
 
 /// A document that may be sent: its vectors fit, its texts can be kept, its chunk ids are unique.
@@ -145,14 +145,16 @@ pub(super) struct DocumentRow {
     path: String,
     chunking: String,
     modified_ms: Option<i64>,
+    kind: Option<Format>,
 }
 
-/// Its columns: id, digest, path, chunking, and date.
-pub(super) type DocumentColumns = (String, Vec<u8>, String, String, Option<i64>);
+/// Its columns: id, digest, path, chunking, date, and kind.
+pub(super) type DocumentColumns = (String, Vec<u8>, String, String, Option<i64>, Option<String>);
 
 impl From<DocumentColumns> for DocumentRow {
-    fn from((id, digest, path, chunking, modified_ms): DocumentColumns) -> Self {
-        Self { id, digest, path, chunking, modified_ms }
+    fn from((id, digest, path, chunking, modified_ms, kind): DocumentColumns) -> Self {
+        let kind = kind.as_deref().and_then(Format::parse);
+        Self { id, digest, path, chunking, modified_ms, kind }
     }
 }
 
@@ -170,14 +172,21 @@ impl DocumentRow {
         action: &'static str,
         chunks: &mut HashMap<String, Vec<(Chunk, Vec<f32>)>>,
     ) -> Result<KeptDocument, PipelineError> {
-        let Self { id, digest, path, chunking, modified_ms } = self;
+        let Self { id, digest, path, chunking, modified_ms, kind } = self;
         let digest = digest.try_into().map(Digest::from_bytes).map_err(|_| {
             PipelineError::Store { action, reason: format!("the digest of {id:?} is damaged") }
         })?;
         let chunks = chunks.remove(&id).unwrap_or_default();
-        let document = EmbeddedDocument { id, digest, path, modified_ms, chunks };
+        let document = EmbeddedDocument { id, digest, path, kind, modified_ms, chunks };
         Ok(KeptDocument { document, chunking })
     }
+}
+
+/// Digests by ids; one of another length than digests have is that of no file.
+pub(super) fn digests(rows: Vec<(String, Vec<u8>)>) -> HashMap<String, Digest> {
+    let read =
+        |(id, bytes): (String, Vec<u8>)| Some((id, Digest::from_bytes(bytes.try_into().ok()?)));
+    rows.into_iter().filter_map(read).collect()
 }
 
 /// A count for a column. Counts beyond `i64` do not exist in practice; saturating keeps the order.

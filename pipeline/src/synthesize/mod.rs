@@ -288,19 +288,16 @@ impl Job<'_> {
 /// An answer as material of the next level of a tree.
 fn as_passage(number: usize, text: String) -> Hit {
     let id = format!("answer {}", number + 1);
-    Hit {
-        chunk: Chunk {
-            document_id: id.clone(),
-            id,
-            ordinal: 0,
-            start_char: 0,
-            end_char: text.chars().count() as u64,
-            tokens: 0,
-            text,
-        },
-        similarity: 0.0,
-        rerank_score: None,
-    }
+    let chunk = Chunk {
+        document_id: id.clone(),
+        id,
+        ordinal: 0,
+        start_char: 0,
+        end_char: text.chars().count() as u64,
+        tokens: 0,
+        text,
+    };
+    Hit::new(chunk, 0.0)
 }
 
 /// Of several answers, one that was cut is what matters.

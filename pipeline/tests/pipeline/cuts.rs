@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use retake_pipeline::store::postgres::{PostgresStore, SearchMode};
-use retake_pipeline::store::{EmbeddedDocument, StoreStats, VectorStore as _};
+use retake_pipeline::store::{EmbeddedDocument, StoreStats, VectorStore as _, Wanted};
 use retake_schemas::settings::VectorSettings;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -290,8 +290,9 @@ async fn check_searches(store: &PostgresStore) {
     // the hundredth differ in the third digit.
     for near in vectors.iter().step_by(vectors.len() / 50) {
         let query: Vec<f32> = near.iter().map(|v| v + 0.2 * (random.next() - 0.5)).collect();
-        let exact = store.search_by(SearchMode::Exact, &query, 10).await.unwrap();
-        let indexed = store.search_by(SearchMode::Indexed, &query, 10).await.unwrap();
+        let exact = store.search_by(SearchMode::Exact, &query, Wanted::of_all(10)).await.unwrap();
+        let indexed =
+            store.search_by(SearchMode::Indexed, &query, Wanted::of_all(10)).await.unwrap();
         let is_exact = |id: &str| exact.iter().any(|hit| hit.chunk.id == id);
         found += indexed.iter().filter(|hit| is_exact(&hit.chunk.id)).count();
         wanted += exact.len();

@@ -10,10 +10,17 @@ use retake_pipeline::embed::hashing::HashingEmbedder;
 use retake_pipeline::embed::openai::OpenaiEmbedder;
 use retake_pipeline::error::PipelineError;
 use retake_pipeline::fake::{FailureKind, FakeServer, FakeSettings, Latency, Reply, Served};
+use retake_pipeline::query::Engine;
 use retake_schemas::event::TokensSource;
-use retake_schemas::settings::{EmbedSettings, LimitSettings, SynthesizeSettings};
+use retake_schemas::settings::{
+    EmbedSettings, LimitSettings, RerankProtocol, RerankProvider, SynthesizeSettings,
+};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+
+use crate::capture::{self, named};
+use crate::fixtures::{Backend, settings};
+use crate::query::{database, engine, options};
 
 /// A server in a task of its own.
 pub(crate) struct Running {
@@ -135,6 +142,75 @@ async fn embeddings_and_reranking_mean_something() {
     assert_eq!((status, ranked["results"].as_array().map(Vec::len)), (200, Some(2)));
     assert_eq!(ranked["results"][0]["index"], 1, "{ranked}");
     assert_eq!(ranked["results"][0]["document"]["text"], "the lighthouse keeper");
+}
+
+/// Scenario: a question whose candidates a service reranks, in both protocols; then by one that
+/// fails a third of all calls, one that is over its limit, and one that always fails.
+/// Guarantees: the service's order is the answer's, both scores stay, tokens and retries are on the
+/// span of the step; what may pass is outlived, and what does not fails the question with its class.
+#[tokio::test]
+async fn a_service_reranks_what_was_found() {
+    capture::install();
+    let backend = Backend::sqlite();
+    let found = engine(&backend, &settings()).await;
+    drop(found);
+    let ask = |url: String, protocol, id: &'static str| {
+        let mut settings = database(&backend, &settings());
+        settings.rerank.provider = RerankProvider::Service;
+        settings.rerank.url = Some(url);
+        settings.rerank.protocol = protocol;
+        settings.rerank.candidates = 12;
+        settings.rerank.service_batch = 5;
+        settings.rerank.api_key_env = "RETAKE_TEST_NO_KEY".to_owned();
+        let file = backend.sqlite_file();
+        async move {
+            let engine = Engine::from_settings(&settings, &file).await.expect("engine");
+            let question = "Which paragraph is the second about topic 7?";
+            engine.ask(question, options(id), &mut |_| {}).await
+        }
+    };
+    let server = Running::start(FakeSettings::default()).await;
+    let cohere =
+        ask(server.url.clone(), RerankProtocol::Cohere, "service-a").await.expect("answer");
+    let tei = ask(server.url.clone(), RerankProtocol::Tei, "service-b").await.expect("answer");
+    assert_eq!(cohere.hits, tei.hits);
+    assert_eq!(cohere.hits.len(), 4);
+    assert!(cohere.hits.is_sorted_by(|one, other| one.rerank_score >= other.rerank_score));
+    assert!(cohere.hits.iter().all(|hit| hit.rerank_score.is_some() && hit.similarity > -1.0));
+    let spans = capture::trace("service-a");
+    let rerank = &named(&spans, "rerank")[0].fields;
+    assert_eq!(rerank["gen_ai.request.model"], "service");
+    assert_eq!(rerank["retake.tokens.source"], "provider");
+    assert!(rerank["gen_ai.usage.input_tokens"].parse::<u64>().expect("tokens") > 12);
+    assert_eq!(server.end().await.answered["/rerank"], 6);
+
+    let failing = FakeSettings {
+        failure_rate: 0.34,
+        failures: vec![FailureKind::RateLimited, FailureKind::Unavailable, FailureKind::Reset],
+        ..FakeSettings::default()
+    };
+    let server = Running::start(failing).await;
+    let retried =
+        ask(server.url.clone(), RerankProtocol::Cohere, "service-c").await.expect("answer");
+    assert_eq!(retried.hits, cohere.hits);
+    let served = server.end().await;
+    let failures: u64 = served.failed.values().sum();
+    let spans = capture::trace("service-c");
+    assert_eq!(named(&spans, "rerank")[0].fields["retake.retries"], failures.to_string());
+    assert!(failures > 0, "{served:?}");
+
+    let broken = FakeSettings {
+        failure_rate: 1.0,
+        failures: vec![FailureKind::BadRequest],
+        ..FakeSettings::default()
+    };
+    let server = Running::start(broken).await;
+    let error =
+        ask(server.url.clone(), RerankProtocol::Tei, "service-d").await.expect_err("it fails");
+    assert_eq!(error.error_type(), "service", "{error}");
+    let spans = capture::trace("service-d");
+    assert_eq!(named(&spans, "rerank")[0].fields["error.type"], "service");
+    assert_eq!(named(&spans, "query")[0].fields["error.type"], "service");
 }
 
 /// Scenario: a server that fails half of all requests, in every way that a retry helps.

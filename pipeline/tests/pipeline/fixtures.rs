@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use retake_pipeline::document::Chunk;
+use retake_pipeline::document::{Chunk, Format};
 use retake_pipeline::embed::hashing::HashingEmbedder;
 use retake_pipeline::embed::{Embedder, Embeddings};
 use retake_pipeline::error::PipelineError;
@@ -107,6 +107,7 @@ pub(crate) fn document(id: &str, chunks: &[(&str, &[f32])]) -> EmbeddedDocument 
         id: id.to_owned(),
         digest: Digest::of(text.as_bytes()),
         path: format!("/docs/{id}"),
+        kind: Some(Format::Markdown),
         modified_ms: None,
         chunks: chunks.iter().enumerate().map(chunk).collect(),
     }

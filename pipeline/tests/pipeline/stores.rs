@@ -445,7 +445,9 @@ async fn stores_of_earlier_versions_get_what_they_lack() {
             for statement in [
                 "DROP INDEX retake.documents_by_content",
                 "ALTER TABLE retake.documents DROP COLUMN modified_ms",
+                "ALTER TABLE retake.documents DROP COLUMN kind",
                 "ALTER TABLE retake.collections DROP COLUMN revision",
+                "ALTER TABLE retake.collections DROP COLUMN words_revision",
             ] {
                 admin.execute(statement).await.unwrap();
             }
@@ -454,7 +456,9 @@ async fn stores_of_earlier_versions_get_what_they_lack() {
             let mut admin = sqlx::SqliteConnection::connect(&url).await.unwrap();
             for statement in [
                 "ALTER TABLE documents DROP COLUMN modified_ms",
+                "ALTER TABLE documents DROP COLUMN kind",
                 "ALTER TABLE collections DROP COLUMN revision",
+                "ALTER TABLE collections DROP COLUMN words_revision",
             ] {
                 admin.execute(statement).await.unwrap();
             }

@@ -22,6 +22,8 @@ pub enum PostprocessStep {
     StructuredLlmRerank,
     /// A cross-encoder reads each candidate together with the question.
     CrossEncoder,
+    /// A service over HTTP scores the candidates.
+    ServiceRerank,
     /// Maximal marginal relevance: chunks that say what others do not.
     Mmr,
     /// The chunks of the youngest documents.

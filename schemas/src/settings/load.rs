@@ -20,6 +20,31 @@ pub enum LoadFormat {
     Pdf,
 }
 
+impl LoadFormat {
+    /// All formats there are.
+    pub const ALL: [Self; 6] =
+        [Self::Text, Self::Markdown, Self::Html, Self::Jsonl, Self::Code, Self::Pdf];
+
+    /// The word of the setting.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Markdown => "markdown",
+            Self::Html => "html",
+            Self::Jsonl => "jsonl",
+            Self::Code => "code",
+            Self::Pdf => "pdf",
+        }
+    }
+
+    /// The format that a word means.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.as_str() == word)
+    }
+}
+
 /// Settings of loading.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

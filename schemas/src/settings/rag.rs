@@ -10,6 +10,7 @@ use super::answering::{
 };
 use super::evaluation::EvalSettings;
 use super::load::LoadSettings;
+use super::searching::{RerankSettings, RetrieveSettings, VectorSettings};
 use super::work::{CacheSettings, IngestSettings, LimitSettings};
 use super::{OutOfRange, without_password};
 
@@ -143,90 +144,6 @@ impl Default for EmbedSettings {
             model_dir: None,
             url: None,
             api_key_env: "OPENAI_API_KEY".to_owned(),
-        }
-    }
-}
-
-/// Settings of the vector store.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct VectorSettings {
-    /// `sqlite:FILE` or `postgres://…`; without it, `rag.sqlite` in the store.
-    pub url: Option<String>,
-    /// Collection: documents of different collections never meet.
-    pub collection: String,
-    /// Open connections at most (PostgreSQL).
-    pub pool_size: u32,
-    /// Longest a statement may take, ms (PostgreSQL).
-    pub statement_timeout_ms: u64,
-}
-
-impl Default for VectorSettings {
-    fn default() -> Self {
-        Self {
-            url: None,
-            collection: "default".to_owned(),
-            pool_size: 4,
-            statement_timeout_ms: 30_000,
-        }
-    }
-}
-
-/// Settings of searching.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RetrieveSettings {
-    /// Chunks handed to the answer.
-    pub top_k: usize,
-}
-
-impl Default for RetrieveSettings {
-    fn default() -> Self {
-        Self { top_k: 4 }
-    }
-}
-
-/// Which reranker runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "snake_case")]
-pub enum RerankProvider {
-    /// None.
-    #[default]
-    None,
-    /// BM25 over the candidates: lexical, offline.
-    Bm25,
-    /// The language model rates the candidates, a line each.
-    Llm,
-    /// The language model rates the candidates as JSON.
-    StructuredLlm,
-    /// A cross-encoder from a local folder, in pure Rust.
-    CrossEncoder,
-}
-
-/// Settings of reranking.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RerankSettings {
-    /// `none`, `bm25`, `llm`, `structured_llm` or `cross_encoder`.
-    pub provider: RerankProvider,
-    /// Chunks the search fetches for the reranker to choose from.
-    pub candidates: usize,
-    /// Chunks the language model rates in one call.
-    pub llm_batch: usize,
-    /// Chunks the language model rates lower than this, of 10, are left out.
-    pub llm_rating_min: f64,
-    /// Folder with `model.safetensors`, `tokenizer.json` and `config.json` of a cross-encoder.
-    pub model_dir: Option<String>,
-}
-
-impl Default for RerankSettings {
-    fn default() -> Self {
-        Self {
-            provider: RerankProvider::None,
-            candidates: 20,
-            llm_batch: 10,
-            llm_rating_min: 0.0,
-            model_dir: None,
         }
     }
 }
@@ -410,14 +327,17 @@ impl RagSettings {
             ("embed.dim", self.embed.dim),
             ("embed.batch_size", self.embed.batch_size),
             ("retrieve.top_k", self.retrieve.top_k),
+            ("retrieve.arm_candidates", self.retrieve.arm_candidates),
             ("rerank.candidates", self.rerank.candidates),
             ("rerank.llm_batch", self.rerank.llm_batch),
+            ("rerank.service_batch", self.rerank.service_batch),
         ];
         let limits = [
             ("workers", self.workers, WORKERS_MAX),
             ("embed.dim", self.embed.dim, EMBED_DIM_MAX),
             ("embed.batch_size", self.embed.batch_size, BATCH_SIZE_MAX),
             ("retrieve.top_k", self.retrieve.top_k, TOP_K_MAX),
+            ("retrieve.arm_candidates", self.retrieve.arm_candidates, TOP_K_MAX),
             (
                 "postprocess.neighbours_before",
                 self.postprocess.neighbours_before as usize,
@@ -435,6 +355,7 @@ impl RagSettings {
         if let Some((name, _, most)) = limits.iter().find(|(_, value, most)| value > most) {
             return Err(OutOfRange { name, reason: format!("must be at most {most}") });
         }
+        self.vectors.check()?;
         if self.chunk.overlap >= self.chunk.size {
             return Err(OutOfRange {
                 name: "chunk.overlap",
@@ -442,6 +363,8 @@ impl RagSettings {
             });
         }
         let ranges = [
+            ("retrieve.dense_weight", self.retrieve.dense_weight, 0.0, 1.0),
+            ("retrieve.rrf_k", self.retrieve.rrf_k, 0.0, RRF_K_MAX),
             ("postprocess.similarity_min", self.postprocess.similarity_min, -1.0, 1.0),
             ("postprocess.mmr_lambda", self.postprocess.mmr_lambda, 0.0, 1.0),
             (
@@ -497,6 +420,8 @@ const EMBED_DIM_MAX: usize = 16_000;
 const BATCH_SIZE_MAX: usize = 4096;
 /// A prompt with more chunks than this fits no model.
 const TOP_K_MAX: usize = 10_000;
+/// Beyond it all ranks count the same.
+const RRF_K_MAX: f64 = 1e6;
 /// With more, the document itself is what is wanted.
 const NEIGHBOURS_MAX: usize = 100;
 /// About a quarter of an hour: below it all documents but the youngest would count nothing.

@@ -11,6 +11,8 @@ use hyper::header::HeaderMap;
 use parking_lot::Mutex;
 use retake_recorder::Dispatcher;
 use retake_schemas::event::{SpanClosed, SpanOpened, SpanUpdated, Status, Token};
+use retake_schemas::propagation::Propagation;
+pub(crate) use retake_schemas::propagation::TRACEPARENT;
 use retake_schemas::{Attributes, EventBody, SpanKey, TraceId, Value, convention};
 use serde_json::Value as Json;
 
@@ -306,13 +308,7 @@ impl Heard {
 /// The span that a W3C `traceparent` names. A wrong one is as good as none.
 fn parent_of(headers: &HeaderMap) -> Option<SpanKey> {
     let stated = headers.get(TRACEPARENT)?.to_str().ok()?;
-    let mut parts = stated.split('-');
-    let (version, trace_id, span_id) = (parts.next()?, parts.next()?, parts.next()?);
-    let is_known = version.len() == 2 && version != "ff" && parts.next()?.len() == 2;
-    let is_lower = !stated.bytes().any(|byte| byte.is_ascii_uppercase());
-    let key = SpanKey { trace_id: trace_id.parse().ok()?, span_id: span_id.parse().ok()? };
-    let is_good = is_known && is_lower && !key.trace_id.is_zero() && !key.span_id.is_zero();
-    is_good.then_some(key)
+    Propagation::read(stated, None).map(|caller| caller.span)
 }
 
 /// The last field of a `traceparent`, if it can be told.
@@ -321,7 +317,6 @@ pub(crate) fn trace_flags(headers: &HeaderMap) -> Option<&str> {
     headers.get(TRACEPARENT)?.to_str().ok()?.split('-').nth(3)
 }
 
-pub(crate) const TRACEPARENT: &str = "traceparent";
 /// The instrumentation scope of its spans.
 const SCOPE: &str = "retake.proxy";
 /// Longest message taken over from a service, characters.

@@ -35,11 +35,15 @@ pub(super) async fn connect(url: &str, settings: &VectorSettings) -> Result<PgPo
         .after_connect(move |connection, _| {
             let timeout_ms = timeout_ms.clone();
             Box::pin(async move {
-                sqlx::query("SELECT set_config('statement_timeout', $1, false)")
-                    .bind(timeout_ms)
-                    .execute(connection)
-                    .await
-                    .map(drop)
+                // Notices would be events in the trace of the stage that caused them.
+                sqlx::query(
+                    "SELECT set_config('statement_timeout', $1, false),
+                            set_config('client_min_messages', 'warning', false)",
+                )
+                .bind(timeout_ms)
+                .execute(connection)
+                .await
+                .map(drop)
             })
         })
         .connect_with(options)
@@ -116,10 +120,15 @@ pub(super) async fn ensure_tables(pool: &PgPool) -> Result<(), PipelineError> {
 /// Whether the fixed tables are there as this version makes them; one of an earlier version lacks
 /// what was added last.
 async fn are_current(pool: &PgPool) -> Result<bool, PipelineError> {
-    sqlx::query_scalar("SELECT to_regclass('retake.documents_by_content') IS NOT NULL")
-        .fetch_one(pool)
-        .await
-        .map_err(failed("look up tables"))
+    sqlx::query_scalar(
+        "SELECT count(*) = 2 FROM (VALUES ('retake.collections', 'words_revision'),
+             ('retake.documents', 'kind')) AS added (of_table, name)
+         JOIN pg_attribute ON attrelid = to_regclass(of_table) AND attname = name
+             AND NOT attisdropped",
+    )
+    .fetch_one(pool)
+    .await
+    .map_err(failed("look up tables"))
 }
 
 /// Whether the fixed tables are there.
@@ -130,8 +139,8 @@ pub(super) async fn has_tables(pool: &PgPool) -> Result<bool, PipelineError> {
         .map_err(failed("look up tables"))
 }
 
-/// The last of them says that all were run, see [`are_current`].
-const TABLES: [&str; 6] = [
+/// What was added last has to be named in [`are_current`].
+const TABLES: [&str; 8] = [
     "CREATE SCHEMA IF NOT EXISTS retake",
     "CREATE TABLE IF NOT EXISTS retake.collections (
         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL UNIQUE,
@@ -144,6 +153,8 @@ const TABLES: [&str; 6] = [
     "ALTER TABLE retake.collections
         ADD COLUMN IF NOT EXISTS revision uuid NOT NULL DEFAULT gen_random_uuid()",
     "ALTER TABLE retake.documents ADD COLUMN IF NOT EXISTS modified_ms bigint",
+    "ALTER TABLE retake.collections ADD COLUMN IF NOT EXISTS words_revision uuid",
+    "ALTER TABLE retake.documents ADD COLUMN IF NOT EXISTS kind text",
     "CREATE INDEX IF NOT EXISTS documents_by_content ON retake.documents (collection, digest)",
 ];
 

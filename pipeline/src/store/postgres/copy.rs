@@ -5,14 +5,15 @@
 
 use crate::document::Chunk;
 use crate::error::PipelineError;
+use crate::store::text::IndexedText;
 
-/// A buffer of rows of one chunks table, in the order of [`COLUMNS`].
+/// A buffer of rows of one table.
 #[derive(Debug)]
 pub(super) struct CopyBuffer {
     bytes: Vec<u8>,
 }
 
-/// The columns, as they stand in a COPY statement.
+/// The columns of a chunks table, as they stand in a COPY statement.
 pub(super) const COLUMNS: &str =
     "id, document_id, ordinal, start_char, end_char, tokens, embedding, text";
 
@@ -26,7 +27,7 @@ impl CopyBuffer {
         Self { bytes }
     }
 
-    /// Appends a row.
+    /// Appends a row of a chunks table, in the order of [`COLUMNS`].
     ///
     /// # Errors
     /// A field is longer than PostgreSQL's 1 GiB, or a vector wider than 65,535.
@@ -49,6 +50,31 @@ impl CopyBuffer {
         }
         self.vector(vector)?;
         self.field(chunk.text.as_bytes())
+    }
+
+    /// Appends a row of a words table: id of the chunk, number of words, and the words. Of the
+    /// positions of a word only the number is wanted, so they are counted from 1.
+    ///
+    /// # Errors
+    /// The words are longer than PostgreSQL's 1 GiB.
+    pub(super) fn words_row(
+        &mut self,
+        chunk_id: &str,
+        text: &IndexedText,
+    ) -> Result<(), PipelineError> {
+        self.bytes.extend_from_slice(&WORDS_COLUMN_COUNT.to_be_bytes());
+        self.field(chunk_id.as_bytes())?;
+        self.field(&super::column(text.len() as u64).to_be_bytes())?;
+        let counts = text.counts();
+        let mut words = i32::try_from(counts.len()).unwrap_or(i32::MAX).to_be_bytes().to_vec();
+        for (word, count) in counts {
+            words.extend_from_slice(word.as_bytes());
+            words.push(0);
+            let positions = u16::try_from(count).unwrap_or(u16::MAX).min(POSITIONS_MAX);
+            words.extend_from_slice(&positions.to_be_bytes());
+            words.extend((1..=positions).flat_map(u16::to_be_bytes));
+        }
+        self.field(&words)
     }
 
     /// Appends the end mark.
@@ -106,6 +132,9 @@ fn too_long(length: usize) -> PipelineError {
 
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 const COLUMN_COUNT: i16 = 8;
+const WORDS_COLUMN_COUNT: i16 = 3;
+/// The most positions of one word that a `tsvector` takes, less one.
+pub(super) const POSITIONS_MAX: u16 = 255;
 /// Large enough that a send costs little beside its bytes, small enough to stay in the cache.
 const PIECE_BYTES: usize = 256 << 10;
 /// PostgreSQL's limit of one field, a little below 1 GiB.

@@ -1,43 +1,43 @@
-//! The file behind [`super::SqliteStore`]: its tables and statements.
+//! The file behind [`super::SqliteStore`]: its tables, and how documents come into them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use futures::TryStreamExt as _;
 use parking_lot::RwLock;
 use retake_schemas::Digest;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, Row, Sqlite, Transaction};
+use sqlx::{ConnectOptions as _, QueryBuilder, Row, Sqlite, Transaction};
 
-use super::matrix::{Matrix, Near};
-use crate::document::{Chunk, Hit};
+use super::matrix::Matrix;
+use super::rows::little_endian;
+use super::search::json_list;
+use super::words::WordsTable;
+use crate::document::{Chunk, Format};
 use crate::error::PipelineError;
 use crate::store::vector::{
-    CheckedDocument, DocumentColumns, DocumentRow, FORMAT, HeldCollection, Opened, check_model,
-    check_vector, checked, column, count, not_open, similarity, small_count,
+    CheckedDocument, FORMAT, HeldCollection, Opened, check_model, checked, column, count, digests,
+    not_open,
 };
 use crate::store::{
-    CollectionSpec, EmbeddedDocument, HeldDocument, KeptDocument, Revision, StoreStats,
-    VectorStore, sqlite_vec,
+    CollectionSpec, EmbeddedDocument, HeldDocument, Revision, StoreStats, sqlite_vec,
 };
 
 /// The store itself.
 #[derive(Debug)]
 pub(super) struct SqliteFile {
-    path: PathBuf,
-    pool: SqlitePool,
-    opened: RwLock<Option<Opened>>,
+    pub(super) path: PathBuf,
+    pub(super) pool: SqlitePool,
+    pub(super) opened: RwLock<Option<Opened>>,
     /// The vectors of the open collection, as of one revision of it.
-    matrix: RwLock<Option<Arc<Matrix>>>,
+    pub(super) matrix: RwLock<Option<Arc<Matrix>>>,
     /// The revision that the last search saw; held while a matrix is loaded, so that searches that
     /// come together load one.
-    searched: tokio::sync::Mutex<Option<Revision>>,
+    pub(super) searched: tokio::sync::Mutex<Option<Revision>>,
 }
 
 impl SqliteFile {
@@ -80,11 +80,14 @@ impl SqliteFile {
         self.pool.close().await;
     }
 
-    fn opened(&self, action: &'static str) -> Result<Opened, PipelineError> {
+    pub(super) fn opened(&self, action: &'static str) -> Result<Opened, PipelineError> {
         self.opened.read().clone().ok_or_else(|| not_open(action))
     }
 
-    async fn begin(&self, action: &'static str) -> Result<Transaction<'_, Sqlite>, PipelineError> {
+    pub(super) async fn begin(
+        &self,
+        action: &'static str,
+    ) -> Result<Transaction<'_, Sqlite>, PipelineError> {
         // A deferred transaction that writes later can fail with "busy" at once; this one waits.
         self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed(action))
     }
@@ -118,59 +121,16 @@ impl SqliteFile {
         row.map(|row| held_from(&row)).transpose().map_err(failed(OPEN))
     }
 
-    /// The vectors of the collection as this transaction sees it. Nothing for a collection that is
-    /// too large for the memory, or that changed since the last search: while documents are
-    /// ingested, to load it for every question would cost more than to scan the file.
-    async fn current_matrix(
-        &self,
-        transaction: &mut Transaction<'_, Sqlite>,
-        opened: &Opened,
-    ) -> Result<Option<Arc<Matrix>>, sqlx::Error> {
-        let revision: Option<String> =
-            sqlx::query_scalar("SELECT lower(hex(revision)) FROM collections WHERE id = ?")
-                .bind(opened.id)
-                .fetch_optional(&mut **transaction)
-                .await?;
-        let revision = Revision::new(revision.unwrap_or_default());
-        let loaded = || self.matrix.read().clone().filter(|matrix| matrix.revision == revision);
-        if let Some(matrix) = loaded() {
-            return Ok(Some(matrix));
-        }
-        let mut searched = self.searched.lock().await;
-        if let Some(matrix) = loaded() {
-            return Ok(Some(matrix));
-        }
-        if searched.replace(revision.clone()).as_ref() != Some(&revision) {
-            return Ok(None);
-        }
-        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM chunks WHERE collection = ?")
-            .bind(opened.id)
-            .fetch_one(&mut **transaction)
-            .await?;
-        let rows = usize::try_from(rows).unwrap_or(usize::MAX);
-        let bytes = rows.saturating_mul(opened.spec.dim).saturating_mul(size_of::<f32>());
-        if bytes > MATRIX_BYTES_MAX {
-            return Ok(None);
-        }
-        let mut matrix = Matrix::new(revision, opened.spec.dim, rows);
-        // In order of the pages of the file, see `SEARCH`.
-        let mut found = sqlx::query_as::<_, (i64, String, Vec<u8>)>(
-            "SELECT rowid, id, embedding FROM chunks NOT INDEXED WHERE collection = ?",
-        )
-        .bind(opened.id)
-        .fetch(&mut **transaction);
-        while let Some((place, id, bytes)) = found.try_next().await? {
-            if !matrix.push(place, id, &bytes) {
-                // The scan by SQLite says what is wrong with it.
-                return Ok(None);
+    async fn lacks_columns(&self) -> Result<bool, sqlx::Error> {
+        for (table, column, _) in ADDED_COLUMNS {
+            if !has_column(&self.pool, table, column).await? {
+                return Ok(true);
             }
         }
-        let matrix = Arc::new(matrix);
-        *self.matrix.write() = Some(Arc::clone(&matrix));
-        Ok(Some(matrix))
+        Ok(false)
     }
 
-    async fn has_tables(&self) -> Result<bool, PipelineError> {
+    pub(super) async fn has_tables(&self) -> Result<bool, PipelineError> {
         sqlx::query_scalar(
             "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'chunks')",
         )
@@ -178,15 +138,8 @@ impl SqliteFile {
         .await
         .map_err(failed(OPEN))
     }
-}
 
-#[async_trait]
-impl VectorStore for SqliteFile {
-    fn system(&self) -> &'static str {
-        "sqlite"
-    }
-
-    async fn open_collection(&self, spec: &CollectionSpec) -> Result<(), PipelineError> {
+    pub(super) async fn open_collection(&self, spec: &CollectionSpec) -> Result<(), PipelineError> {
         self.create_file()?;
         let mut transaction = self.begin(OPEN).await?;
         for statement in SCHEMA {
@@ -214,11 +167,11 @@ impl VectorStore for SqliteFile {
         Ok(())
     }
 
-    async fn open_existing(&self, spec: &CollectionSpec) -> Result<bool, PipelineError> {
+    pub(super) async fn open_existing(&self, spec: &CollectionSpec) -> Result<bool, PipelineError> {
         if !self.path.exists() || !self.has_tables().await? {
             return Ok(false);
         }
-        if !has_column(&self.pool, "collections", "revision").await.map_err(failed(OPEN))? {
+        if self.lacks_columns().await.map_err(failed(OPEN))? {
             let mut transaction = self.begin(OPEN).await?;
             add_columns(&mut transaction).await.map_err(failed(OPEN))?;
             transaction.commit().await.map_err(failed(OPEN))?;
@@ -232,22 +185,26 @@ impl VectorStore for SqliteFile {
         Ok(true)
     }
 
-    async fn committed_digest(&self, document_id: &str) -> Result<Option<Digest>, PipelineError> {
-        const ACTION: &str = "look up document";
+    pub(super) async fn committed_digests(
+        &self,
+        document_ids: &[String],
+    ) -> Result<HashMap<String, Digest>, PipelineError> {
+        const ACTION: &str = "look up documents";
         let opened = self.opened(ACTION)?;
-        let digest: Option<Vec<u8>> = sqlx::query_scalar(
-            "SELECT digest FROM documents WHERE collection = ? AND id = ? AND chunking = ?",
+        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(
+            "SELECT id, digest FROM documents WHERE collection = ?1
+               AND id IN (SELECT value FROM json_each(?2)) AND chunking = ?3",
         )
         .bind(opened.id)
-        .bind(document_id)
+        .bind(json_list(ACTION, document_ids)?)
         .bind(&opened.spec.chunking)
-        .fetch_optional(&self.pool)
+        .fetch_all(&self.pool)
         .await
         .map_err(failed(ACTION))?;
-        Ok(digest.and_then(|bytes| bytes.try_into().ok()).map(Digest::from_bytes))
+        Ok(digests(rows))
     }
 
-    async fn holds_content(&self, digest: &Digest) -> Result<bool, PipelineError> {
+    pub(super) async fn holds_content(&self, digest: &Digest) -> Result<bool, PipelineError> {
         const ACTION: &str = "look up content";
         let opened = self.opened(ACTION)?;
         sqlx::query_scalar(
@@ -262,7 +219,7 @@ impl VectorStore for SqliteFile {
         .map_err(failed(ACTION))
     }
 
-    async fn documents(&self) -> Result<Vec<HeldDocument>, PipelineError> {
+    pub(super) async fn documents(&self) -> Result<Vec<HeldDocument>, PipelineError> {
         const ACTION: &str = "list documents";
         let opened = self.opened(ACTION)?;
         let rows: Vec<(String, String)> =
@@ -274,11 +231,16 @@ impl VectorStore for SqliteFile {
         Ok(rows.into_iter().map(|(id, path)| HeldDocument { id, path }).collect())
     }
 
-    async fn delete_documents(&self, ids: &[String]) -> Result<(), PipelineError> {
+    pub(super) async fn delete_documents(&self, ids: &[String]) -> Result<(), PipelineError> {
         const ACTION: &str = "delete documents";
         let opened = self.opened(ACTION)?;
         let mut transaction = self.begin(ACTION).await?;
+        let words =
+            WordsTable::current(&mut *transaction, opened.id).await.map_err(failed(ACTION))?;
         for id in ids {
+            if let Some(words) = words {
+                words.remove(&mut transaction, id).await.map_err(failed(ACTION))?;
+            }
             // The chunks go with it (ON DELETE CASCADE).
             sqlx::query("DELETE FROM documents WHERE collection = ? AND id = ?")
                 .bind(opened.id)
@@ -291,102 +253,19 @@ impl VectorStore for SqliteFile {
         transaction.commit().await.map_err(failed(ACTION))
     }
 
-    async fn commit(&self, documents: &[EmbeddedDocument]) -> Result<(), PipelineError> {
+    pub(super) async fn commit(&self, documents: &[EmbeddedDocument]) -> Result<(), PipelineError> {
         let opened = self.opened(COMMIT)?;
         let documents = checked(COMMIT, &opened.spec, documents)?;
         let mut transaction = self.begin(COMMIT).await?;
-        for document in &documents {
-            replace(&mut transaction, &opened, document).await.map_err(failed(COMMIT))?;
-        }
+        let words =
+            WordsTable::current(&mut *transaction, opened.id).await.map_err(failed(COMMIT))?;
+        let replaced = replace(&mut transaction, &opened, &documents, words).await;
+        replaced.map_err(failed(COMMIT))?;
         renew_revision(&mut transaction, opened.id).await.map_err(failed(COMMIT))?;
         transaction.commit().await.map_err(failed(COMMIT))
     }
 
-    async fn search(&self, vector: &[f32], top_k: usize) -> Result<Vec<Hit>, PipelineError> {
-        const ACTION: &str = "search vectors";
-        let opened = self.opened(ACTION)?;
-        check_vector(ACTION, &opened.spec, "the query", vector)?;
-        // One moment of the file: what is found in memory has to be there.
-        let mut transaction = self.pool.begin().await.map_err(failed(ACTION))?;
-        match self.current_matrix(&mut transaction, &opened).await.map_err(failed(ACTION))? {
-            Some(matrix) => {
-                let query = vector.to_vec();
-                // The scan of a large collection takes milliseconds; the runtime is for waiting.
-                let near = tokio::task::spawn_blocking(move || matrix.nearest(&query, top_k))
-                    .await
-                    .map_err(|error| PipelineError::Store {
-                        action: ACTION,
-                        reason: error.to_string(),
-                    })?;
-                chunks_at(&mut transaction, &near).await.map_err(failed(ACTION))
-            }
-            None => {
-                let rows = sqlx::query(SEARCH)
-                    .bind(little_endian(vector))
-                    .bind(opened.id)
-                    .bind(column(top_k as u64))
-                    .fetch_all(&mut *transaction)
-                    .await
-                    .map_err(failed(ACTION))?;
-                rows.iter().map(hit_from).collect::<Result<_, _>>().map_err(failed(ACTION))
-            }
-        }
-    }
-
-    async fn vectors(
-        &self,
-        chunk_ids: &[String],
-    ) -> Result<HashMap<String, Vec<f32>>, PipelineError> {
-        const ACTION: &str = "read vectors";
-        let opened = self.opened(ACTION)?;
-        let rows: Vec<(String, Vec<u8>)> = sqlx::query_as(
-            "SELECT id, embedding FROM chunks
-             WHERE collection = ?1 AND id IN (SELECT value FROM json_each(?2))",
-        )
-        .bind(opened.id)
-        .bind(json_list(ACTION, chunk_ids)?)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed(ACTION))?;
-        Ok(rows.into_iter().map(|(id, bytes)| (id, from_little_endian(&bytes))).collect())
-    }
-
-    async fn chunks(&self, chunk_ids: &[String]) -> Result<HashMap<String, Chunk>, PipelineError> {
-        const ACTION: &str = "read chunks";
-        let opened = self.opened(ACTION)?;
-        let rows = sqlx::query(
-            "SELECT id, document_id, ordinal, start_char, end_char, tokens, text FROM chunks
-             WHERE collection = ?1 AND id IN (SELECT value FROM json_each(?2))",
-        )
-        .bind(opened.id)
-        .bind(json_list(ACTION, chunk_ids)?)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed(ACTION))?;
-        let chunks = rows.iter().map(|row| chunk_from(row).map(|chunk| (chunk.id.clone(), chunk)));
-        chunks.collect::<Result<_, _>>().map_err(failed(ACTION))
-    }
-
-    async fn modified_ms(
-        &self,
-        document_ids: &[String],
-    ) -> Result<HashMap<String, i64>, PipelineError> {
-        const ACTION: &str = "read dates of documents";
-        let opened = self.opened(ACTION)?;
-        let rows: Vec<(String, i64)> = sqlx::query_as(
-            "SELECT id, modified_ms FROM documents
-             WHERE collection = ?1 AND modified_ms IS NOT NULL
-               AND id IN (SELECT value FROM json_each(?2))",
-        )
-        .bind(opened.id)
-        .bind(json_list(ACTION, document_ids)?)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(failed(ACTION))?;
-        Ok(rows.into_iter().collect())
-    }
-
-    async fn revision(&self) -> Result<Revision, PipelineError> {
+    pub(super) async fn revision(&self) -> Result<Revision, PipelineError> {
         const ACTION: &str = "read revision";
         let opened = self.opened(ACTION)?;
         let name: Option<String> =
@@ -398,101 +277,7 @@ impl VectorStore for SqliteFile {
         name.map(Revision::new).ok_or_else(|| not_open(ACTION))
     }
 
-    async fn collections(&self) -> Result<Vec<CollectionSpec>, PipelineError> {
-        const ACTION: &str = "list collections";
-        if !self.path.exists() || !self.has_tables().await? {
-            return Ok(Vec::new());
-        }
-        let rows: Vec<(String, String, i64, String)> =
-            sqlx::query_as("SELECT name, model, dim, chunking FROM collections ORDER BY name")
-                .fetch_all(&self.pool)
-                .await
-                .map_err(failed(ACTION))?;
-        Ok(rows.into_iter().map(CollectionSpec::from).collect())
-    }
-
-    async fn read_documents(
-        &self,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<KeptDocument>, PipelineError> {
-        const ACTION: &str = "read documents";
-        let opened = self.opened(ACTION)?;
-        let mut transaction = self.pool.begin().await.map_err(failed(ACTION))?;
-        let rows: Vec<DocumentColumns> = sqlx::query_as(
-            "SELECT id, digest, path, chunking, modified_ms FROM documents
-             WHERE collection = ?1 AND (?2 IS NULL OR id > ?2) ORDER BY id LIMIT ?3",
-        )
-        .bind(opened.id)
-        .bind(after)
-        .bind(column(limit as u64))
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed(ACTION))?;
-        let rows: Vec<DocumentRow> = rows.into_iter().map(DocumentRow::from).collect();
-        let ids: Vec<String> = rows.iter().map(|row| row.id().to_owned()).collect();
-        let chunk_rows = sqlx::query(
-            "SELECT id, document_id, ordinal, start_char, end_char, tokens, text, embedding
-             FROM chunks WHERE collection = ?1
-               AND document_id IN (SELECT value FROM json_each(?2)) ORDER BY document_id, ordinal",
-        )
-        .bind(opened.id)
-        .bind(json_list(ACTION, &ids)?)
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed(ACTION))?;
-        let mut chunks: HashMap<String, Vec<(Chunk, Vec<f32>)>> = HashMap::new();
-        for row in &chunk_rows {
-            let chunk = chunk_from(row).map_err(failed(ACTION))?;
-            let bytes: Vec<u8> = row.try_get("embedding").map_err(failed(ACTION))?;
-            let of_document = chunks.entry(chunk.document_id.clone()).or_default();
-            of_document.push((chunk, from_little_endian(&bytes)));
-        }
-        rows.into_iter().map(|row| row.with_chunks(ACTION, &mut chunks)).collect()
-    }
-
-    async fn take_name(&self, name: &str, revision: &Revision) -> Result<(), PipelineError> {
-        const ACTION: &str = "put collection in place";
-        let opened = self.opened(ACTION)?;
-        let mut transaction = self.begin(ACTION).await?;
-        for statement in [
-            "DELETE FROM chunks WHERE collection IN
-                (SELECT id FROM collections WHERE name = ?1 AND id <> ?2)",
-            "DELETE FROM documents WHERE collection IN
-                (SELECT id FROM collections WHERE name = ?1 AND id <> ?2)",
-            "DELETE FROM collections WHERE name = ?1 AND id <> ?2",
-        ] {
-            sqlx::query(statement)
-                .bind(name)
-                .bind(opened.id)
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed(ACTION))?;
-        }
-        sqlx::query("UPDATE collections SET name = ?1, revision = unhex(?3) WHERE id = ?2")
-            .bind(name)
-            .bind(opened.id)
-            .bind(revision.as_str())
-            .execute(&mut *transaction)
-            .await
-            .map_err(failed(ACTION))?;
-        transaction.commit().await.map_err(failed(ACTION))?;
-        let spec = CollectionSpec { name: name.to_owned(), ..opened.spec };
-        *self.opened.write() = Some(Opened { id: opened.id, spec });
-        Ok(())
-    }
-
-    async fn finish_load(&self) -> Result<(), PipelineError> {
-        // Moves the log into the file, so that a copy of the file alone is complete. A reader of
-        // another process may prevent it; then the next one does it.
-        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-            .execute(&self.pool)
-            .await
-            .map(drop)
-            .map_err(failed("finish load"))
-    }
-
-    async fn stats(&self) -> Result<StoreStats, PipelineError> {
+    pub(super) async fn stats(&self) -> Result<StoreStats, PipelineError> {
         const ACTION: &str = "count documents";
         let opened = self.opened(ACTION)?;
         let row = sqlx::query(
@@ -507,10 +292,11 @@ impl VectorStore for SqliteFile {
         Ok(StoreStats { documents: number("documents")?, chunks: number("chunks")? })
     }
 
-    async fn drop_collection(&self) -> Result<(), PipelineError> {
+    pub(super) async fn drop_collection(&self) -> Result<(), PipelineError> {
         const ACTION: &str = "drop collection";
         let opened = self.opened(ACTION)?;
         let mut transaction = self.begin(ACTION).await?;
+        WordsTable::of(opened.id).drop(&mut transaction).await.map_err(failed(ACTION))?;
         for statement in [
             "DELETE FROM chunks WHERE collection = ?",
             "DELETE FROM documents WHERE collection = ?",
@@ -528,47 +314,90 @@ impl VectorStore for SqliteFile {
     }
 }
 
-/// Puts a document in the place of its earlier version.
+/// Puts documents in the place of their earlier versions. Rows go in by the dozen: a statement costs
+/// more than a row.
 async fn replace(
     transaction: &mut Transaction<'_, Sqlite>,
     opened: &Opened,
-    checked: &CheckedDocument<'_>,
+    documents: &[CheckedDocument<'_>],
+    words: Option<WordsTable>,
 ) -> Result<(), sqlx::Error> {
-    let document = checked.document;
-    // The chunks of the old version go with it (ON DELETE CASCADE).
-    sqlx::query("DELETE FROM documents WHERE collection = ? AND id = ?")
-        .bind(opened.id)
-        .bind(&document.id)
-        .execute(&mut **transaction)
-        .await?;
-    sqlx::query(
-        "INSERT INTO documents (collection, id, digest, path, chunking, modified_ms)
-         VALUES (?, ?, ?, ?, ?, ?)",
-    )
-    .bind(opened.id)
-    .bind(&document.id)
-    .bind(document.digest.as_bytes().as_slice())
-    .bind(&document.path)
-    .bind(&opened.spec.chunking)
-    .bind(document.modified_ms)
-    .execute(&mut **transaction)
-    .await?;
-    for (chunk, vector) in &checked.chunks {
-        sqlx::query(
-            "INSERT INTO chunks (collection, id, document_id, ordinal, start_char, end_char, \
-             tokens, embedding, text) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(opened.id)
-        .bind(&chunk.id)
-        .bind(&document.id)
-        .bind(chunk.ordinal)
-        .bind(column(chunk.start_char))
-        .bind(column(chunk.end_char))
-        .bind(chunk.tokens)
-        .bind(little_endian(vector))
-        .bind(&chunk.text)
-        .execute(&mut **transaction)
-        .await?;
+    for checked in documents {
+        let id = &checked.document.id;
+        if let Some(words) = words {
+            words.remove(transaction, id).await?;
+        }
+        // The chunks of the old version go with it (ON DELETE CASCADE).
+        sqlx::query("DELETE FROM documents WHERE collection = ? AND id = ?")
+            .bind(opened.id)
+            .bind(id)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    for documents in documents.chunks(ROWS_AT_ONCE) {
+        let mut insert = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO documents (collection, id, digest, path, chunking, modified_ms, kind) ",
+        );
+        insert.push_values(documents, |mut row, checked| {
+            let document = checked.document;
+            row.push_bind(opened.id)
+                .push_bind(&document.id)
+                .push_bind(document.digest.as_bytes().as_slice())
+                .push_bind(&document.path)
+                .push_bind(&opened.spec.chunking)
+                .push_bind(document.modified_ms)
+                .push_bind(document.kind.map(Format::as_str));
+        });
+        insert.build().execute(&mut **transaction).await?;
+    }
+    let chunks: Vec<(&str, &Chunk, &[f32])> = documents
+        .iter()
+        .flat_map(|checked| {
+            let document_id = checked.document.id.as_str();
+            checked
+                .chunks
+                .iter()
+                .map(move |(chunk, vector)| (document_id, chunk, vector.as_slice()))
+        })
+        .collect();
+    for chunks in chunks.chunks(ROWS_AT_ONCE) {
+        insert_chunks(transaction, opened, chunks, words).await?;
+    }
+    Ok(())
+}
+
+async fn insert_chunks(
+    transaction: &mut Transaction<'_, Sqlite>,
+    opened: &Opened,
+    chunks: &[(&str, &Chunk, &[f32])],
+    words: Option<WordsTable>,
+) -> Result<(), sqlx::Error> {
+    let mut insert = QueryBuilder::<Sqlite>::new(
+        "INSERT INTO chunks (collection, id, document_id, ordinal, start_char, end_char, tokens, \
+         embedding, text) ",
+    );
+    insert.push_values(chunks, |mut row, (document_id, chunk, vector)| {
+        row.push_bind(opened.id)
+            .push_bind(&chunk.id)
+            .push_bind(*document_id)
+            .push_bind(chunk.ordinal)
+            .push_bind(column(chunk.start_char))
+            .push_bind(column(chunk.end_char))
+            .push_bind(chunk.tokens)
+            .push_bind(little_endian(vector))
+            .push_bind(&chunk.text);
+    });
+    let Some(words) = words else {
+        return insert.build().execute(&mut **transaction).await.map(drop);
+    };
+    insert.push(" RETURNING rowid, id");
+    let places: Vec<(i64, String)> = insert.build_query_as().fetch_all(&mut **transaction).await?;
+    let texts: HashMap<&str, &str> =
+        chunks.iter().map(|(_, chunk, _)| (chunk.id.as_str(), chunk.text.as_str())).collect();
+    for (place, id) in &places {
+        if let Some(text) = texts.get(id.as_str()) {
+            words.add(transaction, *place, text).await?;
+        }
     }
     Ok(())
 }
@@ -580,25 +409,6 @@ fn held_from(row: &SqliteRow) -> Result<HeldCollection, sqlx::Error> {
         dim: row.try_get("dim")?,
         format: row.try_get("format")?,
     })
-}
-
-/// The chunks at places in the file, in the order given.
-async fn chunks_at(
-    transaction: &mut Transaction<'_, Sqlite>,
-    near: &[Near],
-) -> Result<Vec<Hit>, sqlx::Error> {
-    let mut hits = Vec::with_capacity(near.len());
-    for Near { place, similarity } in near {
-        let row = sqlx::query(
-            "SELECT id, document_id, ordinal, start_char, end_char, tokens, text
-             FROM chunks WHERE rowid = ?",
-        )
-        .bind(place)
-        .fetch_one(&mut **transaction)
-        .await?;
-        hits.push(Hit { chunk: chunk_from(&row)?, similarity: *similarity, rerank_score: None });
-    }
-    Ok(hits)
 }
 
 /// Adds what collections of earlier versions lack. Rows of before get a revision each.
@@ -626,50 +436,21 @@ async fn has_column(
         .await
 }
 
-/// Says that the collection is another one now, in the transaction that makes it so.
+/// Says that the collection is another one now, in the transaction that makes it so. Words that
+/// were those of the revision before are those of the new one: who changes chunks changes them too.
 async fn renew_revision(
     transaction: &mut Transaction<'_, Sqlite>,
     collection: i64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE collections SET revision = randomblob(16) WHERE id = ?")
-        .bind(collection)
-        .execute(&mut **transaction)
-        .await
-        .map(drop)
+    let renew = "
+        WITH next (revision) AS MATERIALIZED (SELECT randomblob(16))
+        UPDATE collections SET revision = next.revision,
+            words_revision = CASE WHEN words_revision = collections.revision THEN next.revision END
+        FROM next WHERE id = ?";
+    sqlx::query(renew).bind(collection).execute(&mut **transaction).await.map(drop)
 }
 
-/// A list as one parameter, for `json_each`.
-fn json_list(action: &'static str, items: &[String]) -> Result<String, PipelineError> {
-    serde_json::to_string(items)
-        .map_err(|error| PipelineError::Store { action, reason: error.to_string() })
-}
-
-fn hit_from(row: &SqliteRow) -> Result<Hit, sqlx::Error> {
-    let similarity = similarity(row.try_get("distance")?);
-    Ok(Hit { chunk: chunk_from(row)?, similarity, rerank_score: None })
-}
-
-fn chunk_from(row: &SqliteRow) -> Result<Chunk, sqlx::Error> {
-    Ok(Chunk {
-        id: row.try_get("id")?,
-        document_id: row.try_get("document_id")?,
-        ordinal: small_count(row.try_get("ordinal")?),
-        text: row.try_get("text")?,
-        start_char: count(row.try_get("start_char")?),
-        end_char: count(row.try_get("end_char")?),
-        tokens: small_count(row.try_get("tokens")?),
-    })
-}
-
-fn from_little_endian(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|number| f32::from_le_bytes(*number)).collect()
-}
-
-fn little_endian(vector: &[f32]) -> Vec<u8> {
-    vector.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
-fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {
+pub(super) fn failed(action: &'static str) -> impl Fn(sqlx::Error) -> PipelineError {
     move |error| PipelineError::Store { action, reason: error.to_string() }
 }
 
@@ -678,11 +459,11 @@ const SCHEMA: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS collections (
         id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, model TEXT NOT NULL,
         dim INTEGER NOT NULL, chunking TEXT NOT NULL, format INTEGER NOT NULL,
-        revision BLOB) STRICT",
+        revision BLOB, words_revision BLOB) STRICT",
     "CREATE TABLE IF NOT EXISTS documents (
         collection INTEGER NOT NULL REFERENCES collections (id) ON DELETE CASCADE,
         id TEXT NOT NULL, digest BLOB NOT NULL, path TEXT NOT NULL, chunking TEXT NOT NULL,
-        modified_ms INTEGER,
+        modified_ms INTEGER, kind TEXT,
         PRIMARY KEY (collection, id)) STRICT, WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS chunks (
         collection INTEGER NOT NULL, id TEXT NOT NULL, document_id TEXT NOT NULL,
@@ -696,24 +477,17 @@ const SCHEMA: [&str; 5] = [
 ];
 
 /// Columns that came later: table, column, and the statement that adds it.
-const ADDED_COLUMNS: [(&str, &str, &str); 2] = [
+const ADDED_COLUMNS: [(&str, &str, &str); 4] = [
     ("collections", "revision", "ALTER TABLE collections ADD COLUMN revision BLOB"),
+    ("collections", "words_revision", "ALTER TABLE collections ADD COLUMN words_revision BLOB"),
     ("documents", "modified_ms", "ALTER TABLE documents ADD COLUMN modified_ms INTEGER"),
+    ("documents", "kind", "ALTER TABLE documents ADD COLUMN kind TEXT"),
 ];
-
-/// Reads the table in order of its pages: by the index on `(collection, id)` every row would be a
-/// jump. A vector of length 0 has no distance; 1 puts it between near and far.
-const SEARCH: &str = "
-    WITH nearest AS MATERIALIZED (
-        SELECT rowid AS place, coalesce(vec_distance_cosine(embedding, ?1), 1.0) AS distance
-        FROM chunks NOT INDEXED WHERE collection = ?2 ORDER BY distance, id LIMIT ?3)
-    SELECT id, document_id, ordinal, start_char, end_char, tokens, text, distance
-    FROM nearest JOIN chunks ON chunks.rowid = nearest.place ORDER BY distance, id";
 
 /// The default of 4 KiB holds one chunk of 256 tokens with 384 dimensions, and half of it is air.
 const PAGE_BYTES: u32 = 16 << 10;
-/// A million and more vectors of 384 dimensions. Beyond it a search reads the file.
-const MATRIX_BYTES_MAX: usize = 2 << 30;
+/// Rows of a statement: at nine values a row far below SQLite's 32,766, and beyond it nothing is gained.
+const ROWS_AT_ONCE: usize = 32;
 /// Longer than any commit of ours takes; after it another writer is stuck, not slow.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// One writer, and as many readers as there may be queries at the same time on a usual machine.

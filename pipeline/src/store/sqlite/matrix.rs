@@ -3,6 +3,8 @@
 //! A matrix belongs to one revision of its collection and is never changed: when the collection
 //! is, by whatever process, the next search finds another revision and does not use it.
 
+use std::collections::HashSet;
+
 use crate::store::Revision;
 
 /// All vectors of a collection, one row after the other.
@@ -57,34 +59,44 @@ impl Matrix {
         true
     }
 
-    /// The `top_k` rows most similar to `query`, best first, equals in order of id.
-    pub(super) fn nearest(&self, query: &[f32], top_k: usize) -> Vec<Near> {
+    /// The `top_k` rows most similar to `query`, best first, equals in order of id; of all rows, or
+    /// of those whose chunks are among the given places.
+    pub(super) fn nearest(
+        &self,
+        query: &[f32],
+        top_k: usize,
+        among: Option<&HashSet<i64>>,
+    ) -> Vec<Near> {
         let query_scale = scale(query);
         if self.dim == 0 || top_k == 0 {
             return Vec::new();
         }
-        let mut similarities: Vec<f32> = self
-            .values
-            .chunks_exact(self.dim)
-            .zip(&self.scales)
-            .map(|(row, scale)| dot(row, query) * scale * query_scale)
-            .collect();
-        // A product of scales that overflows has no direction either.
-        similarities.iter_mut().filter(|s| !s.is_finite()).for_each(|s| *s = 0.0);
-        let mut rows: Vec<usize> = (0..similarities.len()).collect();
-        let order = |one: &usize, other: &usize| {
-            let similarity = |row: &usize| similarities.get(*row).copied().unwrap_or_default();
-            let by_similarity = similarity(other).total_cmp(&similarity(one));
-            by_similarity.then_with(|| self.ids.get(*one).cmp(&self.ids.get(*other)))
+        let similarity = |(row, scale): (&[f32], &f32)| {
+            let similarity = dot(row, query) * scale * query_scale;
+            // A product of scales that overflows has no direction either.
+            if similarity.is_finite() { similarity } else { 0.0 }
         };
-        if rows.len() > top_k {
-            rows.select_nth_unstable_by(top_k - 1, order);
-            rows.truncate(top_k);
+        let rows = self.values.chunks_exact(self.dim).zip(&self.scales);
+        let mut near: Vec<(f32, usize)> = match among {
+            None => rows.map(similarity).zip(0..).collect(),
+            Some(among) => rows
+                .zip(self.places.iter().zip(0..))
+                .filter(|(_, (place, _))| among.contains(place))
+                .map(|(row, (_, number))| (similarity(row), number))
+                .collect(),
+        };
+        let order = |one: &(f32, usize), other: &(f32, usize)| {
+            let by_similarity = other.0.total_cmp(&one.0);
+            by_similarity.then_with(|| self.ids.get(one.1).cmp(&self.ids.get(other.1)))
+        };
+        if near.len() > top_k {
+            near.select_nth_unstable_by(top_k - 1, order);
+            near.truncate(top_k);
         }
-        rows.sort_unstable_by(order);
-        rows.into_iter()
-            .filter_map(|row| {
-                let similarity = f64::from(*similarities.get(row)?).clamp(-1.0, 1.0);
+        near.sort_unstable_by(order);
+        near.into_iter()
+            .filter_map(|(similarity, row)| {
+                let similarity = f64::from(similarity).clamp(-1.0, 1.0);
                 Some(Near { place: *self.places.get(row)?, similarity })
             })
             .collect()
@@ -161,11 +173,17 @@ mod tests {
             expected
                 .sort_by(|one, other| other.0.total_cmp(&one.0).then_with(|| one.1.cmp(other.1)));
             for top_k in [1, 10, 200, 500] {
-                let found = matrix.nearest(query, top_k);
+                let found = matrix.nearest(query, top_k, None);
                 assert_eq!(found.len(), top_k.min(200));
                 for (near, (similarity, _)) in found.iter().zip(&expected) {
                     assert!((near.similarity - similarity).abs() < 1e-5, "{dim} {top_k}");
                 }
+                let odd: HashSet<i64> = (0..100).map(|half| 2 * half + 1).collect();
+                let among = matrix.nearest(query, top_k, Some(&odd));
+                let of_all = matrix.nearest(query, 200, None);
+                let wanted: Vec<Near> =
+                    of_all.into_iter().filter(|near| near.place % 2 == 1).take(top_k).collect();
+                assert_eq!(among, wanted);
             }
         }
     }
@@ -181,15 +199,15 @@ mod tests {
                 ("near", vec![3e38, 0.0]),
             ],
         );
-        let found = matrix.nearest(&[1.0, 0.0], 9);
+        let found = matrix.nearest(&[1.0, 0.0], 9, None);
         let places: Vec<i64> = found.iter().map(|near| near.place).collect();
         assert_eq!(places[0], 3);
         assert_eq!(*places.last().unwrap(), 2);
         assert!(found.iter().all(|near| near.similarity.is_finite()), "{found:?}");
-        assert!(matrix.nearest(&[0.0, 0.0], 9).iter().all(|near| near.similarity == 0.0));
-        assert!(matrix.nearest(&[1.0, 0.0], 0).is_empty());
+        assert!(matrix.nearest(&[0.0, 0.0], 9, None).iter().all(|near| near.similarity == 0.0));
+        assert!(matrix.nearest(&[1.0, 0.0], 0, None).is_empty());
         let mut empty = Matrix::new(Revision::new("r"), 2, 0);
         assert!(!empty.push(0, "x".to_owned(), &[0; 7]), "a damaged row");
-        assert!(empty.nearest(&[1.0, 0.0], 3).is_empty());
+        assert!(empty.nearest(&[1.0, 0.0], 3, None).is_empty());
     }
 }
