@@ -12,6 +12,7 @@ use crate::terminal::ColorArg;
 
 mod fake;
 mod gate;
+mod model;
 mod rag;
 mod receive;
 mod replay;
@@ -22,6 +23,7 @@ mod workload;
 
 pub(crate) use fake::FakeServer;
 pub(crate) use gate::{Baseline, BaselineAction, Check, Doctor, Inconclusive, Trend};
+pub(crate) use model::{Model, ModelCheck, ModelFit, Modelled};
 pub(crate) use rag::{CacheAction, CachePart, RagFetch, RagFolder};
 pub(crate) use receive::{Export, Import, Proxy, Received, Record, Serve, SignalArg};
 pub(crate) use replay::{
@@ -170,6 +172,9 @@ pub(crate) enum Verb {
     /// Workloads as files: imported from public traces, cut out of runs, sampled, scaled
     #[command(subcommand)]
     Workload(Workload),
+    /// Models of services for virtual time: fitted to a recording, held against one
+    #[command(subcommand)]
+    Model(Model),
     /// One self-contained HTML file about a run, alone or against another
     #[command(after_help = "Example: retake report last --output report.html")]
     Report(Report),

@@ -11,6 +11,7 @@ use retake_recorder::store::{SelectError, StoreError};
 use retake_recorder::upkeep::compact::CompactError;
 use retake_replay::arrival::ArrivalError;
 use retake_replay::simulate::SimulateError;
+use retake_replay::simulate::fit::FitError;
 use retake_replay::simulate::model::ModelError;
 use retake_replay::sweep::GridError;
 use retake_replay::target::{ProgramError, ServiceError, SettingError};
@@ -288,6 +289,16 @@ impl From<ModelError> for Failure {
         let code = match &error {
             ModelError::Read { .. } => Code::Environment,
             _ => Code::Usage,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<FitError> for Failure {
+    fn from(error: FitError) -> Self {
+        let code = match &error {
+            FitError::SeveralKinds(_) => Code::Usage,
+            _ => Code::NotReplayable,
         };
         Self::new(code, error.to_string())
     }

@@ -14,6 +14,7 @@ mod fake_server;
 mod gc;
 mod import;
 mod init;
+mod model;
 mod pages;
 mod proxy;
 mod pull;
@@ -74,6 +75,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Replay(verb) => replay::run(&context, verb).await,
         Verb::Sweep(args) => sweep::run(&context, &args).await,
         Verb::Workload(verb) => workload::run(&context, verb),
+        Verb::Model(verb) => model::run(&context, verb),
         Verb::Report(args) => report::run(&context, &args).await,
         Verb::Export(args) => export::run(&context, &args),
         Verb::Verify(args) => verify::run(&context, &args),

@@ -25,6 +25,7 @@ mod init;
 mod labelled;
 mod listening;
 mod matrix;
+mod model;
 mod notebooks;
 mod outside;
 mod pages;

@@ -247,19 +247,22 @@ impl Root {
                 .filter(|json: &Json| json.is_object() || json.is_array())
                 .unwrap_or_else(|| text.into()),
         };
-        let span = &self.span;
-        let source = SourceLink {
-            run_id: span.run_id.parse().map_err(|e| format!("{e}"))?,
-            trace_id: span.trace_id.parse().map_err(|e| format!("{e}"))?,
-            span_id: span.span_id.parse().map_err(|e| format!("{e}"))?,
-        };
-        Ok(Operation { input, source: Some(source), ..self.shape_only() })
+        Ok(Operation { input, ..self.shape_only() })
     }
 
     /// The operation without its input.
     fn shape_only(&self) -> Operation {
         let span = &self.span;
+        let ids = (span.run_id.parse(), span.trace_id.parse(), span.span_id.parse());
+        let source = match ids {
+            (Ok(run_id), Ok(trace_id), Ok(span_id)) => {
+                Some(SourceLink { run_id, trace_id, span_id })
+            }
+            // Ids that the recorder wrote are ids.
+            _ => None,
+        };
         Operation {
+            source,
             is_barrier: self.kind == "ingest",
             kind: self.kind.clone(),
             recorded_duration_ns: span.duration_ns,
