@@ -90,6 +90,7 @@ impl IngestDeps {
         settings: &RagSettings,
         default_sqlite: &Path,
     ) -> Result<Self, PipelineError> {
+        crate::tokens::prepare();
         let cache = if settings.cache.enabled {
             let path = default_sqlite.with_file_name(CACHE_FILE);
             Some(Arc::new(VectorCache::open(&path, settings.cache.bytes_max).await?))

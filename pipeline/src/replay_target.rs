@@ -36,6 +36,7 @@ impl BuiltInTarget {
     /// `default_sqlite`; `scratch_dir` is a folder of this replay alone, for what it ingests.
     #[must_use]
     pub fn new(settings: RagSettings, default_sqlite: &Path, scratch_dir: &Path) -> Self {
+        crate::tokens::prepare();
         let scratch_sqlite = scratch_dir.join(SCRATCH_SQLITE);
         let mut scratch = settings.clone();
         let is_postgres =

@@ -294,7 +294,7 @@ impl<'a> Under<'a> {
                 row.predicted.insert(*objective, found.into());
             }
         }
-        self.calibration = predictor.calibration();
+        self.calibration = predictor.recorded_calibration();
         let fits = predictor.fits().into_iter();
         self.fits = fits.map(|(stage, fit)| (stage.to_owned(), fit.clone())).collect();
     }
