@@ -122,6 +122,8 @@ fn a_program_that_cannot_be_used_leaves_no_run() {
     run(COMMAND, &["--set", "ignored=1"]).expect_code(2).expect_message(&["ignored=1", "top_k=4"]);
     run("./nosuch", &[]).expect_code(4).expect_message(&["nosuch", "before it was ready"]);
     run("sh -c 'exit 3'", &[]).expect_code(4).expect_message(&["exit status: 3"]);
+    // It says back what it was told.
+    run("cat", &[]).expect_code(2).expect_message(&["cannot be read", "`start`"]);
     assert_eq!(bench.runs().len(), 1);
     let other = ["replay", "run", "app", "--target-cmd", COMMAND, "--kind", "nosuch"];
     bench.retake(other).expect_code(2).expect_message(&["nosuch", "app.ask"]);

@@ -248,7 +248,7 @@ impl Heard {
             Ok(Message::Refused { message }) => answer(ready, Err(message)),
             Ok(Message::Token { id, count }) => self.token(id, count),
             Ok(Message::Result(outcome)) => self.end(*outcome),
-            Err(error) => self.other(line, &error),
+            Err(error) => self.other(line, &error, ready),
         }
     }
 
@@ -260,14 +260,22 @@ impl Heard {
     }
 
     /// A line that is no message. Mostly a library that prints, which people want to see; but a
-    /// result that cannot be read is the end of its operation.
-    fn other(&self, line: &[u8], error: &serde_json::Error) {
+    /// result that cannot be read is the end of its operation, and so is an answer to the settings.
+    fn other(
+        &self,
+        line: &[u8],
+        error: &serde_json::Error,
+        ready: &mut Option<oneshot::Sender<Answer>>,
+    ) {
         self.other_lines.fetch_add(1, Ordering::Relaxed);
         let _ = std::io::stderr().write_all(line);
         let json: Option<Json> = serde_json::from_slice(line).ok();
-        let meant = json.as_ref().filter(|json| json.get("type").is_some());
-        let Some(id) = meant.and_then(|json| json.get("id")?.as_u64()) else { return };
+        let Some(meant) = json.filter(|json| json.get("type").is_some()) else { return };
         let message = format!("its message cannot be read: {error}");
+        if ready.is_some() {
+            return answer(ready, Err(message));
+        }
+        let Some(id) = meant.get("id").and_then(Json::as_u64) else { return };
         let error = Some(Failed { kind: Some("protocol".to_owned()), message });
         self.end(Outcome { id, error, ..Outcome::default() });
     }
