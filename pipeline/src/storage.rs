@@ -83,7 +83,7 @@ impl Storage {
             collections.push(SavedCollection::new(&spec, copied));
         }
         // Nothing of the file must still stand in its log.
-        target.close().await;
+        target.close().await?;
         for (file, name) in [(&self.cache, CACHE), (&self.answers, ANSWERS)] {
             caches::save(file, &part.join(name)).await?;
         }
@@ -137,7 +137,7 @@ impl Storage {
                 }
                 copy::copy(&source, target.as_ref(), &spec).await?;
             }
-            source.close().await;
+            source.close().await?;
         }
         Ok(manifest)
     }

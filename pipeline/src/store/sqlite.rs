@@ -46,8 +46,11 @@ impl SqliteStore {
 
 impl SqliteStore {
     /// Closes the file; all of it is in it then, and nothing in its log.
-    pub(crate) async fn close(&self) {
-        unseen(self.0.close()).await;
+    ///
+    /// # Errors
+    /// See [`SqliteFile::close`].
+    pub(crate) async fn close(&self) -> Result<(), PipelineError> {
+        unseen(self.0.close()).await
     }
 }
 

@@ -11,7 +11,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, QueryBuilder, Row, Sqlite, Transaction};
+use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, Row, Sqlite, Transaction};
 
 use super::matrix::Matrix;
 use super::rows::little_endian;
@@ -76,8 +76,24 @@ impl SqliteFile {
     }
 
     /// Closes all connections; the last one moves the log into the file.
-    pub(super) async fn close(&self) {
+    ///
+    /// # Errors
+    /// The file cannot be opened once more.
+    pub(super) async fn close(&self) -> Result<(), PipelineError> {
         self.pool.close().await;
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        let log = PathBuf::from(log);
+        if !log.exists() {
+            return Ok(());
+        }
+        // Of two connections that close at the same time each leaves the log to the other.
+        let alone = SqliteConnectOptions::new()
+            .filename(&self.path)
+            .journal_mode(SqliteJournalMode::Delete)
+            .busy_timeout(BUSY_TIMEOUT);
+        let connection = alone.connect().await.map_err(failed(CLOSE))?;
+        connection.close().await.map_err(failed(CLOSE))
     }
 
     pub(super) fn opened(&self, action: &'static str) -> Result<Opened, PipelineError> {
@@ -493,4 +509,5 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// One writer, and as many readers as there may be queries at the same time on a usual machine.
 const CONNECTIONS_MAX: u32 = 8;
 const OPEN: &str = "open collection";
+const CLOSE: &str = "close the file of documents";
 const COMMIT: &str = "commit documents";
