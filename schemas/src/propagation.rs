@@ -132,7 +132,10 @@ fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(may_stand)
 }
 
-fn percent_encoded(text: &str) -> String {
+/// A value as the W3C baggage format wants it, which `OTEL_RESOURCE_ATTRIBUTES` borrows: all but the
+/// unreserved characters of RFC 3986 in percents.
+#[must_use]
+pub fn percent_encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use retake_analyzer::Analyzer;
 use retake_recorder::otlp::{Aliases, Intake, IntakeSettings};
 use retake_schemas::event::TokensSource;
+use retake_schemas::propagation::percent_encoded;
 use retake_schemas::settings::{RecordSettings, WhenFull};
 use retake_server::Token;
 
@@ -128,19 +129,6 @@ pub(crate) fn environment(
             command.env(name, value);
         }
     }
-}
-
-/// As the W3C baggage format, which this variable borrows, wants values.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
 }
 
 /// Waits until nothing more comes: exporters flush before their process ends, so what is still

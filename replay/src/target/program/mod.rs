@@ -128,12 +128,6 @@ impl ProgramTarget {
         self.process.stop().await
     }
 
-    /// Lines of its output that were no message, and went to stderr.
-    #[must_use]
-    pub fn other_lines(&self) -> u64 {
-        self.process.other_lines()
-    }
-
     async fn run(
         &self,
         recorded: &Recorded,

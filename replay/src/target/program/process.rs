@@ -8,7 +8,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -39,7 +38,6 @@ pub(super) type Answer = Result<(Option<String>, BTreeMap<String, Json>), String
 struct Heard {
     /// `None` once the program's output has ended.
     pending: Mutex<Option<HashMap<u64, Pending>>>,
-    other_lines: AtomicU64,
 }
 
 /// An operation under way.
@@ -72,10 +70,7 @@ impl Process {
         };
         let (input, lines) = sync_channel(UNREAD_MAX);
         let (ready, is_ready) = oneshot::channel();
-        let heard = Arc::new(Heard {
-            pending: Mutex::new(Some(HashMap::new())),
-            other_lines: AtomicU64::new(0),
-        });
+        let heard = Arc::new(Heard { pending: Mutex::new(Some(HashMap::new())) });
         let process = Self {
             child: Mutex::new(child),
             input: Mutex::new(Some(input)),
@@ -154,10 +149,6 @@ impl Process {
         if self.heard.remove(id).is_some() {
             self.send(&Request::Cancel { id });
         }
-    }
-
-    pub(super) fn other_lines(&self) -> u64 {
-        self.heard.other_lines.load(Ordering::Relaxed)
     }
 
     /// How the program ended, in words, after its output has.
@@ -267,7 +258,6 @@ impl Heard {
         error: &serde_json::Error,
         ready: &mut Option<oneshot::Sender<Answer>>,
     ) {
-        self.other_lines.fetch_add(1, Ordering::Relaxed);
         let _ = std::io::stderr().write_all(line);
         let json: Option<Json> = serde_json::from_slice(line).ok();
         let Some(meant) = json.filter(|json| json.get("type").is_some()) else { return };
