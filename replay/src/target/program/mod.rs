@@ -13,11 +13,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use retake_recorder::Dispatcher;
 use retake_recorder::capture::CapturePolicy;
-use retake_schemas::event::{
-    EventBody, Level, SpanClosed, SpanOpened, SpanUpdated, Status, TokensSource, Usage,
-};
+use retake_recorder::{Dispatcher, OpenSpan};
+use retake_schemas::event::{EventBody, TokensSource, Usage};
+use retake_schemas::propagation::{Propagation, Tags};
 use retake_schemas::{Attributes, Key, SpanId, SpanKey, TraceId, Value, convention};
 use serde_json::Value as Json;
 
@@ -175,14 +174,22 @@ impl Target for ProgramTarget {
         operation: &Operation,
         context: &OperationContext,
     ) -> Result<(), TargetError> {
-        let recorded = Recorded::open(self.dispatcher.lock().clone(), operation, context);
+        let dispatcher = self.dispatcher.lock().clone();
+        let span = dispatcher.as_ref().map(|dispatcher| open(dispatcher, operation, context));
+        let recorded = Recorded {
+            // Without a run the program is still given a name for the operation.
+            span: span.as_ref().map_or_else(|| unrecorded(operation), OpenSpan::key),
+            dispatcher,
+        };
         let ran = self.run(&recorded, operation, context).await;
         let outcome = match &ran {
             Ok(outcome) => verdict(outcome),
             Err(TargetError::Cancelled) => Err(TargetError::Cancelled),
             Err(error) => Err(failed(error.error_type(), error.to_string())),
         };
-        recorded.close(ran.as_ref().ok(), &outcome);
+        if let (Some(dispatcher), Some(span)) = (&recorded.dispatcher, span) {
+            close(dispatcher, span, ran.as_ref().ok(), &outcome);
+        }
         outcome
     }
 }
@@ -217,7 +224,7 @@ fn failed(error_type: &str, message: String) -> TargetError {
     TargetError::Failed { error_type: error_type.to_owned(), message }
 }
 
-/// The span of an operation.
+/// Where what is said of an operation while it is under way is recorded.
 #[derive(Debug, Clone)]
 struct Recorded {
     dispatcher: Option<Dispatcher>,
@@ -225,98 +232,73 @@ struct Recorded {
 }
 
 impl Recorded {
-    fn open(
-        dispatcher: Option<Dispatcher>,
-        operation: &Operation,
-        context: &OperationContext,
-    ) -> Self {
-        // Without a run the program is still given a name for the operation.
-        let span_id = dispatcher
-            .as_ref()
-            .map_or_else(|| SpanId::from_u64(operation.index + 1), Dispatcher::new_span_id);
-        let recorded =
-            Self { span: SpanKey { trace_id: TraceId::generate(), span_id }, dispatcher };
-        let Some(dispatcher) = &recorded.dispatcher else { return recorded };
-        let (kind, _, name) = words(&operation.kind);
-        let text = |text: &str| Value::Str(text.to_owned());
-        let mut attributes: Attributes = vec![
-            ("retake.kind".into(), text(kind)),
-            // What the program records itself keeps the stages it has: this is what is left.
-            (convention::STAGE.into(), text("program")),
-            (convention::OPERATION_KIND.into(), text(&operation.kind)),
-            (convention::DUE_UNIX_NS.into(), Value::from(context.due_unix_ns)),
-            (convention::STAGE_SOURCE.into(), text("live")),
-        ];
-        if let Some(link) = &operation.source {
-            attributes.extend([
-                (convention::SOURCE_RUN.into(), text(&link.run_id.to_string())),
-                (convention::SOURCE_TRACE.into(), text(&link.trace_id.to_string())),
-                (convention::SOURCE_SPAN.into(), text(&link.span_id.to_string())),
-            ]);
-        }
-        if let Some(session) = &operation.shape.session {
-            attributes.push(("gen_ai.conversation.id".into(), text(session)));
-        }
-        let input = content(dispatcher, convention::OPERATION, &operation.input);
-        attributes.extend(input);
-        let opened = SpanOpened {
-            span: recorded.span,
-            parent: None,
-            name: name.to_owned(),
-            target: "retake_replay".to_owned(),
-            level: Level::Info,
-            source_file: None,
-            source_line: None,
-            thread: None,
-            attributes,
-        };
-        dispatcher.emit(&EventBody::SpanOpened(Box::new(opened)));
-        recorded
-    }
-
-    fn close(&self, outcome: Option<&Outcome>, verdict: &Result<(), TargetError>) {
-        let Some(dispatcher) = &self.dispatcher else { return };
-        let span = self.span;
-        let mut attributes: Attributes = Vec::new();
-        if let Some(outcome) = outcome {
-            let output = outcome.output.as_ref().filter(|output| !output.is_null());
-            attributes.extend(output.and_then(|o| content(dispatcher, "output.value", o)));
-            if let Some(model) = &outcome.model {
-                attributes.push(("gen_ai.response.model".into(), Value::Str(model.clone())));
-            }
-            let (input, output) = (outcome.input_tokens, outcome.output_tokens);
-            if input.or(output).is_some() {
-                let source = TokensSource::Provider;
-                let usage = Usage {
-                    span,
-                    source,
-                    input,
-                    output,
-                    cache_read: None,
-                    cache_write: None,
-                    reasoning: None,
-                };
-                dispatcher.emit(&EventBody::Usage(usage));
-            }
-        }
-        let (status, message) = match verdict {
-            Ok(()) => (Status::Ok, None),
-            Err(TargetError::Cancelled) => (Status::Cancelled, None),
-            Err(error) => {
-                let kind = Value::Str(error.error_type().to_owned());
-                attributes.push((convention::ERROR_TYPE.into(), kind));
-                (Status::Error, Some(error.to_string()))
-            }
-        };
-        if !attributes.is_empty() {
-            dispatcher.emit(&EventBody::SpanUpdated(SpanUpdated { span, attributes }));
-        }
-        let closed = SpanClosed { span, busy_ns: None, status, message };
-        dispatcher.emit(&EventBody::SpanClosed(closed));
-    }
-
     fn traceparent(&self) -> String {
-        format!("00-{}-{}-01", self.span.trace_id, self.span.span_id)
+        Propagation::recorded(self.span, Tags::default()).traceparent()
+    }
+}
+
+fn unrecorded(operation: &Operation) -> SpanKey {
+    SpanKey { trace_id: TraceId::generate(), span_id: SpanId::from_u64(operation.index + 1) }
+}
+
+/// Opens the span of an operation.
+fn open(dispatcher: &Dispatcher, operation: &Operation, context: &OperationContext) -> OpenSpan {
+    let (kind, _, name) = words(&operation.kind);
+    let text = |text: &str| Value::Str(text.to_owned());
+    let mut attributes: Attributes = vec![
+        ("retake.kind".into(), text(kind)),
+        // What the program records itself keeps the stages it has: this is what is left.
+        (convention::STAGE.into(), text("program")),
+        (convention::OPERATION_KIND.into(), text(&operation.kind)),
+        (convention::DUE_UNIX_NS.into(), Value::from(context.due_unix_ns)),
+        (convention::STAGE_SOURCE.into(), text("live")),
+    ];
+    if let Some(link) = &operation.source {
+        attributes.extend([
+            (convention::SOURCE_RUN.into(), text(&link.run_id.to_string())),
+            (convention::SOURCE_TRACE.into(), text(&link.trace_id.to_string())),
+            (convention::SOURCE_SPAN.into(), text(&link.span_id.to_string())),
+        ]);
+    }
+    if let Some(session) = &operation.shape.session {
+        attributes.push(("gen_ai.conversation.id".into(), text(session)));
+    }
+    attributes.extend(content(dispatcher, convention::OPERATION, &operation.input));
+    dispatcher.scope("retake_replay").open_with(name, attributes)
+}
+
+fn close(
+    dispatcher: &Dispatcher,
+    span: OpenSpan,
+    outcome: Option<&Outcome>,
+    verdict: &Result<(), TargetError>,
+) {
+    if let Some(outcome) = outcome {
+        let output = outcome.output.as_ref().and_then(|o| content(dispatcher, "output.value", o));
+        if let Some((name, value)) = output {
+            span.set(name, value);
+        }
+        if let Some(model) = &outcome.model {
+            span.set("gen_ai.response.model", model.as_str());
+        }
+        let (input, output) = (outcome.input_tokens, outcome.output_tokens);
+        if input.or(output).is_some() {
+            dispatcher.emit(&EventBody::Usage(Usage {
+                span: span.key(),
+                source: TokensSource::Provider,
+                input,
+                output,
+                cache_read: None,
+                cache_write: None,
+                reasoning: None,
+            }));
+        }
+    }
+    match verdict {
+        Ok(()) => span.finish(),
+        // Dropped before its end: cancelled.
+        Err(TargetError::Cancelled) => drop(span),
+        Err(error) => span.fail(error.error_type(), &error.to_string()),
     }
 }
 
