@@ -77,33 +77,14 @@ impl Log {
         spans.chain(tokens).chain(events).chain(documents)
     }
 
-    /// BLAKE3 over the rows in an order that does not depend on how they are stored, with times
-    /// counted from the first event and without the run's id: equal for runs in which the same
-    /// happened.
+    /// Digest of what happened: equal for runs in which the same did, whenever, and however it is
+    /// stored.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        let mut hasher = blake3::Hasher::new();
-        for row in self.normalised() {
-            hasher.update(&(row.len() as u64).to_le_bytes());
-            hasher.update(&row);
-        }
-        Digest::from_bytes(*hasher.finalize().as_bytes())
+        self.normalised().digest()
     }
 
-    /// The first row, in the order of [`Log::digest`], that the other does not have like this.
-    pub(super) fn first_difference(&self, other: &Self) -> Option<String> {
-        let (ours, theirs) = (self.normalised(), other.normalised());
-        let at = ours.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs);
-        let at =
-            at.or_else(|| (ours.len() != theirs.len()).then_some(ours.len().min(theirs.len())))?;
-        let words = |rows: &[Vec<u8>]| {
-            rows.get(at)
-                .map_or("nothing".to_owned(), |row| String::from_utf8_lossy(row).into_owned())
-        };
-        Some(format!("row {at} was {}, and is {}", words(&ours), words(&theirs)))
-    }
-
-    fn normalised(&self) -> Vec<Vec<u8>> {
+    pub(super) fn normalised(&self) -> Normalised {
         let first = self.first_unix_ns();
         let mut rows = Vec::new();
         add(&mut rows, first, &self.spans);
@@ -111,7 +92,37 @@ impl Log {
         add(&mut rows, first, &self.events);
         add(&mut rows, first, &self.documents);
         rows.sort_unstable();
-        rows
+        Normalised(rows)
+    }
+}
+
+/// The rows of a log in an order that does not depend on how they are stored, with times counted
+/// from the first event and without the run's id.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Normalised(Vec<Vec<u8>>);
+
+impl Normalised {
+    /// BLAKE3 over the rows.
+    pub(super) fn digest(&self) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        for row in &self.0 {
+            hasher.update(&(row.len() as u64).to_le_bytes());
+            hasher.update(row);
+        }
+        Digest::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    /// The first row that the other does not have like this.
+    pub(super) fn first_difference(&self, other: &Self) -> Option<String> {
+        let (ours, theirs) = (&self.0, &other.0);
+        let at = ours.iter().zip(theirs).position(|(ours, theirs)| ours != theirs);
+        let at =
+            at.or_else(|| (ours.len() != theirs.len()).then_some(ours.len().min(theirs.len())))?;
+        let words = |rows: &[Vec<u8>]| {
+            rows.get(at)
+                .map_or("nothing".to_owned(), |row| String::from_utf8_lossy(row).into_owned())
+        };
+        Some(format!("row {at} was {}, and is {}", words(ours), words(theirs)))
     }
 }
 
