@@ -45,8 +45,12 @@ fn fit(context: &Context, args: &ModelFit) -> Result<Code, Failure> {
         other => return Err(unsupported(other, "a model")),
     }
     context.say(&format!("wrote {}", args.output.display()));
+    let kinds = match args.of.kind.as_slice() {
+        [] => String::new(),
+        kinds => format!(" --kind {}", kinds.join(",")),
+    };
     context.say(&format!(
-        "next: retake replay run {} --clock virtual --model {}",
+        "next: retake replay run {}{kinds} --clock virtual --model {}",
         args.of.source,
         args.output.display()
     ));
@@ -70,19 +74,12 @@ fn check(context: &Context, args: &ModelCheck) -> Result<Code, Failure> {
 /// The workload, and when the first token of each operation came, where that was recorded.
 fn of(context: &Context, args: &Modelled) -> Result<(Workload, HashMap<u64, i64>), Failure> {
     let operations = args.operations.map(Operations::from).unwrap_or_default();
-    let path = Path::new(&args.source);
-    let (whole, reader) = if workload::is_file(path) {
-        (Workload::read(path)?, None)
-    } else {
-        let store = context.store()?;
-        let run_id = context.select(&store, &args.source)?;
-        let cut = Workload::cut_shapes(&store, &run_id, operations)?;
-        (cut.workload, Some(RunReader::open(&store, &run_id)?))
-    };
-    let workload = if args.kind.is_empty() { whole } else { whole.only(&args.kind)? };
-    let first_tokens = match &reader {
-        Some(reader) => first_tokens(&workload, reader)?,
-        None => HashMap::new(),
+    let workload = workload::of(context, &args.source, operations, &args.kind)?;
+    let first_tokens = match &workload.source_run {
+        Some(run_id) if !workload::is_file(Path::new(&args.source)) => {
+            first_tokens(&workload, &RunReader::open(&context.store()?, run_id)?)?
+        }
+        _ => HashMap::new(),
     };
     Ok((workload, first_tokens))
 }

@@ -92,7 +92,7 @@ fn write(context: &Context, workload: &Workload, output: &Path) -> Result<Code, 
 }
 
 fn stats(context: &Context, source: &str) -> Result<Code, Failure> {
-    let workload = of(context, source)?;
+    let workload = of(context, source, Operations::default(), &[])?;
     let stats = workload.stats();
     match context.format_or(Format::Table) {
         Format::Json => print_json(&render::workload::stats_json(&stats, &workload))?,
@@ -112,15 +112,23 @@ pub(super) fn stamps(stamps: StampsArg, seed: u64) -> Stamps {
     }
 }
 
-/// The workload of a file, or of a run as far as its inputs were kept.
-pub(super) fn of(context: &Context, source: &str) -> Result<Workload, Failure> {
+/// The workload of a file, or of a run as far as its inputs were kept; of these kinds, if any are
+/// named.
+pub(super) fn of(
+    context: &Context,
+    source: &str,
+    operations: Operations,
+    kinds: &[String],
+) -> Result<Workload, Failure> {
     let path = Path::new(source);
-    if is_file(path) {
-        return Ok(Workload::read(path)?);
-    }
-    let store = context.store()?;
-    let run_id = context.select(&store, source)?;
-    Ok(Workload::cut_shapes(&store, &run_id, Operations::default())?.workload)
+    let whole = if is_file(path) {
+        Workload::read(path)?
+    } else {
+        let store = context.store()?;
+        let run_id = context.select(&store, source)?;
+        Workload::cut_shapes(&store, &run_id, operations)?.workload
+    };
+    Ok(if kinds.is_empty() { whole } else { whole.only(kinds)? })
 }
 
 /// Whether a source names a workload file rather than a run: run selectors have no such ending.

@@ -52,7 +52,9 @@ fn a_recording_becomes_a_model_that_replays_it() {
     let errors = checked["errors"].as_array().expect("errors");
     assert!(errors.iter().all(|error| error.as_f64().expect("one").abs() < 0.02), "{checked}");
     let replay = ["replay", "run", "calls", "--clock", "virtual", "--model", "model.json"];
-    bench.retake([&replay[..], &["--speed", "2"]].concat()).expect_code(0);
+    bench.retake([&replay[..], &["--speed", "2", "--kind", "chat"]].concat()).expect_code(0);
+    let other = bench.retake([&replay[..], &["--kind", "embeddings"]].concat());
+    other.expect_code(2).expect_message(&["embeddings", "chat"]);
 
     let bench = Bench::new();
     record(&bench, 3);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use retake_replay::plan::StageSource;
 use retake_replay::simulate::model::{Model, Service};
 use retake_replay::simulate::{Detail, SimulatedReport, simulate};
-use retake_replay::workload::Workload;
+use retake_replay::workload::{Operations, Workload};
 
 use super::arranged;
 use crate::cli::{Format, ReplayArgs};
@@ -23,7 +23,9 @@ pub(super) fn run(context: &Context, args: &ReplayArgs, is_plan: bool) -> Result
             .help("give a model with --model FILE; docs/replay.md shows one"));
     };
     let model = Model::read(path)?;
-    let (workload, arrival) = arranged(workload::of(context, &args.source)?, args);
+    let operations = args.operations.map(Operations::from).unwrap_or_default();
+    let whole = workload::of(context, &args.source, operations, &args.kind)?;
+    let (workload, arrival) = arranged(whole, args);
     let detail = if args.tokens { Detail::Tokens } else { Detail::Requests };
     let began = Instant::now();
     let simulation = simulate(&workload, &model, arrival, detail)?;
