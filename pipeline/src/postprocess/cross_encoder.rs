@@ -14,7 +14,7 @@ use candle_nn::{Linear, Module as _, VarBuilder};
 use candle_transformers::models::bert::{BertModel, Config};
 use tokenizers::{Encoding, Tokenizer};
 
-use super::{Postprocessor, Processed, Query};
+use super::{Postprocessor, Processed, Query, best_by_scores};
 use crate::bert::{self, Batch, ModelFiles};
 use crate::document::Hit;
 use crate::error::PipelineError;
@@ -98,18 +98,7 @@ impl CrossEncoder {
     ) -> Result<Vec<Hit>, PipelineError> {
         let passages: Vec<&str> = hits.iter().map(|hit| hit.chunk.text.as_str()).collect();
         let scores = self.scores(question, &passages).await?;
-        let mut hits: Vec<Hit> = hits
-            .into_iter()
-            .zip(scores)
-            .map(|(hit, score)| Hit { rerank_score: Some(score), ..hit })
-            .collect();
-        // Stable, so equal scores keep the search's order.
-        hits.sort_by(|one, other| {
-            let score = |hit: &Hit| hit.rerank_score.unwrap_or_default();
-            score(other).total_cmp(&score(one))
-        });
-        hits.truncate(keep);
-        Ok(hits)
+        Ok(best_by_scores(hits, scores, keep))
     }
 }
 

@@ -47,6 +47,24 @@ use crate::error::PipelineError;
 use crate::llm_call::{Caller, Spent};
 use crate::store::VectorStore;
 
+/// The best `keep` by these scores, one for each hit. Equal scores keep the order they came in.
+fn best_by_scores(hits: Vec<Hit>, scores: impl IntoIterator<Item = f64>, keep: usize) -> Vec<Hit> {
+    let scored = hits.into_iter().zip(scores);
+    let mut hits: Vec<Hit> =
+        scored.map(|(hit, score)| Hit { rerank_score: Some(score), ..hit }).collect();
+    sort_by_rerank_score(&mut hits);
+    hits.truncate(keep);
+    hits
+}
+
+/// Best first; equal scores keep the order they came in.
+fn sort_by_rerank_score(hits: &mut [Hit]) {
+    hits.sort_by(|one, other| {
+        let score = |hit: &Hit| hit.rerank_score.unwrap_or_default();
+        score(other).total_cmp(&score(one))
+    });
+}
+
 /// What a step knows of the question.
 #[derive(Clone, Copy)]
 pub struct Query<'a> {

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use super::{Postprocessor, Processed, Query, cosine};
+use super::{Postprocessor, Processed, Query, cosine, sort_by_rerank_score};
 use crate::document::Hit;
 use crate::error::PipelineError;
 
@@ -111,11 +111,7 @@ impl TimeWeighted {
                 Hit { rerank_score: Some(score), ..hit }
             })
             .collect();
-        // Stable, so equal scores keep the order they came in.
-        hits.sort_by(|one, other| {
-            let score = |hit: &Hit| hit.rerank_score.unwrap_or_default();
-            score(other).total_cmp(&score(one))
-        });
+        sort_by_rerank_score(&mut hits);
         hits
     }
 }

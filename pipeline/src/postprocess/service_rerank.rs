@@ -15,7 +15,7 @@ use retake_schemas::settings::{LimitSettings, RerankProtocol, RerankSettings};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{Postprocessor, Processed, Query};
+use super::{Postprocessor, Processed, Query, best_by_scores};
 use crate::document::Hit;
 use crate::error::PipelineError;
 use crate::http::{Endpoint, Service};
@@ -170,18 +170,7 @@ impl Postprocessor for ServiceReranker {
             query.span.record("gen_ai.usage.input_tokens", tokens);
             query.span.record("retake.tokens.source", tokens_source.as_str());
         }
-        let mut hits: Vec<Hit> = hits
-            .into_iter()
-            .zip(scores)
-            .map(|(hit, score)| Hit { rerank_score: Some(score), ..hit })
-            .collect();
-        // Stable, so equal scores keep the search's order.
-        hits.sort_by(|one, other| {
-            let score = |hit: &Hit| hit.rerank_score.unwrap_or_default();
-            score(other).total_cmp(&score(one))
-        });
-        hits.truncate(query.keep);
-        Ok(hits.into())
+        Ok(best_by_scores(hits, scores, query.keep).into())
     }
 }
 
