@@ -14,9 +14,9 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 .PHONY: build
-build: ## build the binary (the first time compiles DataFusion: half an hour or more on two cores)
+build: ## build the binary (the first time compiles DataFusion: a quarter to half an hour on two cores)
 	@scripts/setup build
-	@[ -x "$(CARGO_TARGET_DIR)/debug/retake" ] || echo "First build: compiles DataFusion, half an hour or more on two cores. cargo shows what it is at."
+	@[ -x "$(CARGO_TARGET_DIR)/debug/retake" ] || echo "First build: compiles DataFusion, a quarter to half an hour on two cores. cargo shows what it is at."
 	cargo build --locked
 
 .PHONY: demo
