@@ -78,10 +78,10 @@ bench-analyzer: ## SQL beside DuckDB, polars and ClickHouse on the same files: R
 		python3 bench/analyzer/bench.py --rounds $(ROUNDS) --spans $(SPANS)
 
 .PHONY: bench-replay
-bench-replay: ## fire error beside tokio's timers, a stall in either loop, virtual time: ROUNDS=, QUICK=1; RETAKE_DATA= for traces
+bench-replay: ## fire error beside tokio's timers, a stall in either loop, token pacing, virtual time: ROUNDS=, QUICK=1, ONLY="fire,tokens"; RETAKE_DATA= for traces
 	@scripts/setup build
 	cargo build --locked --release --manifest-path bench/replay/Cargo.toml
-	"$(CARGO_TARGET_DIR)/release/replay-bench" --rounds $(ROUNDS) $(if $(QUICK),--secs 1)
+	"$(CARGO_TARGET_DIR)/release/replay-bench" --rounds $(ROUNDS) $(if $(QUICK),--secs 1) $(if $(ONLY),--only $(ONLY))
 
 .PHONY: bench-pipeline
 bench-pipeline: ## the built-in pipeline beside LlamaIndex: ROUNDS=, ONLY="split,query"; RETAKE_TEST_PG_BIN for pgvector

@@ -18,4 +18,5 @@ pub mod rng;
 pub mod simulate;
 pub mod sweep;
 pub mod target;
+pub mod timer;
 pub mod workload;

@@ -218,7 +218,7 @@ fn late_us(due: tokio::time::Instant) -> f64 {
 }
 
 /// User and system time of this process; clock ticks of Linux are hundredths of a second.
-fn cpu_seconds() -> f64 {
+pub(crate) fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let ticks = after_name.split(' ').skip(11).take(2).filter_map(|word| word.parse::<f64>().ok());

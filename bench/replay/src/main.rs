@@ -1,11 +1,12 @@
 //! `make bench-replay`: fire error beside tokio's timers, what a stall looks like in either kind of
 //! loop, and the speed of virtual time.
 //!
-//! Usage: `replay-bench [--rounds N] [--secs S] [--data DIR] [--out FILE]`. Variants run in another
+//! Usage: `replay-bench [--rounds N] [--secs S] [--data DIR] [--out FILE] [--only PART,PART]`. Variants run in another
 //! order each round; a figure is the median over rounds, the spread its smallest and largest round.
 
 mod fire;
 mod stall;
+mod tokens;
 mod virtual_time;
 
 use std::path::PathBuf;
@@ -96,11 +97,21 @@ struct Options {
     secs: f64,
     data: Option<PathBuf>,
     out: PathBuf,
+    only: Option<Vec<String>>,
 }
+
+impl Options {
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only.iter().any(|it| it == part))
+    }
+}
+
+const PARTS: [&str; 4] = ["fire", "tokens", "stall", "virtual"];
 
 fn options() -> Result<Options, String> {
     let data = std::env::var_os("RETAKE_DATA").map(PathBuf::from);
-    let mut options = Options { rounds: 5, secs: 3.0, data, out: "bench/out/replay.json".into() };
+    let out = "bench/out/replay.json".into();
+    let mut options = Options { rounds: 5, secs: 3.0, data, out, only: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
@@ -110,7 +121,14 @@ fn options() -> Result<Options, String> {
             "--secs" => options.secs = value.parse().map_err(|_| wrong())?,
             "--data" => options.data = Some(value.into()),
             "--out" => options.out = value.into(),
-            other => return Err(format!("no option {other}; --rounds --secs --data --out")),
+            "--only" => {
+                let parts: Vec<String> = value.split(',').map(str::to_owned).collect();
+                if let Some(wrong) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
+                    return Err(format!("--only {wrong}: there are {}", PARTS.join(", ")));
+                }
+                options.only = Some(parts);
+            }
+            other => return Err(format!("no option {other}; --rounds --secs --data --out --only")),
         }
     }
     Ok(options)
@@ -123,9 +141,19 @@ fn load() -> Option<f64> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = options()?;
     let load_before = load();
-    let mut rows = fire::rows(options.rounds, options.secs)?;
-    rows.extend(stall::rows()?);
-    rows.extend(virtual_time::rows(options.rounds, options.data.as_deref())?);
+    let mut rows = Vec::new();
+    if options.wants("fire") {
+        rows.extend(fire::rows(options.rounds, options.secs)?);
+    }
+    if options.wants("tokens") {
+        rows.extend(tokens::rows(options.rounds, options.secs)?);
+    }
+    if options.wants("stall") {
+        rows.extend(stall::rows()?);
+    }
+    if options.wants("virtual") {
+        rows.extend(virtual_time::rows(options.rounds, options.data.as_deref())?);
+    }
     println!("| what | median | spread | goal |\n|---|---:|---:|---|");
     for row in &rows {
         println!("{}", row.line());

@@ -5,15 +5,15 @@
 //! start of the call, so that being late once does not make the rest late.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use parking_lot::Mutex;
 use retake_replay::cassette::{Cassette, CassetteMiss, MissCause, RecordedAnswer, RecordedFailure};
+use retake_replay::timer;
 use retake_schemas::Digest;
 use retake_schemas::event::TokensSource;
-use tokio::time::{Instant, sleep_until};
 
 use super::{AnswerEnd, AnswerPart, ChatRequest, Llm, canonical};
 use crate::error::PipelineError;
@@ -114,7 +114,7 @@ impl Llm for RecordedLlm {
             let offset = Duration::from_nanos(u64::try_from(offset_ns).unwrap_or_default());
             // A time too far to be told is a damaged recording; it is not waited for.
             if let Some(due) = start.checked_add(offset) {
-                sleep_until(due).await;
+                timer::sleep_until(due).await;
             }
             part
         });

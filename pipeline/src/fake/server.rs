@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
+use retake_replay::timer;
 use serde_json::{Value as Json, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -201,7 +202,7 @@ impl State {
         if let Some(kind) = failure {
             *self.served.lock().failed.entry(kind.as_str()).or_default() += 1;
         }
-        sleep(draw.ttft(&self.settings.latency, answer.input_tokens())).await;
+        timer::sleep(draw.ttft(&self.settings.latency, answer.input_tokens())).await;
         match failure {
             Some(kind) => failed(kind, answer).await,
             None => {
@@ -278,7 +279,7 @@ impl State {
                 let tokens = text.pieces.len().saturating_sub(1);
                 let wait: Duration =
                     (0..tokens).map(|_| draw.inter_token(&self.settings.latency)).sum();
-                sleep(wait).await;
+                timer::sleep(wait).await;
                 Ok(whole(StatusCode::OK, &shape.whole(&text)))
             }
         }
@@ -452,16 +453,17 @@ fn streamed(
     reply
 }
 
-/// Gives each part after its wait.
+/// Gives each part its wait after the moment at which the one before was due: what is late once does
+/// not make the rest late.
 fn timed(
     parts: impl Iterator<Item = (Duration, Result<Bytes, std::io::Error>)> + Send + 'static,
 ) -> impl Stream<Item = Result<Frame<Bytes>, std::io::Error>> + Send {
-    stream::unfold(parts, |mut parts| async move {
+    stream::unfold((parts, None), |(mut parts, before)| async move {
         let (wait, part) = parts.next()?;
-        if !wait.is_zero() {
-            sleep(wait).await;
-        }
-        Some((part.map(Frame::data), parts))
+        // Nobody waits for a time too far to be told.
+        let due = before.unwrap_or_else(std::time::Instant::now).checked_add(wait)?;
+        timer::sleep_until(due).await;
+        Some((part.map(Frame::data), (parts, Some(due))))
     })
 }
 
