@@ -33,6 +33,8 @@ pub const DOCUMENT_CONTENT: &str = "content";
 /// Target of an event with a resource sample. Fields: `name`, `unit` (UCUM), `value`.
 pub const TARGET_MEASURE: &str = "retake::measure";
 
+/// Span field: what a span is (OpenInference span kind, lower case): `llm`, `retriever`, `chain`, ...
+pub const KIND: &str = "retake.kind";
 /// Span field: the named pipeline step.
 pub const STAGE: &str = "retake.stage";
 /// Span field: number of items in the batch.
@@ -57,7 +59,7 @@ pub const SOURCE_TRACE: &str = "retake.source.trace_id";
 pub const SOURCE_SPAN: &str = "retake.source.span_id";
 /// Span field on the root of a replayed operation: when it was due, ns since the Unix epoch.
 pub const DUE_UNIX_NS: &str = "retake.due_unix_ns";
-/// Span field in a replay: `live` or `recorded`.
+/// Span field in a replay: `live`, `recorded`, `recorded+model` or `model`.
 pub const STAGE_SOURCE: &str = "retake.stage_source";
 /// Span field on a root: what a replay needs to repeat the operation, a JSON object. Content; the
 /// capture policy decides whether it is kept.

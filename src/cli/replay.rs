@@ -87,6 +87,9 @@ pub(crate) struct ReplayArgs {
     /// In virtual time, step through every output token; the result is the same
     #[arg(long)]
     pub(crate) tokens: bool,
+    /// Do not record a replay in virtual time as a run
+    #[arg(long)]
+    pub(crate) no_record: bool,
     /// The same as `--arrival closed:N`
     #[arg(long, value_name = "N", conflicts_with = "speed", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) concurrency: Option<u16>,
@@ -133,6 +136,7 @@ impl ReplayArgs {
             kind: Vec::new(),
             model: None,
             tokens: false,
+            no_record: false,
             concurrency: None,
             speed: 1.0,
             repeat: 1,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use retake_replay::arrival::Arrival;
 use retake_replay::simulate::{Quantiles, SimulatedReport};
 use retake_replay::workload::Workload;
+use retake_schemas::RunId;
 use serde_json::{Value, json};
 
 use crate::cli::Format;
@@ -19,6 +20,8 @@ pub(crate) struct Shown<'a> {
     pub(crate) report: &'a SimulatedReport,
     /// Real time it took.
     pub(crate) took: Duration,
+    /// The run it is recorded as.
+    pub(crate) run_id: Option<&'a RunId>,
 }
 
 impl Shown<'_> {
@@ -28,6 +31,8 @@ impl Shown<'_> {
         let mut json = json!({
             "schema_version": 1,
             "clock": "virtual",
+            "run_id": self.run_id,
+            "replay_of": self.workload.source_run,
             "workload": self.workload.digest(),
             "arrival": self.arrival,
             "stamp_resolution_ns": self.workload.stamp_resolution_ns,

@@ -71,6 +71,58 @@ fn a_workload_is_cut_out_of_a_run() {
     cut.expect_message(&["1 of 1", "--capture full"]);
 }
 
+/// Scenario: a replay in virtual time, by requests and by tokens, two stages with a queue.
+/// Guarantees: it is a run: one trace an operation, from arrival to end; stages with what they waited
+/// and where they came from; tokens at the model's times; the numbers are those of the report. With
+/// `--no-record` there is none.
+#[test]
+fn a_replay_in_virtual_time_is_a_run() {
+    let bench = Bench::new();
+    bench.write("azure.csv", AZURE);
+    bench.retake(["workload", "import", "azure.csv", "-o", "w.parquet"]).expect_code(0);
+    let stage = |name: &str, service: &str| {
+        format!(r#"{{"stage": "{name}", "slots": 1, "service": {{"linear": {service}}}}}"#)
+    };
+    let linear = r#"{"base_ns": 3e7, "input_token_ns": 8e4, "output_token_ns": 1.13e7}"#;
+    let stages = [stage("retrieve", r#"{"base_ns": 4e6}"#), stage("llm", linear)].join(", ");
+    bench.write("model.json", format!(r#"{{"stages": [{stages}]}}"#));
+    let base = ["replay", "run", "w.parquet", "--clock", "virtual", "--model", "model.json"];
+    let run = |options: &[&str]| {
+        let words = [&base[..], &["--format", "json"], options].concat();
+        bench.retake(words).expect_code(0).json()
+    };
+    let none = run(&["--no-record"]);
+    assert!(none["run_id"].is_null(), "{none}");
+    bench.retake(["runs"]).expect_code(3);
+    for (options, tokens) in [(&[][..], 3), (&["--tokens"][..], 60)] {
+        let report = run(options);
+        let run_id = report["run_id"].as_str().expect("a run");
+        let sql = |query: &str| {
+            let query = query.replace("$run", run_id);
+            let found = bench.retake(["sql", &query, "--format", "json"]).expect_code(0).json();
+            found["rows"].clone()
+        };
+        let roots = sql("SELECT count(*) AS n, max(duration_ns) AS longest FROM spans \
+                         WHERE run_id = '$run' AND parent_span_id IS NULL AND status = 'ok'");
+        assert_eq!(int(&roots[0]["n"]), 3, "{roots}");
+        assert_eq!(int(&roots[0]["longest"]), int(&report["latency"]["max_ns"]));
+        let stages = sql("SELECT stage, count(*) AS n, max(queue_ns) AS waited, \
+                          max(stage_source) AS source FROM spans WHERE run_id = '$run' \
+                          AND parent_span_id IS NOT NULL GROUP BY stage ORDER BY stage");
+        assert_eq!(stages.as_array().map(Vec::len), Some(1), "{stages}");
+        assert_eq!(
+            (&stages[0]["stage"], &stages[0]["source"]),
+            (&"retrieve".into(), &"model".into())
+        );
+        assert_eq!(int(&stages[0]["waited"]), int(&report["stages"][0]["queue"]["max_ns"]));
+        let arrived = sql("SELECT sum(token_count) AS n FROM tokens WHERE run_id = '$run'");
+        assert_eq!(int(&arrived[0]["n"]), tokens, "{arrived}");
+        let labels = bench.retake(["runs", "show", run_id, "--format", "json"]).expect_code(0);
+        assert_eq!(labels.json()["labels"]["retake.clock"], "virtual");
+    }
+    bench.retake(["breakdown", "last"]).expect_code(0);
+}
+
 /// Scenario: a public trace is replayed in virtual time, with every arrival policy.
 /// Guarantees: R1 - the same digest each time, token by token and request by request; the
 /// accounting closes; a policy the trace cannot support exits with 30, a wrong model with 2.
@@ -100,8 +152,16 @@ fn a_trace_is_replayed_in_virtual_time() {
     }
     run(&["--model", "model.json", "--arrival", "sometimes"], 2).expect_message(&["poisson:"]);
     run(&[], 2).expect_message(&["--model"]);
+    run(&["--model", "model.json", "--set", "workers=2"], 2).expect_message(&["workers=2"]);
     bench.write("wrong.json", r#"{"stages": []}"#);
     run(&["--model", "wrong.json"], 2);
+    // What cannot be written down is still an answer.
+    bench.write("no-folder", "");
+    let told = [&base[..], &["--model", "model.json", "--store", "no-folder"]].concat();
+    let unrecorded = bench.retake(told).expect_code(0);
+    let unrecorded = unrecorded.expect_message(&["not recorded", "no-folder"]);
+    assert!(unrecorded.json()["run_id"].is_null());
+    bench.retake(["replay", "run", "w.parquet", "--no-record"]).expect_code(2);
     let wall = bench.retake(["replay", "run", "w.parquet"]).expect_code(30);
     wall.expect_message(&["--clock virtual"]);
 }

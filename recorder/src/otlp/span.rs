@@ -230,7 +230,7 @@ impl<'a> Made<'a, '_> {
     /// What follows from several attributes together.
     fn by_rule(&mut self, span: &Span<'_>) {
         if let Some(kind) = rules::kind(&span.attributes, &span.name) {
-            self.attributes.push(("retake.kind".into(), kind.into()));
+            self.attributes.push((convention::KIND.into(), kind.into()));
         }
         if let Some(kind) = rules::span_kind(span.kind) {
             self.attributes.push((convention::OTEL_KIND.into(), kind.into()));

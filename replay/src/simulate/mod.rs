@@ -16,10 +16,12 @@ pub mod model;
 
 mod engine;
 mod many;
+mod record;
 mod result;
 
 pub use engine::{Detail, SimulateError, simulate};
 pub use many::simulate_many;
+pub use record::{CLOCK_LABEL, Simulated};
 pub use result::{Quantiles, SimulatedReport, Simulation, StageUse};
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! How long a stage takes: what a replay in virtual time uses instead of the real thing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::StageSource;
 use crate::target::Operation;
 
 /// The stages of every operation, in order.
@@ -87,6 +89,28 @@ pub enum ModelError {
 }
 
 impl Model {
+    /// Its numbers by name, as settings of the run that it makes.
+    #[must_use]
+    pub fn settings(&self) -> BTreeMap<String, serde_json::Value> {
+        let mut settings = BTreeMap::new();
+        for stage in &self.stages {
+            let mut set = |name: &str, value: serde_json::Value| {
+                settings.insert(format!("model.{}.{name}", stage.stage), value);
+            };
+            set("slots", stage.slots.into());
+            set("queue_max", stage.queue_max.into());
+            match stage.service {
+                Service::Recorded => set("service", "recorded".into()),
+                Service::Linear { base_ns, input_token_ns, output_token_ns } => {
+                    set("base_ns", base_ns.into());
+                    set("input_token_ns", input_token_ns.into());
+                    set("output_token_ns", output_token_ns.into());
+                }
+            }
+        }
+        settings
+    }
+
     /// One stage without a limit, in which every operation takes as long as it did.
     #[must_use]
     pub fn recorded() -> Self {
@@ -154,6 +178,16 @@ impl Model {
 }
 
 impl Service {
+    /// What it stands for: the recording, or a model of an operation whose content is there or not.
+    #[must_use]
+    pub const fn source(self, has_content: bool) -> StageSource {
+        match self {
+            Self::Recorded if has_content => StageSource::Recorded,
+            Self::Linear { .. } if has_content => StageSource::RecordedModel,
+            Self::Recorded | Self::Linear { .. } => StageSource::Model,
+        }
+    }
+
     /// The demand of an operation; `None` when the operation lacks what the model needs.
     pub(super) fn demand(self, operation: &Operation) -> Option<Demand> {
         match self {

@@ -33,7 +33,7 @@ pub struct Simulation {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-enum Outcome {
+pub(super) enum Outcome {
     NotBegun = 0,
     Ok = 1,
     Refused = 2,
@@ -181,6 +181,10 @@ impl Simulation {
         outcomes.filter(|(_, outcome)| **outcome == Outcome::Ok).map(|(at, _)| at)
     }
 
+    pub(super) fn outcome(&self, at: usize) -> Outcome {
+        self.outcomes.get(at).copied().unwrap_or(Outcome::NotBegun)
+    }
+
     fn number(&self, outcome: Outcome) -> u64 {
         self.outcomes.iter().filter(|found| **found == outcome).count() as u64
     }
@@ -265,9 +269,9 @@ fn set<T>(column: &mut [T], operation: u32, value: T) {
     }
 }
 
-fn get(column: &[i64], at: usize) -> i64 {
+pub(super) fn get(column: &[i64], at: usize) -> i64 {
     column.get(at).copied().unwrap_or(NEVER)
 }
 
 /// A time that did not come.
-const NEVER: i64 = -1;
+pub(super) const NEVER: i64 = -1;

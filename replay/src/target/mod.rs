@@ -16,6 +16,8 @@ use retake_schemas::{RunId, SpanId, TraceId};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::spans::words;
+
 pub use self::ending::CallEnd;
 pub use self::program::{ProgramError, ProgramTarget};
 pub use self::service::{ServiceError, ServiceTarget};

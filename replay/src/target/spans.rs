@@ -20,7 +20,7 @@ pub(super) struct Sent<'a> {
 }
 
 /// Kind, stage and name of the span of an operation of this kind.
-pub(super) fn words(kind: &str) -> (&'static str, &str, &str) {
+pub(crate) fn words(kind: &str) -> (&'static str, &str, &str) {
     match kind {
         "chat" => ("llm", "llm", "chat"),
         "text_completion" => ("llm", "llm", "text_completion"),

@@ -31,6 +31,10 @@ pub(crate) async fn run(context: &Context, verb: Replay) -> Result<Code, Failure
     if args.clock == ClockArg::Virtual {
         return simulated::run(context, &args, is_plan);
     }
+    if args.no_record {
+        let message = "replay without recording: what runs on the wall clock is always recorded";
+        return Err(Failure::new(Code::Usage, message).help("leave --no-record out"));
+    }
     if args.target.is_some() || args.target_cmd.is_some() {
         return outside::run(context, &args, is_plan).await;
     }
