@@ -113,5 +113,7 @@ pub const SWEEP_HIGH: &str = "retake.sweep.high";
 pub const SWEEP_REPLAY: &str = "retake.sweep.replay";
 /// Attribute of a measurement: block of the interleaved order, from 0.
 pub const SWEEP_BLOCK: &str = "retake.sweep.block";
+/// Label of a run that goes on with another one: the other.
+pub const RESUMES_LABEL: &str = "retake.resumes";
 /// Label of the replays of a sweep: run of the sweep.
 pub const SWEEP_LABEL: &str = "retake.sweep";

@@ -74,6 +74,10 @@ pub(crate) struct Sweep {
     /// Label of all its runs; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) label: Vec<String>,
+    /// Go on with a sweep that died or was ended, given the same options: blocks that it measured are
+    /// not measured again
+    #[arg(long, value_name = "RUN", conflicts_with = "predict_only", add = complete::one_run())]
+    pub(crate) resume: Option<String>,
     /// Write a picture: an .svg, or an .html page with the table
     #[arg(long, short, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

@@ -319,3 +319,71 @@ fn ingested(bench: &Bench, server: &Server) -> String {
     bench.retake(ingest).expect_code(0);
     bench.last_run()
 }
+
+/// Scenario: a sweep of three settings is killed in its second block, and gone on with, after others
+/// asked for it with other options or for what is no sweep.
+/// Guarantees: the finished block is taken over and the half one measured anew; every block has every
+/// setting once; predictions are those of the first; the log has each replay once.
+#[test]
+fn a_killed_sweep_is_gone_on_with() {
+    let bench = Bench::new();
+    write_lighthouses(&bench.path("docs"));
+    let ingest = ["rag", "ingest", "docs", "--capture", "full", "--run", "load"];
+    bench.retake([&ingest[..], &["--set", "embed.batch_size=4"]].concat()).expect_code(0);
+    let sweep = ["sweep", "load", "--set", "embed.batch_size=1,4,16", "--objective", "wall"];
+    let repeat = ["--repeat", "4", "--format", "json"];
+    let mut first = bench.start([&sweep[..], &repeat].concat());
+    // The ingest, the sweep, two to learn from, three of the first block, two of the second.
+    let folders = || std::fs::read_dir(bench.store().join("runs")).map_or(0, Iterator::count);
+    let began = Instant::now();
+    while folders() < 9 {
+        assert!(began.elapsed() < Duration::from_secs(120), "{} runs", folders());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    first.kill().expect("kill it");
+    first.wait().expect("its end");
+    let measured = "select count(distinct attr(attributes, 'retake.sweep.replay')) as n from measures \
+                    where name = 'retake.measured'";
+    let done = bench.number(measured);
+    assert!((3..9).contains(&done), "{done} replays were measured");
+    let of_sweeps = "select run_id as id from runs where service = 'retake-sweep'";
+    let sweeps: Vec<String> = bench.rows(of_sweeps).iter().map(|row| text(&row["id"])).collect();
+    let [killed] = &sweeps[..] else { panic!("{sweeps:?}") };
+    let predicted = format!(
+        "select setting, predicted from prediction_log where run_id = '{killed}' group by all \
+         order by setting"
+    );
+    let before = bench.rows(&predicted);
+
+    let resume = ["--resume", killed.as_str()];
+    let other = ["sweep", "load", "--set", "embed.batch_size=1,4", "--objective", "wall"];
+    let refused = bench.retake([&other[..], &repeat, &resume].concat());
+    refused.expect_code(2).expect_message(&["other options"]);
+    let no_sweep = bench.retake([&sweep[..], &repeat, &["--resume", "load"]].concat());
+    no_sweep.expect_code(2).expect_message(&["no sweep"]);
+
+    let outcome = bench.retake([&sweep[..], &repeat, &resume].concat());
+    assert!(matches!(outcome.code(), Some(0 | 32)), "{}", outcome.stderr);
+    let outcome = outcome.expect_message(&["going on with", "warming up"]);
+    let document = outcome.json();
+    let resumed = text(&document["run_id"]);
+    let log = bench.rows(
+        "select p.run_id as id, setting, block, count(distinct replay_run_id) as n, \
+         max(predicted) as predicted, bool_or(r.name is null) as is_lost from prediction_log p \
+         left join runs r on r.run_id = replay_run_id group by all order by block, setting",
+    );
+    assert!(log.iter().all(|row| text(&row["id"]) == resumed), "{log:?}");
+    assert_eq!(log.len(), 3 * 4, "{log:?}");
+    for (at, row) in log.iter().enumerate() {
+        assert_eq!((int(&row["block"]), int(&row["n"])), (at as i64 / 3, 1), "{log:?}");
+        assert_eq!(
+            (&row["predicted"], &row["is_lost"]),
+            (&before[at % 3]["predicted"], &false.into())
+        );
+    }
+    // Whole blocks were taken over, and one warmed up.
+    let again = bench.rows(&format!(
+        "select count(*) as n from runs where attr(labels, 'retake.sweep') = '{resumed}'"
+    ));
+    assert_eq!(int(&again[0]["n"]), 12 - done / 3 * 3 + 1);
+}

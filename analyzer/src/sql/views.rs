@@ -181,7 +181,8 @@ FROM tree t JOIN runs r ON r.run_id = t.run_id",
         doc: "One row per prediction of a sweep and replay that measured it: `setting` and `metric`, \
               what was predicted with its 95 % interval, what was measured, and `error`, the measured \
               over the predicted less one. `run_id` is the sweep's. Predictions are recorded before \
-              the replay begins; one that nobody measured has NULL there.",
+              the replay begins; one that nobody measured has NULL there. A sweep that another one \
+              resumes is left out: the other has its rows.",
         sql: "SELECT p.run_id, p.setting, p.metric, p.unit, p.predicted, p.low, p.high,
        m.replay_run_id, m.block, m.measured,
        CASE WHEN p.predicted <> 0 THEN m.measured / p.predicted - 1 END AS error,
@@ -201,6 +202,10 @@ FROM (
          attr(attributes, 'retake.sweep.replay') AS replay_run_id,
          CAST(attr(attributes, 'retake.sweep.block') AS BIGINT) AS block
   FROM measures WHERE name = 'retake.measured'
-) m ON p.run_id = m.run_id AND p.setting = m.setting AND p.metric = m.metric",
+) m ON p.run_id = m.run_id AND p.setting = m.setting AND p.metric = m.metric
+WHERE p.run_id NOT IN (
+  SELECT attr(labels, 'retake.resumes') FROM runs
+  WHERE attr(labels, 'retake.resumes') IS NOT NULL
+)",
     },
 ];

@@ -11,12 +11,12 @@ use retake_replay::target::{Operation, ServiceSettings, ServiceTarget, Target, p
 use retake_replay::workload::{Operations, Workload};
 use retake_schemas::event::{Capture, RunStatus};
 use retake_schemas::settings::{PricedTokens, Prices, RecordSettings};
-use retake_schemas::{Digest, RunId};
+use retake_schemas::{Digest, RunId, convention};
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
 use super::program::Program;
-use super::resume::{self, RESUMES_LABEL, Resumed};
+use super::resume::{self, Resumed};
 use super::{arranged, code_of, report_json, unix_ns};
 use crate::cli::{Format, RagArgs, ReplayArgs};
 use crate::commands::{REPEAT_LABEL, rag, workload};
@@ -307,7 +307,7 @@ impl Prepared {
             labels.insert(REPEAT_LABEL.to_owned(), group.to_owned());
         }
         if let Some(resumed) = &self.resumed {
-            labels.insert(RESUMES_LABEL.to_owned(), resumed.run_id.to_string());
+            labels.insert(convention::RESUMES_LABEL.to_owned(), resumed.run_id.to_string());
         }
         let settings = &context.config.settings.record;
         let record = RecordSettings { capture: self.capture(settings), ..settings.clone() };

@@ -18,10 +18,10 @@ use retake_replay::workload::{Operations, Workload, WorkloadError};
 use retake_schemas::event::{Capture, RunStatus};
 use retake_schemas::settings::{RagSettings, RecordSettings, without_password};
 use retake_schemas::tables::SpanRow;
-use retake_schemas::{Digest, RunId};
+use retake_schemas::{Digest, RunId, convention};
 use tokio_util::sync::CancellationToken;
 
-use super::resume::{self, RESUMES_LABEL, Resumed};
+use super::resume::{self, Resumed};
 use super::{arranged, code_of, report_json};
 use crate::cli::{LlmSource, MissArg, RagArgs, ReplayArgs};
 use crate::commands::{REPEAT_LABEL, rag};
@@ -220,7 +220,7 @@ impl Prepared {
         }
 
         if let Some(resumed) = &self.source.resumed {
-            label.push(format!("{RESUMES_LABEL}={}", resumed.run_id));
+            label.push(format!("{}={}", convention::RESUMES_LABEL, resumed.run_id));
         }
         // A replay keeps what its source kept: it can itself be replayed and compared.
         let record = RecordSettings {

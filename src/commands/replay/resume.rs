@@ -64,6 +64,3 @@ pub(super) fn rest(
     let done = planned - rest.operations.len() as u64;
     Ok((rest, Resumed { run_id, done, settings }))
 }
-
-/// Label of a run that goes on with another.
-pub(super) const RESUMES_LABEL: &str = "retake.resumes";

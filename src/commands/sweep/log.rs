@@ -7,7 +7,7 @@ use retake_recorder::recorder::Recorder;
 use retake_recorder::{RecorderBuilder, Store};
 use retake_replay::sweep::Point;
 use retake_schemas::event::{EventBody, Measured, RunStatus};
-use retake_schemas::{Attributes, RunId, convention};
+use retake_schemas::{Attributes, Digest, RunId, convention};
 
 use super::outcome::{Measurement, Predicted, Row};
 use super::subject::Subject;
@@ -30,12 +30,17 @@ impl SweepLog {
         store: &Store,
         args: &Sweep,
         subject: &Subject,
+        (how, resumes): (Digest, Option<&RunId>),
     ) -> Result<Self, Failure> {
         let source = subject.source();
         let name = args.name.clone().unwrap_or_else(|| format!("sweep of {source}"));
         let mut labels = rag::labels(&args.label)?;
         labels.insert(SOURCE_LABEL.to_owned(), source);
         labels.insert(GRID_LABEL.to_owned(), args.set.join(" "));
+        labels.insert(HOW_LABEL.to_owned(), how.to_string());
+        if let Some(resumes) = resumes {
+            labels.insert(convention::RESUMES_LABEL.to_owned(), resumes.to_string());
+        }
         let recorder = RecorderBuilder::new(name, "retake-sweep")
             .service_version(env!("CARGO_PKG_VERSION"))
             .record_settings(context.config.settings.record.clone())
@@ -110,5 +115,7 @@ fn common(point: &Point, metric: &str) -> Attributes {
 
 /// Label of a sweep's run: the run it replays.
 pub(super) const SOURCE_LABEL: &str = "retake.sweep.of";
+/// Label of a sweep's run: digest of its options, for whoever goes on with it.
+pub(super) const HOW_LABEL: &str = "retake.sweep.how";
 /// Label of a sweep's run: its grid as it was written.
 const GRID_LABEL: &str = "retake.sweep.grid";

@@ -2,20 +2,20 @@
 
 mod log;
 mod outcome;
+mod predicting;
 pub(crate) mod recorded;
+mod resume;
 mod subject;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use retake_pipeline::eval::read_questions;
 use retake_recorder::{RunReader, Store};
-use retake_replay::cost::{Observed, Predictor, Range};
+use retake_replay::cost::Observed;
 use retake_replay::sweep::halving::{self, HALVED_FROM};
 use retake_replay::sweep::objective::{Known, Relevant};
-use retake_replay::sweep::predict::Predictions;
 use retake_replay::sweep::{Axis, Objective, Point, grid, measure, schedule};
-use retake_replay::workload::Workload;
 use retake_schemas::RunId;
 use retake_schemas::convention::SWEEP_LABEL;
 use retake_schemas::event::RunStatus;
@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use self::log::SweepLog;
 use self::outcome::Measurement;
 pub(crate) use self::outcome::{Compared, Outcome, Predicted, Row};
+use self::resume::TakenOver;
 use self::subject::Subject;
-use super::replay::{OTHER_DOCUMENTS, Source};
 use crate::cli::{Format, HalvingArg, RagArgs, Sweep};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -47,7 +47,12 @@ pub(crate) async fn run(context: &Context, args: &Sweep) -> Result<Code, Failure
     let store = context.store_for_writing()?;
     let mut sweep = Under::new(context, args, &store, &points)?;
     let cancel = cancel_on_signal()?;
-    let log = SweepLog::start(context, &store, args, &sweep.subject)?;
+    let how = resume::how(args, &sweep.objectives);
+    if let Some(selector) = &args.resume {
+        sweep.taken_over = Some(TakenOver::read(context, &store, &sweep, selector, how).await?);
+    }
+    let resumes = sweep.taken_over.as_ref().map(|taken| &taken.run_id);
+    let log = SweepLog::start(context, &store, args, &sweep.subject, (how, resumes))?;
     let run_id = log.run_id().clone();
     let outcome = sweep.all(&log, cancel.clone()).await;
     let is_cut_short = outcome.is_err() || cancel.is_cancelled();
@@ -63,6 +68,9 @@ pub(crate) async fn run(context: &Context, args: &Sweep) -> Result<Code, Failure
     }
     if let Some(path) = &args.output {
         context.say(&format!("wrote {}", path.display()));
+    }
+    if cancel.is_cancelled() {
+        context.say(&format!("go on with it: the same command with --resume {run_id}"));
     }
     context.say(&format!(
         "recorded as run {run_id}; next: retake sql \"select * from prediction_log\""
@@ -89,6 +97,8 @@ struct Under<'a> {
     fits: Vec<(String, retake_replay::cost::CallFit)>,
     calibration: f64,
     blocks: usize,
+    /// What the sweep that this one resumes had done.
+    taken_over: Option<TakenOver>,
 }
 
 impl<'a> Under<'a> {
@@ -123,13 +133,17 @@ impl<'a> Under<'a> {
             fits: Vec::new(),
             calibration: 1.0,
             blocks: 0,
+            taken_over: None,
         })
     }
 
     /// Predicts, and measures.
     async fn all(&mut self, log: &SweepLog, cancel: CancellationToken) -> Result<(), Failure> {
         self.predict();
-        if !self.args.predict_only {
+        let mut is_warm = true;
+        if self.take_over_predictions() {
+            is_warm = false;
+        } else if !self.args.predict_only {
             self.warm_up(log, &cancel).await?;
         }
         log.predicted(&self.rows)?;
@@ -157,6 +171,15 @@ impl<'a> Under<'a> {
         for size in rounds {
             left = self.survivors(left, size);
             for block in [self.blocks, self.blocks + 1] {
+                if self.take_over(block, &left, log)? {
+                    done += left.len() as u64;
+                    progress.position(done);
+                    continue;
+                }
+                if !is_warm {
+                    self.warm_again(log, &cancel).await?;
+                    is_warm = true;
+                }
                 for place in schedule::block(left.len(), block, self.args.seed) {
                     if cancel.is_cancelled() {
                         progress.finish();
@@ -212,130 +235,6 @@ impl<'a> Under<'a> {
         kept.push(self.base);
         kept.sort_unstable();
         kept
-    }
-
-    /// Makes the machine warm, and learns what the recording does not tell: where the calls of one
-    /// batch size do not say what a call costs, the smallest and the largest of the grid do.
-    async fn warm_up(&mut self, log: &SweepLog, cancel: &CancellationToken) -> Result<(), Failure> {
-        let mut first = self.to_learn_from();
-        let learns = !first.is_empty();
-        if !learns {
-            first.push(self.base);
-        }
-        for row in first {
-            if cancel.is_cancelled() {
-                return Ok(());
-            }
-            let Some(point) = self.rows.get(row).map(|row| row.point.clone()) else { continue };
-            let why = if learns { "learning from" } else { "warming up with" };
-            self.context.say(&format!("{why} {}", point.label));
-            let (run_id, observed, objection) = self.replay(&point, None, log, cancel).await?;
-            if objection.as_deref() == Some(OTHER_DOCUMENTS) {
-                // It would be so for every setting: nothing is gained by trying them all.
-                let message = format!("sweep run {}: {OTHER_DOCUMENTS}", self.subject.source());
-                return Err(Failure::new(Code::ReplayInvalid, message).help(
-                    "bring them back as they were, or record again: retake rag ingest PATH --capture full",
-                ));
-            }
-            let is_as_recorded = self.rows.get(row).is_some_and(|row| row.is_as_recorded);
-            if cancel.is_cancelled() {
-                // Half a replay teaches nothing.
-                return Ok(());
-            }
-            if is_as_recorded {
-                self.warm = Some(observed.clone());
-            }
-            if learns || is_as_recorded {
-                self.calibrations.push(run_id);
-                self.learnt.push(observed);
-            }
-        }
-        self.predict();
-        Ok(())
-    }
-
-    fn to_learn_from(&self) -> Vec<usize> {
-        let is_refused = |row: &Row| {
-            row.predicted
-                .values()
-                .any(|p| matches!(p, Predicted::Not(unknown) if unknown.is_learnable))
-        };
-        let batch =
-            |row: &Row| row.point.value(BATCH_SIZE).and_then(|value| value.parse::<u64>().ok());
-        if !self.rows.iter().any(is_refused) {
-            return Vec::new();
-        }
-        let sizes = || self.rows.iter().enumerate().filter_map(|(at, row)| Some((batch(row)?, at)));
-        let (Some(least), Some(most)) =
-            (sizes().min(), sizes().max_by_key(|(size, at)| (*size, usize::MAX - at)))
-        else {
-            return Vec::new();
-        };
-        if least.0 == most.0 { Vec::new() } else { vec![least.1, most.1] }
-    }
-
-    /// Predicts every objective of every row from all that was seen so far.
-    fn predict(&mut self) {
-        let Subject::BuiltIn(source) = &self.subject else { return };
-        let range = if self.args.extrapolate { Range::Any } else { Range::Seen };
-        let learnt: Vec<&Observed> = self.learnt.iter().collect();
-        let predictor = Predictor::new(&source.observed, &learnt, range, self.args.seed);
-        let workload = self.timed_workload(source);
-        let predictions = Predictions {
-            predictor: &predictor,
-            workload: &workload,
-            arrival: source.arrival,
-            source: &source.observed,
-            known: &self.known,
-        };
-        for row in &mut self.rows {
-            for objective in &self.objectives {
-                let found = predictions.predict(*objective, &row.target);
-                row.predicted.insert(*objective, found.into());
-            }
-        }
-        self.calibration = predictor.recorded_calibration();
-        let fits = predictor.fits().into_iter();
-        self.fits = fits.map(|(stage, fit)| (stage.to_owned(), fit.clone())).collect();
-    }
-
-    /// The workload, with requests as long as in the replay that warmed up, where there was one: what
-    /// was recorded ran at another time, beside other work.
-    fn timed_workload(&self, source: &Source) -> Workload {
-        let mut workload = Workload::clone(&source.workload);
-        let Some(warm) = &self.warm else { return workload };
-        let took: HashMap<&str, i64> =
-            warm.queries.iter().map(|query| (query.key.as_str(), query.duration_ns)).collect();
-        for operation in workload.operations.iter_mut().filter(|op| op.kind != "ingest") {
-            let span = operation.source.as_ref().map(|link| link.span_id.to_string());
-            if let Some(took_ns) = span.and_then(|span| took.get(span.as_str()).copied()) {
-                operation.recorded_duration_ns = took_ns;
-            }
-        }
-        workload
-    }
-
-    fn tell_predictions(&self) {
-        for (stage, fit) in &self.fits {
-            self.context.say(&format!(
-                "model of {stage}: {} (from {} calls, median error {:.1} %)",
-                fit.formula(),
-                fit.calls,
-                fit.error_median * 100.0
-            ));
-        }
-        let Some(first) = self.objectives.first() else { return };
-        let refused = self.rows.iter().filter_map(|row| match row.predicted.get(first) {
-            Some(Predicted::Not(unknown)) => Some(&unknown.reason),
-            _ => None,
-        });
-        if let Some(reason) = refused.clone().next() {
-            self.context.say(&format!(
-                "{first} of {} of {} settings is not predicted: {reason}",
-                refused.count(),
-                self.rows.len()
-            ));
-        }
     }
 
     async fn measure(
@@ -480,6 +379,3 @@ fn relevant(path: &Path) -> Result<BTreeMap<String, Vec<Relevant>>, Failure> {
         })
         .collect())
 }
-
-/// The setting whose extremes a model is learnt from.
-const BATCH_SIZE: &str = "embed.batch_size";

@@ -55,13 +55,31 @@ pub(crate) async fn shown_with(
 }
 
 /// One line of what the sweep wrote down.
-struct Line {
-    is_prediction: bool,
-    objective: Objective,
-    setting: String,
-    replay: String,
+pub(super) struct Line {
+    pub(super) is_prediction: bool,
+    pub(super) objective: Objective,
+    pub(super) setting: String,
+    pub(super) replay: String,
+    /// Of a measurement, its block, from 0.
+    pub(super) block: Option<usize>,
     /// What was measured, or the estimate with its interval.
-    values: [f64; 3],
+    pub(super) values: [f64; 3],
+}
+
+/// What a sweep wrote down, in that order.
+pub(super) async fn lines(
+    context: &Context,
+    store: &Store,
+    sweep: &RunId,
+) -> Result<Vec<Line>, Failure> {
+    let scope = Scope::Runs(vec![sweep.clone()]);
+    let analyzer = Analyzer::open_with(store, scope, &context.analyzer_options())?;
+    let mut json = Vec::new();
+    write_result(&analyzer.query(LINES).await?, Format::Json, &mut json)?;
+    let document: Value = serde_json::from_slice(&json)
+        .map_err(|error| Failure::new(Code::Internal, format!("read sweep {sweep}: {error}")))?;
+    let rows = document["rows"].as_array().map_or(&[][..], Vec::as_slice);
+    Ok(rows.iter().filter_map(line).collect())
 }
 
 /// `None` for a sweep that was cut short before it wrote anything down.
@@ -72,14 +90,7 @@ async fn read(
     shown: &RunId,
 ) -> Result<Option<SweepData>, Failure> {
     let facts = store.manifest(sweep)?.facts;
-    let scope = Scope::Runs(vec![sweep.clone()]);
-    let analyzer = Analyzer::open_with(store, scope, &context.analyzer_options())?;
-    let mut json = Vec::new();
-    write_result(&analyzer.query(LINES).await?, Format::Json, &mut json)?;
-    let document: Value = serde_json::from_slice(&json)
-        .map_err(|error| Failure::new(Code::Internal, format!("read sweep {sweep}: {error}")))?;
-    let rows = document["rows"].as_array().map_or(&[][..], Vec::as_slice);
-    let lines: Vec<Line> = rows.iter().filter_map(line).collect();
+    let lines = lines(context, store, sweep).await?;
     let mut objectives: Vec<Objective> = lines.iter().map(|line| line.objective).collect();
     objectives.sort_unstable();
     objectives.dedup();
@@ -108,6 +119,7 @@ fn line(row: &Value) -> Option<Line> {
         objective: Objective::parse(row["metric"].as_str()?)?,
         setting: text("setting"),
         replay: text("replay"),
+        block: row["block"].as_u64().and_then(|block| usize::try_from(block).ok()),
         values: [number("value"), number("low"), number("high")],
     })
 }
@@ -188,6 +200,7 @@ fn described(objective: Objective) -> SweepObjective {
 const LINES: &str = "SELECT name, value, attr(attributes, 'retake.sweep.setting') AS setting, \
      attr(attributes, 'retake.sweep.metric') AS metric, \
      attr(attributes, 'retake.sweep.replay') AS replay, \
+     CAST(attr(attributes, 'retake.sweep.block') AS BIGINT) AS block, \
      CAST(attr(attributes, 'retake.sweep.low') AS DOUBLE) AS low, \
      CAST(attr(attributes, 'retake.sweep.high') AS DOUBLE) AS high \
      FROM measures WHERE name IN ('retake.predicted', 'retake.measured') ORDER BY time_unix_ns";
@@ -202,6 +215,7 @@ mod tests {
             objective,
             setting: setting.to_owned(),
             replay: replay.to_owned(),
+            block: None,
             values: [value, value * 0.9, value * 1.1],
         }
     }
