@@ -1,12 +1,14 @@
 //! Options of `workload`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use retake_replay::workload::import::Format;
 
 use super::replay::{OperationsArg, parse_speed};
 use crate::complete;
+use crate::quantity::parse_age;
 
 /// Workloads as files.
 #[derive(Debug, Subcommand)]
@@ -16,12 +18,18 @@ pub(crate) enum Workload {
         after_help = "Example: retake workload import AzureLLMInferenceTrace_conv.csv.gz -o azure.parquet"
     )]
     Import(WorkloadImport),
-    /// Take the workload out of a recorded run
+    /// Take the workload out of a recorded run, or a window of time out of a workload
     #[command(after_help = "Example: retake workload cut last -o today.parquet")]
     Cut {
-        /// The run: id, unique prefix, name, `last`, `last~1`, `label:key=value`
+        /// The run (id, unique prefix, name, `last`, `last~1`, `label:key=value`), or a workload file
         #[arg(add = complete::one_run())]
-        run: String,
+        source: String,
+        /// Begin so long after the first operation, such as 30m
+        #[arg(long, value_name = "AGE", value_parser = parse_age)]
+        from: Option<Duration>,
+        /// End so long after that
+        #[arg(long = "for", value_name = "AGE", value_parser = parse_age)]
+        length: Option<Duration>,
         /// What of a run recorded from outside: its calls of models, or what it was asked
         /// [default: calls]
         #[arg(long, value_enum)]

@@ -1,6 +1,7 @@
 //! `retake workload`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use retake_replay::workload::import::{ImportOptions, import};
 use retake_replay::workload::reshape::Stamps;
@@ -11,13 +12,26 @@ use crate::context::Context;
 use crate::failure::{Code, Failure};
 use crate::output::{print, print_json, unsupported};
 use crate::render;
-use crate::units::count;
+use crate::units::{count, duration};
 
 pub(crate) fn run(context: &Context, verb: cli::Workload) -> Result<Code, Failure> {
     match verb {
         cli::Workload::Import(args) => import_trace(context, &args),
-        cli::Workload::Cut { run, operations, output } => {
-            cut(context, &run, operations.map(Operations::from).unwrap_or_default(), &output)
+        cli::Workload::Cut { source, from, length, operations, output } => {
+            let operations = operations.map(Operations::from).unwrap_or_default();
+            let mut workload = cut(context, &source, operations)?;
+            if from.is_some() || length.is_some() {
+                let ns = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+                let (from, length) = (from.map_or(0, ns), length.map_or(i64::MAX, ns));
+                let span_ns = workload.span_ns();
+                workload = workload.window(from, length);
+                if workload.operations.is_empty() {
+                    let message = format!("cut {source}: nothing is due in that window");
+                    return Err(Failure::new(Code::Usage, message)
+                        .help(format!("its operations are due over {}", duration(span_ns))));
+                }
+            }
+            write(context, &workload, &output)
         }
         cli::Workload::Sample { workload, operations, seed, output } => {
             let whole = Workload::read(&workload)?;
@@ -48,12 +62,10 @@ fn import_trace(context: &Context, args: &WorkloadImport) -> Result<Code, Failur
     Ok(Code::Ok)
 }
 
-fn cut(
-    context: &Context,
-    run: &str,
-    operations: Operations,
-    output: &Path,
-) -> Result<Code, Failure> {
+fn cut(context: &Context, run: &str, operations: Operations) -> Result<Workload, Failure> {
+    if is_file(Path::new(run)) {
+        return Ok(Workload::read(Path::new(run))?);
+    }
     let store = context.store()?;
     let run_id = context.select(&store, run)?;
     let cut = Workload::cut_shapes(&store, &run_id, operations)?;
@@ -65,7 +77,7 @@ fn cut(
             cut.workload.operations.len()
         ));
     }
-    write(context, &cut.workload, output)
+    Ok(cut.workload)
 }
 
 fn scale(context: &Context, args: &WorkloadScale) -> Result<Code, Failure> {

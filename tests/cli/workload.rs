@@ -66,6 +66,12 @@ fn a_workload_is_cut_out_of_a_run() {
     let from_run = bench.retake(["workload", "stats", "last", "--format", "json"]).expect_code(0);
     assert_eq!(from_file, from_run.json());
     assert_eq!((int(&from_file["with_input"]), int(&from_file["kinds"]["query"])), (1, 1));
+    let window = ["workload", "cut", "w.parquet", "--from", "0s", "--for", "1s", "-o", "v.parquet"];
+    bench.retake(window).expect_code(0);
+    let stats = ["workload", "stats", "v.parquet", "--format", "json"];
+    assert_eq!(bench.retake(stats).expect_code(0).json(), from_file);
+    let empty = ["workload", "cut", "w.parquet", "--from", "1h", "-o", "x.parquet"];
+    bench.retake(empty).expect_code(2).expect_message(&["nothing is due"]);
     bench.retake(["rag", "ask", "Who guards Esha?", "--capture", "digest"]).expect_code(0);
     let cut = bench.retake(["workload", "cut", "last", "-o", "w.parquet"]).expect_code(0);
     cut.expect_message(&["1 of 1", "--capture full"]);

@@ -1,7 +1,7 @@
 //! Workloads made of workloads: whole sessions drawn at random, other speeds, cloned sessions, and
 //! stamps spread over what the clock could not tell apart.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Workload;
 use crate::rng::Rng;
@@ -113,6 +113,38 @@ impl Workload {
         self
     }
 
+    /// What is due in a window of time, counted from the first operation; it begins at 0. A later turn
+    /// whose own time nobody knows stays with the turn before it, and one whose turn before is outside
+    /// begins a session.
+    #[must_use]
+    pub fn window(mut self, from_ns: i64, length_ns: i64) -> Self {
+        let first_ns = self.operations.first().map_or(0, |operation| operation.due_ns);
+        let begin_ns = first_ns.saturating_add(from_ns);
+        let within = begin_ns..begin_ns.saturating_add(length_ns);
+        let mut kept = HashSet::new();
+        // A turn never comes before the one that it follows.
+        self.operations.retain(|operation| {
+            let shape = &operation.shape;
+            let is_kept = match shape.parent.filter(|_| shape.is_due_derived) {
+                Some(parent) => kept.contains(&parent),
+                None => within.contains(&operation.due_ns),
+            };
+            if is_kept {
+                kept.insert(operation.index);
+            }
+            is_kept
+        });
+        for operation in &mut self.operations {
+            let shape = &mut operation.shape;
+            if shape.parent.is_some_and(|parent| !kept.contains(&parent)) {
+                (shape.parent, shape.think_ns) = (None, None);
+            }
+        }
+        self.settle();
+        self.rebase();
+        self
+    }
+
     /// The workload `factor` times as fast. Think times are the user's own and stay.
     #[must_use]
     pub fn at_speed(mut self, factor: f64) -> Self {
@@ -181,6 +213,50 @@ mod tests {
     use retake_schemas::{SpanId, TraceId};
 
     use super::*;
+    use crate::workload::Shape;
+
+    /// Scenario: requests every 10 ns, a conversation whose later turns have no time of their own, and
+    /// one whose turns have.
+    /// Guarantees: what is due in the window stays, from 0 on; turns without a time stay with theirs;
+    /// a turn that lost the one before it begins a session.
+    #[test]
+    fn a_window_is_cut_out() {
+        let operation = |index: u64, due_ns, parent: Option<u64>, is_due_derived| {
+            let think_ns = parent.map(|_| 5);
+            let shape = Shape { parent, think_ns, is_due_derived, ..Shape::default() };
+            Operation {
+                index,
+                due_ns,
+                recorded_duration_ns: 100 + due_ns,
+                shape,
+                ..Operation::default()
+            }
+        };
+        let operations = vec![
+            operation(0, 1_000, None, false),
+            operation(1, 1_010, None, false),
+            operation(2, 1_020, None, false),
+            // Derived: with its first turn, wherever its earliest time lies.
+            operation(3, 1_021, Some(1), true),
+            operation(4, 1_022, Some(0), true),
+            operation(5, 1_030, Some(0), false),
+            operation(6, 1_040, Some(5), false),
+        ];
+        let whole = Workload { operations, ..Workload::default() };
+        let cut = |from, length| -> Vec<(i64, i64, Option<u64>, Option<i64>)> {
+            let cut = whole.clone().window(from, length);
+            assert!(cut.operations.iter().zip(0..).all(|(op, place)| op.index == place));
+            let row = |op: &Operation| {
+                (op.recorded_duration_ns, op.due_ns, op.shape.parent, op.shape.think_ns)
+            };
+            cut.operations.iter().map(row).collect()
+        };
+        let (a, b) = ((1_110, 0, None, None), (1_120, 10, None, None));
+        assert_eq!(cut(10, 20), [a, b, (1_121, 11, Some(0), Some(5))]);
+        assert_eq!(cut(30, 1_000), [(1_130, 0, None, None), (1_140, 10, Some(0), Some(5))]);
+        assert_eq!(cut(0, i64::MAX).len(), 7);
+        assert!(cut(41, 10).is_empty());
+    }
 
     /// Scenario: an ingest and three queries of which one is there twice, after a replay that did some.
     /// Guarantees: each is left as often as it was not done; an ingest that others need is done again.
