@@ -15,6 +15,7 @@ use crate::arrival::{Plan, Stretch};
 use crate::cassette::Cassette;
 use crate::fidelity::{self, Canary, Fidelity, Timing};
 use crate::pacer::Pacer;
+use crate::prepare::{Preparer, Promise};
 use crate::simulate::Quantiles;
 use crate::target::{OperationContext, Target, TargetError};
 use crate::workload::Workload;
@@ -197,7 +198,7 @@ impl Run {
             if self.options.cancellation.is_cancelled() {
                 break;
             }
-            self.start(&mut running, position, None);
+            self.start(&mut running, position, None, None);
         }
         while !running.is_empty() {
             self.take(running.join_next().await);
@@ -206,6 +207,8 @@ impl Run {
 
     /// Operations with times of their own, and those that wait for the end of others.
     async fn scheduled(&mut self, stretch: Stretch) {
+        let known = stretch.fixed.iter().map(|(_, operation)| *operation).collect();
+        let mut preparer = self.preparer(known);
         // A moment ahead, so that the first operation is not late by the thread's start.
         let lead_ns = i64::try_from(LEAD.as_nanos()).unwrap_or(0);
         let (origin, origin_unix_ns) = (Instant::now() + LEAD, self.clock.now_unix_ns() + lead_ns);
@@ -227,7 +230,8 @@ impl Run {
                 () = self.options.cancellation.cancelled() => break,
                 next = fired.recv() => {
                     let Some(position) = next else { break };
-                    self.start(&mut running, position as usize, due.remove(&position));
+                    let prepared = preparer.as_mut().and_then(|preparer| preparer.of(position));
+                    self.start(&mut running, position as usize, due.remove(&position), prepared);
                 }
                 done = running.join_next(), if !running.is_empty() => {
                     left -= 1;
@@ -237,6 +241,9 @@ impl Run {
                         let next_unix_ns = ended_unix_ns + think_ns;
                         due.insert(next, next_unix_ns);
                         let offset = u64::try_from(next_unix_ns - origin_unix_ns).unwrap_or(0);
+                        if let Some(preparer) = &mut preparer {
+                            preparer.ask(next);
+                        }
                         pacer.add(origin + Duration::from_nanos(offset), next);
                     }
                 }
@@ -248,7 +255,21 @@ impl Run {
         }
     }
 
-    fn start(&self, running: &mut Running, position: usize, due: Option<i64>) {
+    /// Has operations prepared before they are due; only where one thread drives them all.
+    fn preparer(&self, known: Vec<u32>) -> Option<Preparer> {
+        if self.firing == Firing::ByThePacer {
+            return None;
+        }
+        Preparer::start(Arc::clone(&self.workload), Arc::clone(&self.target), known).ok()
+    }
+
+    fn start(
+        &self,
+        running: &mut Running,
+        position: usize,
+        due: Option<i64>,
+        prepared: Option<Promise>,
+    ) {
         let (target, workload) = (Arc::clone(&self.target), Arc::clone(&self.workload));
         let (clock, firing) = (self.clock, self.firing);
         let cancellation = self.options.cancellation.child_token();
@@ -260,7 +281,8 @@ impl Run {
             // Taken here: only now does the operation really begin.
             let fired_unix_ns = clock.now_unix_ns();
             let due_unix_ns = due.unwrap_or(fired_unix_ns);
-            let context = OperationContext { due_unix_ns, cancellation, cassette };
+            let prepared = prepared.and_then(|mut made| made.try_recv().ok()).unwrap_or_default();
+            let context = OperationContext { due_unix_ns, cancellation, cassette, prepared };
             let (index, outcome) = match workload.operations.get(position) {
                 Some(operation) => {
                     (operation.index, outcome(target.execute(operation, &context).await))

@@ -12,6 +12,7 @@ pub mod fidelity;
 pub mod identity;
 pub mod pacer;
 pub mod plan;
+mod prepare;
 mod prompt;
 pub(crate) mod quantile;
 pub mod rng;

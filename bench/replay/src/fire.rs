@@ -5,6 +5,7 @@
 //! schedules are Poisson, seeded; `interval` can only fire at a constant rate and gets one.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,12 @@ use retake_replay::engine::{Arrival, ReplayOptions, replay};
 use retake_replay::rng::Rng;
 use retake_replay::target::{Operation, OperationContext, Target, TargetError};
 use retake_replay::workload::Workload;
+use retake_replay::workload::import::{ImportOptions, import};
 use tokio::runtime::Runtime;
 
 use crate::Row;
 
+const AZURE: &str = "azure-llm-2023/AzureLLMInferenceTrace_conv.csv.gz";
 const RATES: [u32; 3] = [100, 1_000, 5_000];
 const VARIANTS: [&str; 5] = [
     "retake",
@@ -66,6 +69,44 @@ pub(crate) fn rows(rounds: usize, secs: f64) -> Result<Vec<Row>, Box<dyn std::er
         }
     }
     Ok(rows)
+}
+
+/// Ten minutes of Azure's conversations at three speeds into a target that answers at once: what the
+/// replay itself reports.
+pub(crate) fn window_rows(data: Option<&Path>) -> Result<Vec<Row>, Box<dyn std::error::Error>> {
+    let path = data.map(|data| data.join(AZURE)).filter(|path| path.exists());
+    let Some(path) = path else {
+        let mut row = Row::new("Azure, 600 s", "us", Vec::new());
+        row.why = Some(format!("not there: give --data DIR with {AZURE}"));
+        return Ok(vec![row]);
+    };
+    let (whole, _) = import(&[path], ImportOptions::default())?;
+    let workload = Arc::new(whole.window(0, 600 * 1_000_000_000));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut rows = Vec::new();
+    for speed in [100.0, 10.0, 1.0] {
+        let target: Arc<dyn Target> = Arc::new(Noting::default());
+        let options = options(Arrival::Open { speed });
+        let report = runtime.block_on(replay(&workload, &target, &options, &|_| {}))?;
+        let fidelity = &report.fidelity;
+        let mut add = |what: &str, ns: f64, bar: Option<f64>| {
+            let name = format!("Azure, 600 s at {speed}x, {} operations: {what}", report.ok);
+            let mut row = Row::new(name, "us", vec![ns / 1e3]);
+            row.bar = bar.map(Ok);
+            rows.push(row);
+        };
+        add("fire error p50", fidelity.fire_error_p50_ns as f64, Some(2.0));
+        add("fire error p99", fidelity.fire_error_p99_ns as f64, Some(100.0));
+        add("gaps off by, mean", fidelity.gap_error_mean_ns, Some(10.0));
+        add("longest stall of the canary", fidelity.canary_stall_max_ns as f64, None);
+        println!("{speed}x: {}", report.objection.as_deref().unwrap_or("VALID"));
+    }
+    Ok(rows)
+}
+
+fn options(arrival: Arrival) -> ReplayOptions {
+    ReplayOptions { arrival, cassette: None, cancellation: Default::default() }
 }
 
 /// The same from Python.
@@ -119,11 +160,7 @@ fn ours(runtime: &Runtime, schedule: &[Duration]) -> Result<Vec<f64>, Box<dyn st
     let workload = Arc::new(Workload { operations, stamp_resolution_ns: 1, ..Workload::default() });
     let noting = Arc::new(Noting::default());
     let target: Arc<dyn Target> = Arc::clone(&noting) as Arc<dyn Target>;
-    let options = ReplayOptions {
-        arrival: Arrival::Open { speed: 1.0 },
-        cassette: None,
-        cancellation: Default::default(),
-    };
+    let options = options(Arrival::Open { speed: 1.0 });
     runtime.block_on(replay(&workload, &target, &options, &|_| {}))?;
     let errors = noting.0.lock().map(|mut errors| std::mem::take(&mut *errors));
     Ok(errors.unwrap_or_default())

@@ -106,7 +106,7 @@ impl Options {
     }
 }
 
-const PARTS: [&str; 4] = ["fire", "tokens", "stall", "virtual"];
+const PARTS: [&str; 5] = ["fire", "tokens", "stall", "virtual", "window"];
 
 fn options() -> Result<Options, String> {
     let data = std::env::var_os("RETAKE_DATA").map(PathBuf::from);
@@ -150,6 +150,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     if options.wants("stall") {
         rows.extend(stall::rows()?);
+    }
+    // Eleven minutes, so only who asks for it gets it.
+    if options.only.is_some() && options.wants("window") {
+        rows.extend(fire::window_rows(options.data.as_deref())?);
     }
     if options.wants("virtual") {
         rows.extend(virtual_time::rows(options.rounds, options.data.as_deref())?);

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use retake_pipeline::replay_target::BuiltInTarget;
 use retake_replay::cassette::{Cassette, CassetteMiss, MissCause, RecordedAnswer};
-use retake_replay::target::{Operation, OperationContext, SourceLink, Target as _, TargetError};
+use retake_replay::target::{
+    Operation, OperationContext, Prepared, SourceLink, Target as _, TargetError,
+};
 use retake_schemas::{Digest, RunId, SpanId, TraceId};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -30,7 +32,12 @@ fn operation(kind: &str, input: Value, trace: u8) -> Operation {
 }
 
 fn context(cassette: Option<Arc<dyn Cassette>>) -> OperationContext {
-    OperationContext { due_unix_ns: 77, cancellation: CancellationToken::new(), cassette }
+    OperationContext {
+        due_unix_ns: 77,
+        cancellation: CancellationToken::new(),
+        cassette,
+        prepared: Prepared::default(),
+    }
 }
 
 fn source(trace: u8) -> Vec<capture::SeenSpan> {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use retake_schemas::{SpanId, TraceId};
 
 use super::*;
-use crate::target::{Operation, SourceLink};
+use crate::target::{Operation, Prepared, SourceLink};
 use crate::workload::Shape;
 
 #[derive(Default)]
@@ -325,4 +325,72 @@ fn equal_workloads_have_equal_digests() {
     assert_eq!(one.digest(), workload(&[("query", 1, 0), ("query", 2, 5)]).digest());
     assert_ne!(one.digest(), workload(&[("query", 1, 0), ("query", 2, 6)]).digest());
     assert_ne!(one.digest(), workload(&[("query", 1, 0), ("query", 3, 5)]).digest());
+}
+
+/// Scenario: more operations than are prepared ahead, one of which takes longer to prepare than there
+/// is time; a target that is called where the replay is; a closed loop, which knows no times.
+/// Guarantees: nothing waits for its preparation; what was prepared belongs to its operation; what is
+/// due first is prepared before anything is due.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operations_are_prepared_before_they_are_due() {
+    const SLOW: u64 = 300;
+
+    #[derive(Default)]
+    struct Preparing {
+        got: Mutex<BTreeMap<u64, Option<u64>>>,
+        waits_on_io: bool,
+    }
+
+    #[async_trait]
+    impl Target for Preparing {
+        fn name(&self) -> &str {
+            "preparing"
+        }
+
+        fn settings(&self) -> BTreeMap<String, serde_json::Value> {
+            BTreeMap::new()
+        }
+
+        fn waits_on_io(&self) -> bool {
+            self.waits_on_io
+        }
+
+        fn prepare(&self, operation: &Operation) -> Prepared {
+            if operation.index == SLOW {
+                std::thread::sleep(Duration::from_millis(2_000));
+            }
+            Prepared::new(operation.index)
+        }
+
+        async fn execute(
+            &self,
+            operation: &Operation,
+            context: &OperationContext,
+        ) -> Result<(), TargetError> {
+            self.got.lock().insert(operation.index, context.prepared.take());
+            Ok(())
+        }
+    }
+
+    let operations: Vec<_> = (0..400).map(|n| ("query", 0, n)).collect();
+    let workload = workload(&operations);
+    let (open, closed) = (Arrival::Open { speed: 1.0 }, Arrival::Closed { concurrency: 4 });
+    for (arrival, waits_on_io) in [(open, true), (open, false), (closed, true)] {
+        let preparing = Arc::new(Preparing { waits_on_io, ..Preparing::default() });
+        let target: Arc<dyn Target> = Arc::clone(&preparing) as Arc<dyn Target>;
+        let options =
+            ReplayOptions { arrival, cassette: None, cancellation: CancellationToken::new() };
+        let report = replay(&workload, &target, &options, &|_| {}).await.unwrap();
+        assert_eq!((report.ok, is_closed(&report)), (400, true));
+        assert!(report.wall_ns < 1_900_000_000, "{} ns", report.wall_ns);
+        let got = preparing.got.lock();
+        assert!(got.iter().all(|(index, made)| made.is_none_or(|made| made == *index)), "{got:?}");
+        let in_time = got.values().flatten().count();
+        if arrival == open && waits_on_io {
+            assert!((0..256).all(|index| got[&index].is_some()), "{got:?}");
+            assert!(got[&SLOW].is_none() && in_time >= 256, "{got:?}");
+        } else {
+            assert_eq!(in_time, 0);
+        }
+    }
 }

@@ -8,10 +8,12 @@ mod settings;
 mod spans;
 mod sse;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use retake_schemas::{RunId, SpanId, TraceId};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -68,6 +70,31 @@ pub struct OperationContext {
     /// Recorded LLM answers, when the LLM stage is `recorded`; a target must then make no live
     /// LLM call, unless it is [`Cassette::on_miss`] that lets it.
     pub cassette: Option<Arc<dyn Cassette>>,
+    /// What the target made of the operation before it was due.
+    pub prepared: Prepared,
+}
+
+/// What [`Target::prepare`] made, if it came to it in time.
+#[derive(Clone, Default)]
+pub struct Prepared(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
+
+impl Prepared {
+    /// Something made beforehand.
+    pub fn new<T: Send + 'static>(made: T) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(made)))))
+    }
+
+    /// Takes it out. `None` when there is nothing of this type, or no longer.
+    #[must_use]
+    pub fn take<T: 'static>(&self) -> Option<T> {
+        self.0.lock().take()?.downcast().ok().map(|made| *made)
+    }
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Prepared").field(&self.0.lock().is_some()).finish()
+    }
 }
 
 impl std::fmt::Debug for OperationContext {
@@ -126,6 +153,14 @@ pub trait Target: Send + Sync {
     /// they begin. One that computes would hold up all others there.
     fn waits_on_io(&self) -> bool {
         false
+    }
+
+    /// Makes what can be made of an operation before it is due, such as the bytes to send, so that
+    /// it neither delays this operation nor, where one thread drives them all, the next. Called on a
+    /// thread of its own and shortly before, if there is the time: [`OperationContext::prepared`] has
+    /// what it made, or nothing.
+    fn prepare(&self, _operation: &Operation) -> Prepared {
+        Prepared::default()
     }
 
     /// Executes one operation to its end.

@@ -17,8 +17,18 @@ use tracing::Instrument as _;
 use super::answer::{Answer, Streamed};
 use super::settings::ServiceSettings;
 use super::spans::{self, Call};
-use super::{Operation, OperationContext, Target, TargetError};
+use super::{Operation, OperationContext, Prepared, Target, TargetError};
 use crate::prompt;
+
+/// A request that only has to be sent.
+struct Written {
+    url: Url,
+    route: String,
+    body: Json,
+    bytes: Vec<u8>,
+    /// What a replay of this replay needs to send it again.
+    input: String,
+}
 
 /// Calls a service.
 pub struct ServiceTarget {
@@ -122,10 +132,23 @@ impl ServiceTarget {
         Ok((route, body))
     }
 
-    async fn call(&self, call: &mut Call, route: &str, body: &Json) -> Result<(), TargetError> {
+    /// The request in the form in which it is sent and recorded.
+    fn written(&self, operation: &Operation) -> Result<Written, TargetError> {
+        let (route, body) = self.request(operation)?;
         let mut url = self.base.clone();
         url.set_path(&format!("{}{route}", self.base.path().trim_end_matches('/')));
-        let request = self.client.post(url).json(body);
+        let bytes = serde_json::to_vec(&body)
+            .map_err(|error| failed("request", format!("write the request: {error}")))?;
+        let input = match self.settings.route {
+            // As it was, so that a replay of this replay posts the same.
+            Some(_) => body.to_string(),
+            None => json!({ "route": route, "body": body }).to_string(),
+        };
+        Ok(Written { url, route, body, bytes, input })
+    }
+
+    async fn call(&self, call: &mut Call, url: Url, bytes: Vec<u8>) -> Result<(), TargetError> {
+        let request = self.client.post(url).header(CONTENT_TYPE, JSON).body(bytes);
         call.sent();
         let mut response = request.send().await.map_err(|error| self.broken(error))?;
         let status = response.status();
@@ -228,24 +251,28 @@ impl Target for ServiceTarget {
         true
     }
 
+    fn prepare(&self, operation: &Operation) -> Prepared {
+        // What is refused is refused when it is due.
+        self.written(operation).map(Prepared::new).unwrap_or_default()
+    }
+
     async fn execute(
         &self,
         operation: &Operation,
         context: &OperationContext,
     ) -> Result<(), TargetError> {
-        let (route, body) = self.request(operation)?;
-        let input = match self.settings.route {
-            // As it was, so that a replay of this replay posts the same.
-            Some(_) => body.clone(),
-            None => json!({ "route": route, "body": body }),
+        let written = match context.prepared.take() {
+            Some(written) => written,
+            None => self.written(operation)?,
         };
+        let Written { url, route, body, bytes, input } = written;
         let sent = spans::Sent { input: &input, body: &body, route: &route, host: &self.host };
         let span = spans::call(operation, context, sent);
         let mut call = Call::new(span.clone());
         let outcome = tokio::select! {
             biased;
             () = context.cancellation.cancelled() => Err(TargetError::Cancelled),
-            outcome = self.call(&mut call, &route, &body).instrument(span) => outcome,
+            outcome = self.call(&mut call, url, bytes).instrument(span) => outcome,
         };
         call.end(&outcome);
         outcome
@@ -324,6 +351,7 @@ fn failed(error_type: &str, message: String) -> TargetError {
 const ROUTES: [&str; 5] =
     ["/v1/chat/completions", "/v1/completions", "/v1/responses", EMBEDDINGS, "/v1/rerank"];
 const EMBEDDINGS: &str = "/v1/embeddings";
+const JSON: &str = "application/json";
 /// Longest wait for a connection: a host that is up answers within a few round trips.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest body read, bytes: a batch of 512 vectors of 4,096 numbers in JSON has about 45 MB.

@@ -12,7 +12,7 @@ use super::{CallEnd, Operation, OperationContext, TargetError};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sent<'a> {
     /// What a replay of the replay needs to send it again.
-    pub(super) input: &'a Json,
+    pub(super) input: &'a str,
     /// The request's body.
     pub(super) body: &'a Json,
     pub(super) route: &'a str,
@@ -42,7 +42,7 @@ pub(super) fn call(operation: &Operation, context: &OperationContext, sent: Sent
         "retake.kind" = kind,
         "retake.stage" = stage,
         "retake.operation" = operation.kind,
-        "input.value" = %input,
+        "input.value" = input,
         "output.value" = field::Empty,
         "gen_ai.operation.name" = name,
         "gen_ai.request.model" = body.get("model").and_then(Json::as_str),
