@@ -75,6 +75,7 @@ struct Thread<I: Iterator<Item = (Instant, u32)>> {
 
 impl<I: Iterator<Item = (Instant, u32)>> Thread<I> {
     fn run(&mut self, added: &std::sync::mpsc::Receiver<(Instant, u32)>) {
+        crate::timer::sleep_sharply();
         let mut may_grow = true;
         while !self.fire.is_closed() {
             let Some((time, _)) = self.next() else {

@@ -5,6 +5,7 @@
 //! order each round; a figure is the median over rounds, the spread its smallest and largest round.
 
 mod fire;
+mod served;
 mod stall;
 mod tokens;
 mod virtual_time;
@@ -106,7 +107,7 @@ impl Options {
     }
 }
 
-const PARTS: [&str; 5] = ["fire", "tokens", "stall", "virtual", "window"];
+const PARTS: [&str; 6] = ["fire", "served", "tokens", "stall", "virtual", "window"];
 
 fn options() -> Result<Options, String> {
     let data = std::env::var_os("RETAKE_DATA").map(PathBuf::from);
@@ -144,6 +145,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut rows = Vec::new();
     if options.wants("fire") {
         rows.extend(fire::rows(options.rounds, options.secs)?);
+    }
+    if options.wants("served") {
+        rows.extend(served::rows(options.rounds, options.secs)?);
     }
     if options.wants("tokens") {
         rows.extend(tokens::rows(options.rounds, options.secs)?);
