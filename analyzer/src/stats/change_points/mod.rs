@@ -11,11 +11,16 @@
 //! tree over ranks gives them in O(log n), so one search of a segment is O(n log n) and 64 n, and
 //! no matrix of distances is kept. Ranks and sums of distances are the same in every order, so a
 //! shuffled segment costs no sorting.
+//!
+//! The shuffles of a long segment are those of bins of its values. The split itself is always the
+//! best of all, and a change too short for the bins is looked for value by value thereafter.
 
 mod energy;
+mod long;
 mod recent;
 
 use self::energy::Segment;
+use self::long::{EXACT_MAX, binned, nearest};
 use super::median;
 use super::seeded::SplitMix64;
 
@@ -66,28 +71,27 @@ impl ChangePointSearch {
     /// `values`.
     ///
     /// Values that are not finite are passed over. A level lasts at least [`LEVEL_MIN`] runs, so
-    /// a series shorter than two of them has no change point. Of more than [`SERIES_MAX`] values
-    /// only the last are searched. Once all points are known, each is placed anew between its
-    /// neighbours. The interval is that of the position in resampled series whose levels are as
-    /// found (a bootstrap within either level).
+    /// a series shorter than two of them has no change point. Once all points are known, each is
+    /// placed anew between its neighbours. The interval is that of the position in resampled series
+    /// whose levels are as found (a bootstrap within either level).
     #[must_use]
     pub fn find(&self, values: &[f64]) -> Vec<ChangePoint> {
-        let (places, series): (Vec<usize>, Vec<f64>) = values
-            .iter()
-            .copied()
-            .enumerate()
-            .skip(values.len().saturating_sub(SERIES_MAX))
-            .filter(|(_, value)| value.is_finite())
-            .unzip();
+        self.find_binning_above(values, EXACT_MAX)
+    }
+
+    /// The same, with `exact_max` instead of [`EXACT_MAX`].
+    fn find_binning_above(&self, values: &[f64], exact_max: usize) -> Vec<ChangePoint> {
+        let (places, series): (Vec<usize>, Vec<f64>) =
+            values.iter().copied().enumerate().filter(|(_, value)| value.is_finite()).unzip();
         let mut random = SplitMix64::new(self.seed);
-        let found = self.divide(&series, &mut random);
+        let found = self.divide(&series, exact_max, &mut random);
         let ends = found.iter().skip(1).map(|(end, _)| *end).chain([series.len()]);
         let mut start = 0;
         let mut points = Vec::with_capacity(found.len());
         for (&(at, p), end) in found.iter().zip(ends) {
             // What came before may have moved this point's neighbour, never past it.
             let level = Level { start, at, end };
-            if let Some(point) = level.describe(&series, p, &mut random) {
+            if let Some(point) = level.describe(&series, p, exact_max, &mut random) {
                 start = point.index;
                 points.push(point);
             }
@@ -102,12 +106,17 @@ impl ChangePointSearch {
     }
 
     /// Positions and p-values of significant splits, in order of position.
-    fn divide(&self, series: &[f64], random: &mut SplitMix64) -> Vec<(usize, f64)> {
+    fn divide(
+        &self,
+        series: &[f64],
+        exact_max: usize,
+        random: &mut SplitMix64,
+    ) -> Vec<(usize, f64)> {
         let mut open = vec![(0, series.len())];
         let mut found = Vec::new();
         while let Some((start, end)) = open.pop() {
             let part = series.get(start..end).unwrap_or_default();
-            if let Some((at, p)) = self.split(part, random) {
+            if let Some((at, p)) = self.split(part, exact_max, random) {
                 found.push((start + at, p));
                 open.extend([(start, start + at), (start + at, end)]);
             }
@@ -117,27 +126,61 @@ impl ChangePointSearch {
     }
 
     /// The best split of `part` and its p-value, if that is small enough.
-    fn split(&self, part: &[f64], random: &mut SplitMix64) -> Option<(usize, f64)> {
+    ///
+    /// A part longer than `exact_max` is tested twice, its bins first, so each test has half the
+    /// significance and their p-value is twice that of the one that found the change.
+    fn split(
+        &self,
+        part: &[f64],
+        exact_max: usize,
+        random: &mut SplitMix64,
+    ) -> Option<(usize, f64)> {
         let mut segment = Segment::new(part);
         let best = segment.best_split_of_part(LEVEL_MIN)?;
+        // Half of it must be within reach of the shuffles.
+        let half = self.significance / 2.0 * (1.0 + 1e-9);
+        if part.len() <= exact_max || half < self.share(0) {
+            let p = self.significant(&mut segment, best.statistic, self.significance, random)?;
+            return Some((best.at, p));
+        }
+        let mut bins = Segment::new(&binned(part));
+        let of_bins = bins
+            .best_split_of_part(LEVEL_MIN)
+            .and_then(|split| self.significant(&mut bins, split.statistic, half, random));
+        let p = of_bins.or_else(|| self.significant(&mut segment, best.statistic, half, random))?;
+        Some((best.at, 2.0 * p))
+    }
+
+    /// The share of shuffled segments whose best split is as good, if it is at most `significance`.
+    fn significant(
+        &self,
+        segment: &mut Segment,
+        statistic: f64,
+        significance: f64,
+        random: &mut SplitMix64,
+    ) -> Option<f64> {
         // Nothing can be said where sums are too large for a float.
-        if !best.statistic.is_finite() {
+        if !statistic.is_finite() {
             return None;
         }
         let mut as_good = 0_usize;
-        let share = |count: usize| (count + 1) as f64 / (self.shuffles + 1) as f64;
         // Sums in another order differ in their last digits.
-        let threshold = best.statistic - 1e-9 * best.statistic.abs();
+        let threshold = statistic - 1e-9 * statistic.abs();
         for _ in 0..self.shuffles {
             segment.shuffle(random);
             let shuffled = segment.best_split_of_part(LEVEL_MIN)?;
             as_good += usize::from(shuffled.statistic >= threshold);
             // More shuffles can only make the p-value larger.
-            if share(as_good) > self.significance {
+            if self.share(as_good) > significance {
                 return None;
             }
         }
-        (share(as_good) <= self.significance).then(|| (best.at, share(as_good)))
+        let p = self.share(as_good);
+        (p <= significance).then_some(p)
+    }
+
+    fn share(&self, as_good: usize) -> f64 {
+        (as_good + 1) as f64 / (self.shuffles + 1) as f64
     }
 }
 
@@ -150,12 +193,18 @@ struct Level {
 }
 
 impl Level {
-    fn describe(self, series: &[f64], p: f64, random: &mut SplitMix64) -> Option<ChangePoint> {
+    fn describe(
+        self,
+        series: &[f64],
+        p: f64,
+        exact_max: usize,
+        random: &mut SplitMix64,
+    ) -> Option<ChangePoint> {
         let both = series.get(self.start..self.end)?;
         let at = Segment::new(both).best_split(LEVEL_MIN).map_or(self.at - self.start, |s| s.at);
         let (before, after) = both.split_at(at);
         let (median_before, median_after) = (median(before)?, median(after)?);
-        let away = position_error(before, after, random);
+        let away = position_error(before, after, exact_max, random);
         let is_positive = median_before > 0.0 && median_after > 0.0;
         Some(ChangePoint {
             index: self.start + at,
@@ -171,7 +220,28 @@ impl Level {
 
 /// How far a search misses the change between `before` and `after` at most, in 95 % of series
 /// drawn anew from either.
-fn position_error(before: &[f64], after: &[f64], random: &mut SplitMix64) -> usize {
+///
+/// A miss does not depend on values far away from it, so of long levels only those nearest to the
+/// change are drawn from, more of them where the misses are not well within.
+fn position_error(
+    before: &[f64],
+    after: &[f64],
+    exact_max: usize,
+    random: &mut SplitMix64,
+) -> usize {
+    let mut count = if before.len() + after.len() > exact_max { NEAREST_MIN } else { usize::MAX };
+    loop {
+        let (near_before, near_after) = nearest(before, after, count);
+        let error = position_error_among(near_before, near_after, random);
+        let are_all = near_before.len() == before.len() && near_after.len() == after.len();
+        if are_all || error < count / 4 {
+            return error;
+        }
+        count = count.saturating_mul(2);
+    }
+}
+
+fn position_error_among(before: &[f64], after: &[f64], random: &mut SplitMix64) -> usize {
     let mut errors: Vec<usize> = (0..RESAMPLES)
         .filter_map(|_| {
             let mut drawn = redrawn(before, random);
@@ -190,9 +260,8 @@ fn redrawn(values: &[f64], random: &mut SplitMix64) -> Vec<f64> {
 
 /// Four runs are the fewest that differ significantly from as many; the fifth may be an outlier.
 const LEVEL_MIN: usize = 5;
-/// Eleven years of nightly runs. A search takes time in proportion, and ten thousand values in each
-/// of twelve series took minutes.
-const SERIES_MAX: usize = 4_000;
+/// Values on either side of a change from which its position's interval is told, at first.
+const NEAREST_MIN: usize = 250;
 /// The 190th of them is the 95 % point.
 const RESAMPLES: usize = 199;
 
@@ -256,6 +325,46 @@ mod tests {
         assert_eq!(search.find(&[f64::INFINITY; 100]), []);
         let none = ChangePointSearch { shuffles: 0, ..search };
         assert_eq!(none.find(&levels(&[(30, 1.0), (30, 2.0)], 1)), []);
+    }
+
+    /// Scenario: series of some thousand values, with changes that last, one that passes within a
+    /// bin's width, and none.
+    /// Guarantees: a search by bins finds the changes of the exact search, at its very positions.
+    #[test]
+    fn bins_find_what_the_exact_search_finds_and_where() {
+        let search = ChangePointSearch::default();
+        for (seed, parts) in [
+            (1, &[(900, 100.0), (1_100, 103.0)][..]),
+            (2, &[(700, 100.0), (400, 110.0), (900, 104.0)]),
+            (3, &[(1_000, 100.0), (12, 140.0), (988, 100.0)]),
+            (4, &[(1_500, 100.0), (500, 102.0)]),
+            (5, &[(2_000, 100.0)]),
+        ] {
+            let values = levels(parts, seed);
+            let exact = search.find_binning_above(&values, usize::MAX);
+            let by_bins = search.find_binning_above(&values, 400);
+            assert_eq!(exact.len(), parts.len() - 1, "{exact:?}");
+            let places = |found: &[ChangePoint]| -> Vec<usize> {
+                found.iter().map(|point| point.index).collect()
+            };
+            assert_eq!(places(&exact), places(&by_bins), "of series {seed}");
+            for (exact, by_bins) in exact.iter().zip(&by_bins) {
+                assert!(by_bins.p <= search.significance, "{by_bins:?}");
+                assert!(by_bins.index_low <= by_bins.index && by_bins.index <= by_bins.index_high);
+                let width = |point: &ChangePoint| point.index_high - point.index_low;
+                // Both are drawn; a point that is hard to place has the wider interval of either.
+                assert!(width(by_bins) <= 2 * width(exact) + 20, "{exact:?} {by_bins:?}");
+            }
+        }
+    }
+
+    /// Guarantees: the oldest runs of a very long history are searched like the youngest.
+    #[test]
+    fn the_first_change_of_ten_thousand_runs_is_found() {
+        let values = levels(&[(300, 100.0), (9_700, 110.0)], 8);
+        let found = ChangePointSearch::default().find(&values);
+        let [point] = found[..] else { panic!("{found:?}") };
+        assert_eq!(point.index, 300);
     }
 
     #[test]
