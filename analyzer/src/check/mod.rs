@@ -2,6 +2,8 @@
 
 mod evaluate;
 mod file;
+#[cfg(test)]
+mod file_schema;
 mod measured;
 mod metric;
 mod outputs;
