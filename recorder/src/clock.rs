@@ -37,8 +37,13 @@ impl Clock {
     /// Anchors a new clock to the present wall time.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_at(|| *RATE.get_or_init(rate))
+    }
+
+    fn start_at(rate: impl FnOnce() -> (bool, f64)) -> Self {
+        // Measuring it takes a third of a millisecond, so the time is read after it.
+        let (is_tsc, ticks_per_ns) = rate();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (is_tsc, ticks_per_ns) = *RATE.get_or_init(rate);
         let (ticks, monotonic_start_ns) = ticks_and_monotonic(is_tsc);
         // 2262 is when nanoseconds since 1970 no longer fit an i64.
         let unix_ns = i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX / 2);
@@ -304,6 +309,19 @@ mod tests {
             assert!(error.abs() < 1000, "off by {error} ns");
             timeline.rebase(ticks.last().copied().unwrap());
         }
+    }
+
+    /// Scenario: the first clock of a process, which has to measure the rate.
+    /// Guarantees: its time is the system's time, however long that takes.
+    #[test]
+    fn measuring_the_rate_does_not_set_the_clock_back() {
+        let clock = Clock::start_at(|| {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            rate()
+        });
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let behind_ns = since_epoch.as_nanos() as i64 - clock.now_unix_ns();
+        assert!(behind_ns.abs() < 100_000_000, "{behind_ns} ns behind");
     }
 
     /// Scenario: anchors say that wall time was set back by an hour, then forward by a day.
