@@ -113,6 +113,10 @@ pub const SWEEP_HIGH: &str = "retake.sweep.high";
 pub const SWEEP_REPLAY: &str = "retake.sweep.replay";
 /// Attribute of a measurement: block of the interleaved order, from 0.
 pub const SWEEP_BLOCK: &str = "retake.sweep.block";
+/// Label of a run that no clock measured, with the value [`CLOCK_VIRTUAL`].
+pub const CLOCK_LABEL: &str = "retake.clock";
+/// A model stood in for every stage: the run is a prediction.
+pub const CLOCK_VIRTUAL: &str = "virtual";
 /// Label of a run that goes on with another one: the other.
 pub const RESUMES_LABEL: &str = "retake.resumes";
 /// Label of the replays of a sweep: run of the sweep.

@@ -5,6 +5,7 @@ use retake_recorder::upkeep::gc::BASELINE_LABEL;
 use retake_schemas::RunId;
 use serde_json::json;
 
+use super::simulated;
 use crate::cli::{Baseline, BaselineAction, Format};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -16,7 +17,7 @@ pub(crate) fn run(context: &Context, args: &Baseline) -> Result<Code, Failure> {
         None => list(context, &store),
         Some(BaselineAction::Set { name, runs }) => {
             checked(name)?;
-            let wanted = store.select_set(runs)?;
+            let wanted = measured(&store, runs)?;
             for run_id in members(&store, name)?.iter().filter(|run| !wanted.contains(run)) {
                 put(&store, run_id, None)?;
             }
@@ -25,7 +26,7 @@ pub(crate) fn run(context: &Context, args: &Baseline) -> Result<Code, Failure> {
         }
         Some(BaselineAction::Add { name, runs, keep }) => {
             checked(name)?;
-            for run_id in store.select_set(runs)? {
+            for run_id in measured(&store, runs)? {
                 put(&store, &run_id, Some(name))?;
             }
             let all = members(&store, name)?;
@@ -63,6 +64,18 @@ fn checked(name: &str) -> Result<(), Failure> {
             format!("name a baseline {name:?}: use letters, digits, - _ . and /"),
         )),
     }
+}
+
+/// The runs of a selector, none of which may be a prediction: what is measured later would be held
+/// against it.
+fn measured(store: &Store, runs: &str) -> Result<Vec<RunId>, Failure> {
+    let wanted = store.select_set(runs)?;
+    if let Some(run_id) = simulated(store, &wanted)? {
+        let message = format!("make run {run_id} a baseline: it was simulated, not measured");
+        return Err(Failure::new(Code::Usage, message)
+            .help("replay the workload on the wall clock (without --clock virtual)"));
+    }
+    Ok(wanted)
 }
 
 /// The runs of a baseline, oldest first.

@@ -5,7 +5,7 @@ use retake_analyzer::model::Verdict;
 use retake_recorder::Store;
 use retake_schemas::RunId;
 
-use super::{analyzer, with_repeats};
+use super::{analyzer, simulated, with_repeats};
 use crate::cli::{Diff, Format};
 use crate::context::Context;
 use crate::failure::{Code, Failure};
@@ -15,6 +15,16 @@ use crate::render;
 pub(crate) async fn run(context: &Context, args: &Diff) -> Result<Code, Failure> {
     let store = context.store()?;
     let (bases, candidates) = sides(&store, &args.base, &args.candidate)?;
+    if let Some(run_id) = prediction(&store, &bases, &candidates)? {
+        let what = format!("run {run_id} was simulated, and the other side was not");
+        if args.fail_on_regression {
+            let message = format!("decide whether it got worse: {what}");
+            return Err(Failure::new(Code::Usage, message).help(
+                "a prediction is no baseline: compare replays that ran, or two that were simulated",
+            ));
+        }
+        context.warn(&format!("{what}: this holds a prediction against what happened"));
+    }
     let analyzer = analyzer(context, &store, &[&bases, &candidates])?;
     let options = DiffOptions::default();
     let diff = retake_analyzer::diff_repeated(&analyzer, &bases, &candidates, &options).await?;
@@ -29,6 +39,18 @@ pub(crate) async fn run(context: &Context, args: &Diff) -> Result<Code, Failure>
         Verdict::Worse if args.fail_on_regression => Code::Regression,
         Verdict::Inconclusive if args.fail_on_regression => Code::Inconclusive,
         _ => Code::Ok,
+    })
+}
+
+/// A simulated run on one side when there is none on the other.
+fn prediction<'a>(
+    store: &Store,
+    bases: &'a [RunId],
+    candidates: &'a [RunId],
+) -> Result<Option<&'a RunId>, Failure> {
+    Ok(match (simulated(store, bases)?, simulated(store, candidates)?) {
+        (Some(_), Some(_)) => None,
+        (base, candidate) => base.or(candidate),
     })
 }
 

@@ -39,6 +39,7 @@ mod workload;
 use retake_analyzer::{Analyzer, Scope};
 use retake_recorder::Store;
 use retake_schemas::RunId;
+use retake_schemas::convention::{CLOCK_LABEL, CLOCK_VIRTUAL};
 use retake_schemas::event::RunStatus;
 
 use crate::cli::{Cli, Verb};
@@ -91,6 +92,17 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Man(args) => about::man(&args),
     };
     code.map(Exit::from)
+}
+
+/// The first of these runs that a replay in virtual time made: a prediction, and no measurement.
+fn simulated<'a>(store: &Store, runs: &'a [RunId]) -> Result<Option<&'a RunId>, Failure> {
+    for run_id in runs {
+        let labels = store.manifest(run_id)?.facts.labels;
+        if labels.get(CLOCK_LABEL).is_some_and(|clock| clock == CLOCK_VIRTUAL) {
+            return Ok(Some(run_id));
+        }
+    }
+    Ok(None)
 }
 
 /// A run with its repeats, itself first: the replays that `--repeat` made together.

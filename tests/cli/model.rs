@@ -53,6 +53,13 @@ fn a_recording_becomes_a_model_that_replays_it() {
     assert!(errors.iter().all(|error| error.as_f64().expect("one").abs() < 0.02), "{checked}");
     let replay = ["replay", "run", "calls", "--clock", "virtual", "--model", "model.json"];
     bench.retake([&replay[..], &["--speed", "2", "--kind", "chat"]].concat()).expect_code(0);
+    // A prediction may be held against what happened, but nothing is decided by it.
+    bench.retake(["diff", "calls", "last"]).expect_code(0).expect_message(&["was simulated"]);
+    let gate = bench.retake(["diff", "calls", "last", "--fail-on-regression"]);
+    gate.expect_code(2).expect_message(&["no baseline"]);
+    let baseline = bench.retake(["baseline", "set", "main", "last"]);
+    baseline.expect_code(2).expect_message(&["simulated"]);
+    bench.retake(["baseline", "set", "main", "calls"]).expect_code(0);
     let other = bench.retake([&replay[..], &["--kind", "embeddings"]].concat());
     other.expect_code(2).expect_message(&["embeddings", "chat"]);
 

@@ -1,6 +1,7 @@
 //! Which run this is, and whether its data can be trusted.
 
 use maud::{Markup, html};
+use retake_schemas::convention::{CLOCK_LABEL, CLOCK_VIRTUAL};
 
 use super::facts::Facts;
 use super::text;
@@ -14,7 +15,7 @@ pub(super) fn masthead(data: &ReportData) -> Markup {
     html! {
         header class="masthead" {
             p class="brand" { "retake" span { "run report" } }
-            h1 { bdi { (text::label_or_unnamed(name)) } " " (status(&run.status)) }
+            h1 { bdi { (text::label_or_unnamed(name)) } " " (status(&run.status)) (simulated(&run.labels)) }
             dl class="facts" {
                 (fact("Service", html! {
                     bdi { (text::label_or_unnamed(&run.service)) }
@@ -35,6 +36,18 @@ pub(super) fn masthead(data: &ReportData) -> Markup {
                 }
             }
             (settings(data))
+        }
+    }
+}
+
+/// Whether a model stood in for every stage. A prediction must not be taken for what happened.
+fn simulated(labels: &str) -> Markup {
+    let labels: serde_json::Value = serde_json::from_str(labels).unwrap_or_default();
+    html! {
+        @if labels[CLOCK_LABEL] == CLOCK_VIRTUAL {
+            span class="status" title="A model stood in for every stage: this is a prediction." {
+                "\u{25c7} simulated"
+            }
         }
     }
 }

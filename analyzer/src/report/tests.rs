@@ -430,3 +430,22 @@ fn pages_of_all_kinds_are_inert_and_small() {
         }
     }
 }
+
+/// Scenario: a run that a replay in virtual time made, and runs whose labels are others or no JSON.
+/// Guarantees: the page says of the first, and only of it, that it is a prediction.
+#[test]
+fn a_simulated_run_is_said_to_be_one() {
+    let mut data = rich();
+    for (labels, is_simulated) in [
+        (r#"{"retake.clock":"virtual","team":"search"}"#, true),
+        (r#"{"retake.clock":"wall"}"#, false),
+        (r#"["retake.clock","virtual"]"#, false),
+        ("retake.clock: virtual", false),
+        ("", false),
+    ] {
+        data.run.labels = labels.to_owned();
+        let page = render(&data);
+        assert_eq!(page.contains("\u{25c7} simulated"), is_simulated, "{labels}");
+        assert_inert(&page);
+    }
+}

@@ -21,7 +21,7 @@ mod result;
 
 pub use engine::{Detail, SimulateError, simulate};
 pub use many::simulate_many;
-pub use record::{CLOCK_LABEL, Simulated};
+pub use record::Simulated;
 pub use result::{Quantiles, SimulatedReport, Simulation, StageUse};
 
 #[cfg(test)]

@@ -19,9 +19,6 @@ use crate::plan::StageSource;
 use crate::target::{Operation, words};
 use crate::workload::Workload;
 
-/// Label of a run that was simulated, and what it is there.
-pub const CLOCK_LABEL: (&str, &str) = ("retake.clock", "virtual");
-
 /// What was simulated, to be written down.
 #[derive(Debug, Clone, Copy)]
 pub struct Simulated<'a> {

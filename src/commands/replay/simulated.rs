@@ -5,9 +5,10 @@ use std::time::Instant;
 use retake_recorder::RecorderBuilder;
 use retake_replay::plan::StageSource;
 use retake_replay::simulate::model::Model;
-use retake_replay::simulate::{CLOCK_LABEL, Detail, Simulated, SimulatedReport, simulate};
+use retake_replay::simulate::{Detail, Simulated, SimulatedReport, simulate};
 use retake_replay::workload::{Operations, Workload};
 use retake_schemas::RunId;
+use retake_schemas::convention::{CLOCK_LABEL, CLOCK_VIRTUAL};
 use retake_schemas::event::RunStatus;
 use retake_schemas::settings::WhenFull;
 
@@ -101,8 +102,7 @@ fn try_record(
     let name = args.rag.run.clone();
     let name = name.unwrap_or_else(|| format!("virtual replay of {}", args.source));
     let mut labels = rag::labels(&args.rag.label)?;
-    let (label, clock) = CLOCK_LABEL;
-    labels.insert(label.to_owned(), clock.to_owned());
+    labels.insert(CLOCK_LABEL.to_owned(), CLOCK_VIRTUAL.to_owned());
     let builder = RecorderBuilder::new(name, "retake-replay")
         .service_version(env!("CARGO_PKG_VERSION"))
         .record_settings(record)
