@@ -315,13 +315,17 @@ mod tests {
     /// Guarantees: its time is the system's time, however long that takes.
     #[test]
     fn measuring_the_rate_does_not_set_the_clock_back() {
-        let clock = Clock::start_at(|| {
-            std::thread::sleep(std::time::Duration::from_millis(200));
-            rate()
-        });
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-        let behind_ns = since_epoch.as_nanos() as i64 - clock.now_unix_ns();
-        assert!(behind_ns.abs() < 100_000_000, "{behind_ns} ns behind");
+        let behind_ns = || {
+            let clock = Clock::start_at(|| {
+                std::thread::sleep(std::time::Duration::from_millis(200));
+                rate()
+            });
+            let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+            (since_epoch.as_nanos() as i64 - clock.now_unix_ns()).abs()
+        };
+        // Between two readings a busy machine may do something else, but not each time.
+        let least = (0..5).map(|_| behind_ns()).min().expect("five");
+        assert!(least < 100_000_000, "{least} ns behind");
     }
 
     /// Scenario: anchors say that wall time was set back by an hour, then forward by a day.

@@ -26,7 +26,7 @@ pub(super) fn run(context: &Context, args: &ReplayArgs, is_plan: bool) -> Result
     let Some(path) = &args.model else {
         let message = "replay in virtual time: it needs to know how long stages take";
         return Err(Failure::new(Code::Usage, message)
-            .help("give a model with --model FILE; docs/replay.md shows one"));
+            .help("give a model with --model FILE; `retake model fit RUN -o FILE` makes one of a recording"));
     };
     if let Some(setting) = args.rag.set.first() {
         let message = format!("replay with {setting}: no stage runs in virtual time");
